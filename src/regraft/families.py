@@ -1,0 +1,103 @@
+"""One record per model type: where its layers and sites are. A new model is a new record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import ModelError, unknown_choice
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the sites of a model type are.
+
+    Attributes:
+        layers: path of the list of layers inside the bare model.
+        sites: site name (a key of `roles.SITES`) -> path of the submodule inside a layer.
+        word_options: what the tokenizer has to be told so that it takes texts split into words.
+        causal: whether a token sees only what precedes it, so that a word is best represented by its last piece.
+    """
+
+    layers: str
+    sites: Mapping[str, str]
+    causal: bool = False
+    word_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def parse(self, path: str) -> tuple[int, str] | None:
+        """Split a submodule's path into (layer, site); None where it is no site of this family."""
+        match = re.fullmatch(rf"(?:.*\.)?{re.escape(self.layers)}\.(\d+)\.(.+)", path)
+        if match is None:
+            return None
+        site = next((name for name, sub in self.sites.items() if sub == match[2]), None)
+        return None if site is None else (int(match[1]), site)
+
+    def pattern(self, site: str) -> str:
+        """Regular expression that PEFT matches against the full paths of a site in all layers."""
+        return rf"(.*\.)?{re.escape(self.layers)}\.\d+\.{re.escape(self.sites[site])}"
+
+
+_BERT = Family(
+    layers="encoder.layer",
+    sites={
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_output": "attention.output.dense",
+        "ff_up": "intermediate.dense",
+        "ff_down": "output.dense",
+        "output_norm": "output.LayerNorm",
+    },
+)
+
+_DISTILBERT = Family(
+    layers="transformer.layer",
+    sites={
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "ff_up": "ffn.lin1",
+        "ff_down": "ffn.lin2",
+        "output_norm": "output_layer_norm",
+    },
+)
+
+_LLAMA = Family(
+    layers="layers",
+    sites={
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "attention_output": "self_attn.o_proj",
+        "ff_gate": "mlp.gate_proj",
+        "ff_up": "mlp.up_proj",
+        "ff_down": "mlp.down_proj",
+    },
+    causal=True,
+)
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": _BERT,
+    "roberta": replace(_BERT, word_options={"add_prefix_space": True}),
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "electra": _BERT,
+    "distilbert": _DISTILBERT,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+}
+
+
+def family_of(model_type: str) -> Family:
+    """Return the record of a model type.
+
+    Raises:
+        ModelError: where there is none; the message lists those there are.
+    """
+    if model_type not in FAMILIES:
+        raise ModelError(unknown_choice("model type", model_type, FAMILIES))
+    return FAMILIES[model_type]

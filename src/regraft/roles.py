@@ -1,0 +1,118 @@
+"""The declarative table: for each site of a layer its spaces, for each tensor of a PEFT method what its axes are.
+
+Adding a PEFT method is adding rows to `ROLES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .axes import Axis, Free, Reads, Writes
+
+Side = Literal["in", "out"]
+Convention = Literal["measured", "released"]
+CONVENTIONS: tuple[Convention, ...] = ("measured", "released")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A submodule that a PEFT method may wrap, and the activation spaces on its two sides.
+
+    Sites that share an input (query, key, value) share the space, and so the statistic, of that input.
+    """
+
+    reads: str
+    writes: str
+    is_norm: bool = False
+
+    def space(self, side: str) -> str:
+        """Name of the space on one side, ``"in"`` or ``"out"``."""
+        return self.reads if side == "in" else self.writes
+
+
+SITES: Mapping[str, Site] = {
+    "query": Site("attention_input", "query_output"),
+    "key": Site("attention_input", "key_output"),
+    "value": Site("attention_input", "value_output"),
+    "attention_output": Site("attention_context", "attention_output"),
+    "ff_up": Site("ff_input", "up_output"),
+    "ff_gate": Site("ff_input", "gate_output"),
+    "ff_down": Site("ff_hidden", "ff_output"),
+    # Post-LN encoders only: from the sum of feed-forward output and residual to the layer's output.
+    "output_norm": Site("residual_sum", "layer_output", is_norm=True),
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """One tensor of a PEFT method: its key behind the site's path, and its axes in order."""
+
+    suffix: str
+    axes: tuple[Axis, ...]
+
+    def spaces(self, site: str, convention: Convention) -> tuple[str | None, ...]:
+        """Name the space of each axis (None for `Free`) when the method sits on `site`.
+
+        Args:
+            site: a key of `SITES`.
+            convention: ``"measured"`` takes the space an axis lives in, ``"released"`` the one the authors' code uses.
+        """
+        return tuple(_space(axis, site, convention) for axis in self.axes)
+
+
+def _space(axis: Axis, site: str, convention: Convention) -> str | None:
+    if isinstance(axis, Free):
+        return None
+    if convention == "released" and axis.released is not None:
+        return axis.released
+    return SITES[site].space(axis.measured)
+
+
+def _bottleneck(writes: str) -> tuple[Role, ...]:
+    # The authors sample the feed-forward output for both sides of a bottleneck.
+    down, up = Reads("out", released="ff_output"), Writes(writes, released="ff_output")
+    return (
+        Role("bottleneck_down.weight", (Free(), down)),
+        Role("bottleneck_down.bias", (Free(),)),
+        Role("bottleneck_up.weight", (up, Free())),
+        Role("bottleneck_up.bias", (up,)),
+    )
+
+
+# The authors reorder the rows of B by the mapping fitted on the input of the query projection.
+_LORA_OUT = Writes("out", released="attention_input")
+
+ROLES: Mapping[str, tuple[Role, ...]] = {
+    "LORA": (
+        Role("lora_A.weight", (Free(), Reads("in"))),
+        Role("lora_B.weight", (_LORA_OUT, Free())),
+        Role("lora_B.bias", (_LORA_OUT,)),
+    ),
+    "BOTTLENECK": _bottleneck(writes="out"),
+    # Around a normalisation the module reads what leaves it and adds to what enters it.
+    "BOTTLENECK on a norm": _bottleneck(writes="in"),
+}
+
+PEFT_TYPES = ("BOTTLENECK", "LORA")
+
+
+def roles_of(peft_type: str, site: str) -> tuple[Role, ...]:
+    """Return the rows of the table for a PEFT method on a site."""
+    key = f"{peft_type} on a norm" if SITES[site].is_norm else peft_type
+    return ROLES.get(key, ())
+
+
+def spaces_at(site: str) -> set[str]:
+    """Name the spaces that any PEFT method on a site maps, in either convention."""
+    rows = (role for peft_type in PEFT_TYPES for role in roles_of(peft_type, site))
+    names = {name for role in rows for convention in CONVENTIONS for name in role.spaces(site, convention)}
+    return {name for name in names if name is not None}
+
+
+def observed_at(space: str) -> tuple[tuple[str, Side], ...]:
+    """Name the sites and sides at which a space can be observed, best first."""
+    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
+    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
+    return (*reads, *writes)
