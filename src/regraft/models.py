@@ -1,0 +1,185 @@
+"""Base models: their configurations (no weights), skeletons, weights and tokenizers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from .errors import ModelError
+from .families import Family, family_of
+
+ModelLike = str | os.PathLike[str] | Any
+"""A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
+
+# PEFT's task types, and how the classes that carry them end.
+TASK_CLASSES: Mapping[str, str] = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "CAUSAL_LM": "ForCausalLM",
+    "QUESTION_ANS": "ForQuestionAnswering",
+    "FEATURE_EXTRACTION": "",
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model by name, or one that is loaded already.
+
+    Attributes:
+        name: model id or local path; what a module's configuration calls ``base_model_name_or_path``.
+        config: its transformers configuration.
+        loaded: the model itself where the caller passed one.
+        given_tokenizer: its tokenizer where the caller passed one.
+    """
+
+    name: str
+    config: Any
+    loaded: Any = None
+    given_tokenizer: Any = None
+
+    @property
+    def family(self) -> Family:
+        """The record of its model type."""
+        return family_of(self.config.model_type)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Hash of the architecture: of the configuration without the fields that vary between saves of one model."""
+        varying = {"transformers_version", "dtype", "torch_dtype", "architectures", "_name_or_path", "use_cache"}
+        varying |= {"id2label", "label2id", "num_labels", "problem_type"}
+        fields = {key: value for key, value in self.config.to_dict().items() if key not in varying}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def skeleton(self, task_type: str | None = None, num_labels: int | None = None) -> Any:
+        """Build the model on the meta device: every module and shape, no weights, milliseconds.
+
+        Args:
+            task_type: a key of `TASK_CLASSES`; None for the bare model.
+            num_labels: width of the task head.
+        """
+        auto_class = getattr(transformers, f"AutoModel{TASK_CLASSES[task_type or 'FEATURE_EXTRACTION']}")
+        config = self.config.__class__.from_dict(self.config.to_dict())
+        if num_labels is not None:
+            config.num_labels = num_labels
+        try:
+            with torch.device("meta"):
+                return auto_class.from_config(config)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.name} ({self.config.model_type}) has no {auto_class.__name__}: {_line(error)}"
+            ) from error
+
+    def load(self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Any:
+        """Return the bare model with its weights, in evaluation mode."""
+        if self.loaded is not None:
+            model = getattr(self.loaded, "base_model", self.loaded)
+        else:
+            try:
+                model = AutoModel.from_pretrained(self.name, dtype=dtype)
+            except Exception as error:
+                raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
+        return model.to(device=device, dtype=dtype).eval()
+
+    def tokenizer(self, **options: Any) -> Any:
+        """Return the tokenizer that goes with the model."""
+        tokenizer = self.given_tokenizer or self._load_tokenizer(**options)
+        if tokenizer.pad_token is None:  # decoders often have none
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def _load_tokenizer(self, **options: Any) -> Any:
+        if self.loaded is not None:
+            raise ModelError(
+                f"{self.name} was passed as a loaded model without its tokenizer; pass the pair (model, tokenizer)"
+            )
+        try:
+            return AutoTokenizer.from_pretrained(self.name, **options)
+        except Exception as error:
+            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_line(error)}") from error
+
+
+def resolve(model: ModelLike) -> BaseModel:
+    """Turn what a user calls a model into a `BaseModel`; reads a configuration, no weights.
+
+    Raises:
+        ModelError: nothing of that name, or a model type without a record in `regraft.families`.
+    """
+    if isinstance(model, BaseModel):
+        return model
+    tokenizer = None
+    if isinstance(model, tuple):
+        model, tokenizer = model
+    if isinstance(model, str | os.PathLike):
+        name = str(model)
+        base = BaseModel(name, _config(name), given_tokenizer=tokenizer)
+    elif hasattr(model, "config"):
+        base = BaseModel(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)
+    else:
+        raise ModelError(
+            f"got a {type(model).__name__} for a model, expected a model id, a directory, a loaded model, "
+            "or a pair (model, tokenizer)"
+        )
+    family_of(base.config.model_type)
+    return base
+
+
+def _config(name: str) -> Any:
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
+    try:
+        return AutoConfig.from_pretrained(name)
+    except Exception as error:
+        raise ModelError(
+            f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
+            f"that can be reached from here: {_line(error)}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """Where a site is in a model, and how wide its two sides are."""
+
+    path: str
+    in_width: int
+    out_width: int
+
+
+def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
+    """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``."""
+    sites = {}
+    for path, module in model.named_modules():
+        parsed = family.parse(path)
+        if parsed is None:
+            continue
+        weight = module.weight
+        # A linear weight is (out, in); a normalisation has one width on both sides.
+        sites[parsed] = SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
+    return sites
+
+
+def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:
+    """Number of layers that the sites of a model cover."""
+    return 1 + max(layer for layer, _ in sites)
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Hash a few values of every parameter: tells two checkpoints of one architecture apart in milliseconds."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        head = parameter.detach().flatten()[:32].float().cpu()
+        digest.update(name.encode() + head.numpy().tobytes())
+    return digest.hexdigest()[:16]

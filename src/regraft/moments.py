@@ -1,0 +1,127 @@
+"""Streaming first and second moments of paired activations.
+
+A `Moments` is all that an alignment method sees: its memory is O(d_s d_t) however many tokens were seen, and two of
+them add up, in any order, to the moments of the union of their rows (Chan, Golub & LeVeque, 1979).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import SamplingError
+
+# Below this share of its squared mean a variance is rounding, not signal.
+_CONSTANT = 1e-12
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of n paired rows, accumulated in float64.
+
+    Attributes:
+        n: number of rows.
+        mean_s: (d_s,) mean of the student's activations.
+        mean_t: (d_t,) mean of the teacher's.
+        squares_s: (d_s,) sums of squared deviations from the mean.
+        squares_t: (d_t,) likewise.
+        cross: (d_s, d_t) sums of products of deviations.
+    """
+
+    n: int
+    mean_s: Tensor
+    mean_t: Tensor
+    squares_s: Tensor
+    squares_t: Tensor
+    cross: Tensor
+
+    @staticmethod
+    def of(x_s: Tensor, x_t: Tensor) -> Moments:
+        """Compute the moments of one batch.
+
+        Products are taken about the batch's own means in (at least) float32 and kept in float64.
+
+        Args:
+            x_s: (n, d_s) student activations.
+            x_t: (n, d_t) teacher activations of the same n tokens.
+
+        Raises:
+            SamplingError: the two are no matrices of as many rows, or contain NaN or infinity.
+        """
+        if x_s.dim() != 2 or x_t.dim() != 2 or len(x_s) != len(x_t):
+            raise SamplingError(
+                f"got activations of shapes {tuple(x_s.shape)} and {tuple(x_t.shape)}, expected (n, d_s) and (n, d_t)"
+            )
+        if len(x_s) == 0:
+            return Moments.zeros(x_s.shape[1], x_t.shape[1], x_s.device)
+        exact_s, exact_t = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (x_s, x_t))
+        wide = torch.float32 if x_s.device.type == "mps" else torch.float64
+        mean_s, mean_t = exact_s.mean(0, dtype=wide), exact_t.mean(0, dtype=wide)
+        centred_s, centred_t = exact_s - mean_s.to(exact_s.dtype), exact_t - mean_t.to(exact_t.dtype)
+        product = torch.promote_types(centred_s.dtype, centred_t.dtype)
+        moments = Moments(
+            len(x_s),
+            mean_s,
+            mean_t,
+            centred_s.square().sum(0, dtype=wide),
+            centred_t.square().sum(0, dtype=wide),
+            (centred_s.to(product).T @ centred_t.to(product)).to(wide),
+        )
+        moments = moments.to("cpu") if wide == torch.float32 else moments
+        if not (moments.mean_s.isfinite().all() and moments.mean_t.isfinite().all()):
+            side = "teacher" if moments.mean_s.isfinite().all() else "student"
+            raise SamplingError(f"the {side}'s activations contain NaN or infinity; sample in float32 or bfloat16")
+        return moments
+
+    @staticmethod
+    def zeros(d_s: int, d_t: int, device: torch.device | str = "cpu") -> Moments:
+        """Return the moments of no rows at all."""
+        shapes = ((d_s,), (d_t,), (d_s,), (d_t,), (d_s, d_t))
+        return Moments(0, *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.cross.shape != other.cross.shape:
+            raise SamplingError(
+                f"cannot add moments of widths {tuple(self.cross.shape)} and {tuple(other.cross.shape)}; "
+                "add up moments of one pair of models only"
+            )
+        n = self.n + other.n
+        if n == 0:
+            return self
+        step_s, step_t = other.mean_s - self.mean_s, other.mean_t - self.mean_t
+        share, between = other.n / n, self.n * other.n / n
+        return Moments(
+            n,
+            self.mean_s + share * step_s,
+            self.mean_t + share * step_t,
+            self.squares_s + other.squares_s + between * step_s.square(),
+            self.squares_t + other.squares_t + between * step_t.square(),
+            (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
+        )
+
+    def to(self, device: torch.device | str) -> Moments:
+        """Move to a device, in float64."""
+        tensors = (self.mean_s, self.mean_t, self.squares_s, self.squares_t, self.cross)
+        return Moments(self.n, *(tensor.to(device).double() for tensor in tensors))
+
+    @property
+    def constant_s(self) -> Tensor:
+        """(d_s,) bool: student dimensions that never vary."""
+        return _constant(self.squares_s, self.mean_s, self.n)
+
+    @property
+    def constant_t(self) -> Tensor:
+        """(d_t,) bool: teacher dimensions that never vary."""
+        return _constant(self.squares_t, self.mean_t, self.n)
+
+    def correlation(self) -> Tensor:
+        """Return Pearson's r of every student with every teacher dimension, (d_s, d_t); 0 where one is constant."""
+        scale_s = self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf)
+        scale_t = self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf)
+        return (self.cross / scale_s[:, None] / scale_t[None, :]).clamp(-1, 1)
+
+
+def _constant(squares: Tensor, mean: Tensor, n: int) -> Tensor:
+    return squares <= _CONSTANT * n * mean.square()

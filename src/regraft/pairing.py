@@ -1,0 +1,238 @@
+"""Which student token goes with which teacher token when both models read the same text.
+
+`position` is the paper's rule: the same piece at the same index. `offsets` works across tokenizers: it cuts each text
+at the character boundaries that both tokenizers respect, and pairs what lies between two cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import SamplingError, unknown_choice
+
+Ints = NDArray[np.int64]
+
+_WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One batch of texts through one tokenizer, padded; every array is (texts, tokens).
+
+    Attributes:
+        ids: token ids.
+        attention: 1 where there is a token, 0 on padding.
+        special: 1 on special tokens and padding.
+        starts: index of the first character of each token; None where the tokenizer reports no offsets.
+        ends: index behind its last character; None likewise.
+    """
+
+    ids: Ints
+    attention: Ints
+    special: Ints
+    starts: Ints | None
+    ends: Ints | None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Paired tokens of one batch, by row in the activations flattened to (texts * tokens, d).
+
+    Row ``student_rows[i]`` belongs to pair ``student_pair[i]``, and likewise for the teacher; a pair may hold several
+    rows of either. Both lists are in order of text and position.
+
+    Attributes:
+        count: number of pairs.
+        student_tokens: student tokens that could have been paired (no padding, no special tokens).
+    """
+
+    count: int
+    student_rows: Ints
+    student_pair: Ints
+    teacher_rows: Ints
+    teacher_pair: Ints
+    student_tokens: int
+
+    @property
+    def paired_student_tokens(self) -> int:
+        """Student tokens that belong to a pair."""
+        return len(self.student_rows)
+
+
+class Position:
+    """The same piece string at the same index, padding excluded (the authors' code)."""
+
+    def __init__(self, teacher: Any, student: Any) -> None:
+        """Match the two vocabularies once, so that a batch takes one comparison of arrays."""
+        student_id = student.get_vocab()
+        teacher_vocabulary = teacher.get_vocab()
+        self._student_id = np.full(max(teacher_vocabulary.values()) + 1, -1, dtype=np.int64)
+        for piece, index in teacher_vocabulary.items():
+            self._student_id[index] = student_id.get(piece, -1)
+
+    def __call__(self, texts: Sequence[str], teacher: Encoding, student: Encoding) -> Pairs:
+        """Pair the tokens of one batch."""
+        del texts
+        length = min(teacher.ids.shape[1], student.ids.shape[1])
+        same = self._student_id[teacher.ids[:, :length]] == student.ids[:, :length]
+        same &= (teacher.attention[:, :length] & student.attention[:, :length]).astype(bool)
+        text, token = np.nonzero(same)
+        order = np.arange(len(text))
+        return Pairs(
+            count=len(text),
+            student_rows=text * student.ids.shape[1] + token,
+            student_pair=order,
+            teacher_rows=text * teacher.ids.shape[1] + token,
+            teacher_pair=order,
+            student_tokens=int(student.attention.sum()),
+        )
+
+
+class Offsets:
+    """Spans of characters on whose boundaries both tokenizers agree; special tokens excluded."""
+
+    def __init__(self, teacher: Any, student: Any) -> None:
+        """Refuse tokenizers that do not report offsets."""
+        for who, tokenizer in (("teacher", teacher), ("student", student)):
+            if not getattr(tokenizer, "is_fast", False):
+                raise SamplingError(
+                    f"the {who}'s tokenizer ({type(tokenizer).__name__}) reports no character offsets, "
+                    "expected a fast tokenizer; use pairing 'position'"
+                )
+
+    def __call__(self, texts: Sequence[str], teacher: Encoding, student: Encoding) -> Pairs:
+        """Pair the tokens of one batch.
+
+        The texts are laid end to end, so that one pass over arrays serves the whole batch: a cut between two
+        characters survives where it lies inside no token of either side, and a span between surviving cuts counts
+        where tokens of both sides cover all its visible characters.
+        """
+        lengths = np.array([len(text) for text in texts])
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        characters = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        visible = ~np.isin(characters, _WHITESPACE)
+        sides = [_place(encoding, first, visible) for encoding in (teacher, student)]
+
+        cuts = np.ones(len(visible), dtype=bool)
+        for _, starts, ends in sides:
+            cuts &= _between(starts + 1, ends, len(visible)) == 0
+        cuts[first[:-1][lengths > 0]] = True
+        span = np.cumsum(cuts) - 1
+        spans = int(span[-1]) + 1 if len(span) else 0
+
+        whole = np.ones(spans, dtype=bool)
+        for _, starts, ends in sides:
+            uncovered = visible & (_between(starts, ends, len(visible)) == 0)
+            whole[span[uncovered]] = False
+            whole &= np.bincount(span[starts], minlength=spans) > 0
+        number = np.cumsum(whole) - 1
+
+        paired = []
+        for rows, starts, _ in sides:
+            kept = whole[span[starts]]
+            paired.append((rows[kept], number[span[starts[kept]]]))
+        (teacher_rows, teacher_pair), (student_rows, student_pair) = paired
+        return Pairs(
+            count=int(whole.sum()),
+            student_rows=student_rows,
+            student_pair=student_pair,
+            teacher_rows=teacher_rows,
+            teacher_pair=teacher_pair,
+            student_tokens=int((student.special == 0).sum()),
+        )
+
+
+def _place(encoding: Encoding, first: Ints, visible: NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Return rows, starts and ends of the tokens with visible characters, in the laid-out characters."""
+    assert encoding.starts is not None
+    assert encoding.ends is not None
+    text, token = np.nonzero(encoding.special == 0)
+    starts = encoding.starts[text, token] + first[text]
+    ends = encoding.ends[text, token] + first[text]
+    # Tokenizers disagree on whether the space before a word is part of it: shrink every token to what is visible.
+    seen = np.concatenate([[0], np.cumsum(visible)])
+    position = np.append(np.flatnonzero(visible), 0)
+    some = seen[ends] > seen[starts]
+    text, token, starts, ends = text[some], token[some], starts[some], ends[some]
+    starts, ends = position[seen[starts]], position[seen[ends] - 1] + 1
+    return text * encoding.ids.shape[1] + token, starts, ends
+
+
+def _between(starts: Ints, ends: Ints, length: int) -> Ints:
+    """Count, for each of `length` indices, the ranges [start, end) that contain it."""
+    steps = np.zeros(length + 1, dtype=np.int64)
+    valid = ends > starts
+    np.add.at(steps, starts[valid], 1)
+    np.add.at(steps, ends[valid], -1)
+    return np.cumsum(steps)[:-1]
+
+
+Pairing = Callable[[Sequence[str], Encoding, Encoding], Pairs]
+PAIRINGS: Mapping[str, Callable[[Any, Any], Pairing]] = {"position": Position, "offsets": Offsets}
+
+
+def make_pairing(name: str, teacher: Any, student: Any) -> Pairing:
+    """Prepare a pairing for two tokenizers.
+
+    Raises:
+        SamplingError: an unknown name, or tokenizers that the pairing cannot use.
+    """
+    if name not in PAIRINGS:
+        raise SamplingError(unknown_choice("pairing", name, PAIRINGS))
+    return PAIRINGS[name](teacher, student)
+
+
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
+    """Tokenize a batch, padded to its longest text and cut at `max_length` tokens."""
+    offsets = bool(getattr(tokenizer, "is_fast", False))
+    batch = tokenizer(
+        list(texts),
+        padding=True,
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=True,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=offsets,
+        return_tensors="np",
+    )
+    ids, attention, special = (
+        np.asarray(batch[key], dtype=np.int64) for key in ("input_ids", "attention_mask", "special_tokens_mask")
+    )
+    special = np.where(attention == 0, 1, special)
+    spans = np.asarray(batch["offset_mapping"], dtype=np.int64) if offsets else None
+    return Encoding(
+        ids, attention, special, None if spans is None else spans[..., 0], None if spans is None else spans[..., 1]
+    )
+
+
+def pool(activations: Tensor, rows: Ints, pair: Ints, count: int, last: bool) -> Tensor:
+    """Reduce the rows of each pair to one vector.
+
+    Args:
+        activations: (texts * tokens, d).
+        rows: (m,) rows that belong to a pair, in order.
+        pair: (m,) the pair of each, ascending.
+        count: number of pairs.
+        last: take the last row of a pair (causal models) rather than the mean.
+
+    Returns:
+        (count, d).
+    """
+    device = activations.device
+    if len(rows) == count:
+        return activations[torch.from_numpy(rows).to(device)]
+    if last:
+        closing = np.append(pair[1:] != pair[:-1], True)
+        return activations[torch.from_numpy(rows[closing]).to(device)]
+    index = torch.from_numpy(pair).to(device)
+    picked = activations[torch.from_numpy(rows).to(device)]
+    picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
+    total = picked.new_zeros(count, picked.shape[1]).index_add_(0, index, picked)
+    return total / torch.bincount(index, minlength=count)[:, None]

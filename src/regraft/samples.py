@@ -1,0 +1,188 @@
+"""What was sampled from a pair of models: the moments of pairs of spaces, kept in a directory and added up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from .directories import check_writable, new_directory, read_json, read_safetensors
+from .errors import SamplingError
+from .moments import Moments
+
+FORMAT = 1
+_TENSORS = "moments.safetensors"
+_MANIFEST = "moments.json"
+
+
+@dataclass(frozen=True, order=True)
+class Space:
+    """A pair of activation spaces: one space of a student layer and the same one of a teacher layer."""
+
+    student_layer: int
+    teacher_layer: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.student_layer}.{self.teacher_layer}.{self.name}"
+
+    @staticmethod
+    def parse(text: str) -> Space:
+        """Invert `str`."""
+        student_layer, teacher_layer, name = text.split(".")
+        return Space(int(student_layer), int(teacher_layer), name)
+
+
+@dataclass(frozen=True)
+class SplitMoments:
+    """Moments of one pair of spaces: those to fit on and those held out to judge the fit."""
+
+    fit: Moments
+    held_out: Moments
+
+    def __add__(self, other: SplitMoments) -> SplitMoments:
+        return SplitMoments(self.fit + other.fit, self.held_out + other.held_out)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a sample was taken from; two samples add up where all but the texts agree.
+
+    Attributes:
+        teacher: name of the teacher.
+        student: name of the student.
+        teacher_config: hash of its architecture.
+        student_config: likewise.
+        teacher_weights: fingerprint of its weights.
+        student_weights: likewise.
+        pairing: how tokens were paired.
+        texts: hash of the texts, one per shard.
+    """
+
+    teacher: str
+    student: str
+    teacher_config: str
+    student_config: str
+    teacher_weights: str
+    student_weights: str
+    pairing: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The moments of a pair of models.
+
+    Attributes:
+        source: what they were taken from.
+        moments: per pair of spaces.
+        pairs: number of paired tokens (or spans).
+        paired_tokens: student tokens that were paired ...
+        student_tokens: ... of how many.
+    """
+
+    source: Source
+    moments: Mapping[Space, SplitMoments]
+    pairs: int
+    paired_tokens: int
+    student_tokens: int
+
+    def __add__(self, other: Sample) -> Sample:
+        mine, theirs = asdict(self.source), asdict(other.source)
+        for field in mine:
+            if field not in ("texts", "teacher", "student") and mine[field] != theirs[field]:
+                raise SamplingError(
+                    f"the samples differ in {field} ({mine[field]} and {theirs[field]}); add up samples of one pair"
+                )
+        if set(mine["texts"]) & set(theirs["texts"]):
+            raise SamplingError("the samples share a shard of texts; give each shard of texts once")
+        if self.moments.keys() != other.moments.keys():
+            raise SamplingError("the samples cover different spaces; take them with the same --sites and --layers")
+        return Sample(
+            Source(**{**mine, "texts": (*self.source.texts, *other.source.texts)}),
+            {space: moments + other.moments[space] for space, moments in self.moments.items()},
+            self.pairs + other.pairs,
+            self.paired_tokens + other.paired_tokens,
+            self.student_tokens + other.student_tokens,
+        )
+
+    def describe(self) -> str:
+        """Say in one line how much was paired."""
+        share = self.paired_tokens / max(self.student_tokens, 1)
+        return (
+            f"{self.pairs:,} token pairs by {self.source.pairing}, "
+            f"from {self.paired_tokens:,} of {self.student_tokens:,} student tokens ({share:.0%})"
+        )
+
+
+def check_output(path: str | os.PathLike[str], replace: bool) -> None:
+    """Refuse an output directory before any work is done.
+
+    Raises:
+        ModuleFileError: it exists, and `replace` is False or it holds no sample.
+    """
+    check_writable(path, replace, marker=_MANIFEST)
+
+
+def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = False) -> None:
+    """Write a sample to a directory of its own: ``moments.safetensors`` and ``moments.json``.
+
+    Raises:
+        ModuleFileError: the directory exists and `replace` is False.
+    """
+    tensors, counts = {}, {}
+    for space, split in sample.moments.items():
+        for part in fields(split):
+            moments: Moments = getattr(split, part.name)
+            counts[f"{space}.{part.name}"] = moments.n
+            for name in _STORED:
+                tensors[f"{space}.{part.name}.{name}"] = getattr(moments, name).contiguous()
+    manifest = {
+        "format": FORMAT,
+        "source": asdict(sample.source),
+        "pairs": sample.pairs,
+        "paired_tokens": sample.paired_tokens,
+        "student_tokens": sample.student_tokens,
+        "spaces": [str(space) for space in sample.moments],
+        "counts": counts,
+    }
+    with new_directory(path, replace, marker=_MANIFEST) as directory:
+        save_file(tensors, directory / _TENSORS)
+        (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+_STORED = [field.name for field in fields(Moments) if field.name != "n"]
+
+
+def load_sample(*paths: str | os.PathLike[str]) -> Sample:
+    """Read one or more sample directories of the same pair of models and add them up.
+
+    Raises:
+        SamplingError: a directory that holds no sample, or samples that do not belong together.
+    """
+    return reduce(add, (_load_one(Path(path)) for path in paths))
+
+
+def _load_one(path: Path) -> Sample:
+    if not (path / _MANIFEST).is_file():
+        raise SamplingError(f"{path} holds no {_MANIFEST}, expected a directory that 'regraft sample' wrote")
+    manifest: dict[str, Any] = read_json(path / _MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
+    tensors = read_safetensors(path / _TENSORS)
+    moments = {}
+    for text in manifest["spaces"]:
+        parts = {}
+        for part in fields(SplitMoments):
+            key = f"{text}.{part.name}"
+            parts[part.name] = Moments(manifest["counts"][key], **{name: tensors[f"{key}.{name}"] for name in _STORED})
+        moments[Space.parse(text)] = SplitMoments(**parts)
+    source = {**manifest["source"], "texts": tuple(manifest["source"]["texts"])}
+    return Sample(Source(**source), moments, manifest["pairs"], manifest["paired_tokens"], manifest["student_tokens"])

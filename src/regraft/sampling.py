@@ -1,0 +1,208 @@
+"""Run both models over the same texts and feed the moments of every needed space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .errors import PlanError, SamplingError, unknown_choice
+from .families import Family
+from .layers import match_layers
+from .models import BaseModel, SiteShape, depth, find_sites, weights_fingerprint
+from .moments import Moments
+from .pairing import Encoding, encode, make_pairing, pool
+from .roles import SITES, observed_at, spaces_at
+from .samples import Sample, Source, Space, SplitMoments
+
+# Every tenth batch is held out, the second first, so that two batches suffice to have one of each.
+HELD_OUT_EVERY, HELD_OUT_FIRST = 10, 1
+MIN_PAIRS = 64
+# Where LoRA and the bottleneck sit by default.
+DEFAULT_SITES = ("query", "value", "output_norm")
+
+
+def spaces_of(
+    teacher: BaseModel, student: BaseModel, layers: str | Sequence[int], sites: Sequence[str] | None = None
+) -> list[Space]:
+    """List the pairs of spaces that modules on some sites need, in either convention.
+
+    Args:
+        teacher: the model that modules were trained on.
+        student: the model that they go to.
+        layers: how layers are matched, as in `layers.match_layers`.
+        sites: names of sites that both models have; by default those of `DEFAULT_SITES` that they have.
+
+    Raises:
+        PlanError: an unknown site, one that a model lacks, or layers that cannot be matched.
+    """
+    shapes = [find_sites(base.skeleton(), base.family) for base in (teacher, student)]
+    known = [site for site in SITES if all((0, site) in shape for shape in shapes)]
+    chosen = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
+    for site in chosen:
+        if site not in known:
+            raise PlanError(unknown_choice("site", site, known))
+    names = {name for site in chosen for name in spaces_at(site)}
+    groups = match_layers(layers, *(depth(shape) for shape in shapes))
+    return sorted(
+        Space(layer, share.layer, name) for layer, group in enumerate(groups) for share in group for name in names
+    )
+
+
+def sample(
+    teacher: BaseModel,
+    student: BaseModel,
+    spaces: Sequence[Space],
+    texts: Sequence[str],
+    pairing: str = "offsets",
+    batch_size: int = 32,
+    max_length: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> Sample:
+    """Run both models over `texts` and collect the moments of `spaces`.
+
+    Args:
+        teacher: the model that the module was trained on.
+        student: the model that it goes to.
+        spaces: pairs of spaces to observe.
+        texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
+            split.
+        pairing: a key of `pairing.PAIRINGS`.
+        batch_size: texts per batch.
+        max_length: tokens after which a text is cut.
+        device: where to run; by default a GPU where there is one.
+        dtype: of the weights; by default the checkpoint's own.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
+    """
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < 2:
+        raise SamplingError(
+            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
+            "give plain text, one per line, some hundred lines"
+        )
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    tokenizers = teacher.tokenizer(), student.tokenizer()
+    pair_tokens = make_pairing(pairing, *tokenizers)
+    models = teacher.load(dtype, device), student.load(dtype, device)
+    limits = [min(max_length, _longest(base)) for base in (teacher, student)]
+    watched = [
+        _watched(model, base.family, who, {(_layer(space, who), space.name) for space in spaces})
+        for model, base, who in zip(models, (teacher, student), ("teacher", "student"), strict=True)
+    ]
+
+    ordered = sorted(texts, key=len)
+    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    accumulate_on = "cpu" if device.type == "mps" else device  # no float64 there
+    totals: dict[Space, list[Moments]] = {}
+    pairs = paired = tokens = 0
+    for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
+        encodings = [encode(tok, batch, limit) for tok, limit in zip(tokenizers, limits, strict=True)]
+        found = pair_tokens(batch, *encodings)
+        pairs, paired, tokens = (
+            pairs + found.count,
+            paired + found.paired_student_tokens,
+            tokens + found.student_tokens,
+        )
+        if not found.count:
+            continue
+        x_t = _observe(models[0], watched[0], encodings[0])
+        x_s = _observe(models[1], watched[1], encodings[1])
+        pooled_t = {
+            key: pool(x, found.teacher_rows, found.teacher_pair, found.count, teacher.family.causal)
+            for key, x in x_t.items()
+        }
+        pooled_s = {
+            key: pool(x, found.student_rows, found.student_pair, found.count, student.family.causal)
+            for key, x in x_s.items()
+        }
+        held_out = number % HELD_OUT_EVERY == HELD_OUT_FIRST
+        for space in spaces:
+            s, t = pooled_s[space.student_layer, space.name], pooled_t[space.teacher_layer, space.name]
+            split = totals.setdefault(space, [Moments.zeros(s.shape[1], t.shape[1], accumulate_on) for _ in range(2)])
+            split[held_out] = split[held_out] + Moments.of(s, t)
+    if pairs < MIN_PAIRS:
+        raise SamplingError(
+            f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
+            + ("give more texts" if pairing == "offsets" else "give more texts or use pairing 'offsets'")
+        )
+    source = Source(
+        teacher=teacher.name,
+        student=student.name,
+        teacher_config=teacher.config_hash,
+        student_config=student.config_hash,
+        teacher_weights=weights_fingerprint(models[0]),
+        student_weights=weights_fingerprint(models[1]),
+        pairing=pairing,
+        texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
+    )
+    moments = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
+    return Sample(source, moments, pairs, paired, tokens)
+
+
+def _layer(space: Space, who: str) -> int:
+    return space.teacher_layer if who == "teacher" else space.student_layer
+
+
+def _longest(base: BaseModel) -> int:
+    # Position embeddings of the RoBERTa family start behind the padding index, hence the two spare places.
+    return int(getattr(base.config, "max_position_embeddings", 514)) - 2
+
+
+def _watched(
+    model: Any, family: Family, who: str, wanted: set[tuple[int, str]]
+) -> dict[tuple[int, str], tuple[Any, bool]]:
+    """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
+    sites: dict[tuple[int, str], SiteShape] = find_sites(model, family)
+    watched = {}
+    for layer, space in wanted:
+        found = next(((site, side) for site, side in observed_at(space) if (layer, site) in sites), None)
+        if found is None:
+            raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
+        watched[layer, space] = model.get_submodule(sites[layer, found[0]].path), found[1] == "in"
+    return watched
+
+
+@contextmanager
+def _recording(watched: Mapping[tuple[int, str], tuple[Any, bool]]) -> Iterator[dict[tuple[int, str], Tensor]]:
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def hook(key: tuple[int, str], is_input: bool) -> Any:
+        def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
+            seen[key] = value.flatten(0, 1)
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(key, is_input), with_kwargs=True)
+        for key, (module, is_input) in watched.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def _observe(
+    model: Any, watched: Mapping[tuple[int, str], tuple[Any, bool]], encoding: Encoding
+) -> dict[tuple[int, str], Tensor]:
+    """Return (texts * tokens, d) activations per (layer, space)."""
+    device = next(model.parameters()).device
+    with _recording(watched) as seen:
+        model(
+            input_ids=torch.from_numpy(encoding.ids).to(device),
+            attention_mask=torch.from_numpy(encoding.attention).to(device),
+        )
+    return seen
