@@ -1,0 +1,196 @@
+"""From moments to maps: a registry of small functions, one per method.
+
+A method sees one pair of spaces at a time (its widths, its moments, a seed) and returns the map between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from .axes import Assignment
+from .errors import PlanError, SamplingError, unknown_choice
+from .moments import Moments
+from .samples import Space, SplitMoments
+from .seeding import generator
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is given.
+
+    Attributes:
+        space: the pair of spaces.
+        d_s: width of the student's.
+        d_t: width of the teacher's.
+        moments: of the tokens to fit on; None for methods that need none and were given none.
+        seed: for methods that draw.
+    """
+
+    space: Space
+    d_s: int
+    d_t: int
+    moments: Moments | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered alignment method.
+
+    Attributes:
+        fit: the method itself.
+        needs_moments: whether texts have to be sampled for it.
+        summary: one line for people.
+        reference: where it comes from.
+    """
+
+    fit: Callable[[Problem], Assignment]
+    needs_moments: bool
+    summary: str
+    reference: str
+
+
+METHODS: dict[str, Method] = {}
+
+
+def _register(
+    name: str, summary: str, reference: str, needs_moments: bool = False
+) -> Callable[[Callable[[Problem], Assignment]], Callable[[Problem], Assignment]]:
+    def register(fit: Callable[[Problem], Assignment]) -> Callable[[Problem], Assignment]:
+        METHODS[name] = Method(fit, needs_moments, summary, reference)
+        return fit
+
+    return register
+
+
+_PAPER = "Klimaszewski, Andruszkiewicz & Birch, LREC-COLING 2024, https://arxiv.org/abs/2403.18804"
+
+
+@_register("none", "no map: teacher and student share their dimensions (distilled students)", _PAPER)
+def _none(problem: Problem) -> Assignment:
+    return Assignment.identity(problem.d_t)
+
+
+@_register("lsa", "prune & align: Pearson's r, then linear sum assignment (the paper)", _PAPER, needs_moments=True)
+def _lsa(problem: Problem) -> Assignment:
+    """Give each student dimension the teacher dimension that makes the summed correlation largest (section 3.2)."""
+    moments = problem.moments
+    assert moments is not None
+    needed = max(problem.d_s, problem.d_t)
+    if moments.n < needed:
+        raise SamplingError(
+            f"lsa has {moments.n} token pairs to fit {problem.space.name} of student layer "
+            f"{problem.space.student_layer} on, expected at least its width, {needed}; give more texts"
+        )
+    rows, columns = linear_sum_assignment(moments.correlation().numpy(), maximize=True)
+    # With a student wider than the teacher some student dimensions stay unassigned.
+    index = torch.full((problem.d_s,), -1)
+    index[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return Assignment(index, problem.d_t)
+
+
+@_register("copy", "control: the first dimensions as they are, zeros where the teacher has no more", "no source needed")
+def _copy(problem: Problem) -> Assignment:
+    index = torch.arange(problem.d_s)
+    return Assignment(index.where(index < problem.d_t, -1), problem.d_t)
+
+
+@_register("random", "control: a random assignment", "the paper's question whether alignment matters at all")
+def _random(problem: Problem) -> Assignment:
+    # Sharing the draw between layers would not be random; sharing it between runs of one seed is what a seed is for.
+    dice = generator(problem.seed, str(problem.space))
+    matched = min(problem.d_s, problem.d_t)
+    index = torch.full((problem.d_s,), -1)
+    index[torch.randperm(problem.d_s, generator=dice)[:matched]] = torch.randperm(problem.d_t, generator=dice)[:matched]
+    return Assignment(index, problem.d_t)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a pair of spaces was aligned.
+
+    Attributes:
+        space: the pair.
+        d_s: width of the student's.
+        d_t: width of the teacher's.
+        matched: student dimensions with a counterpart.
+        constant: student dimensions that never varied in the sample (their correlation counts as 0).
+        assigned: mean Pearson's r over the assigned pairs, on the tokens the map was fitted on; None unsampled.
+        held_out: the same on held-out tokens.
+    """
+
+    space: Space
+    d_s: int
+    d_t: int
+    matched: int
+    constant: int = 0
+    assigned: float | None = None
+    held_out: float | None = None
+
+
+def method_named(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+        PlanError: there is none of that name; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise PlanError(unknown_choice("alignment", name, METHODS))
+    return METHODS[name]
+
+
+def fit_maps(
+    name: str,
+    widths: Mapping[Space, tuple[int, int]],
+    moments: Mapping[Space, SplitMoments] | None,
+    seed: int = 0,
+) -> tuple[dict[Space, Assignment], list[Score]]:
+    """Fit a map for every pair of spaces.
+
+    Args:
+        name: a key of `METHODS`.
+        widths: the pairs of spaces -> (d_s, d_t).
+        moments: what was sampled; None where nothing was.
+        seed: for methods that draw.
+
+    Returns:
+        The maps, and for each how well it fits.
+
+    Raises:
+        PlanError: an unknown method.
+        SamplingError: moments are needed and missing, or too few tokens.
+    """
+    method = method_named(name)
+    if method.needs_moments and moments is None:
+        raise SamplingError(f"alignment {name!r} compares activations; give --texts FILE or --moments DIR")
+    maps, scores = {}, []
+    for space, (d_s, d_t) in sorted(widths.items()):
+        split = None if moments is None else moments.get(space)
+        if method.needs_moments and split is None:
+            raise SamplingError(
+                f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
+                f"{space.teacher_layer}; sample again with the --sites and --layers of this module"
+            )
+        maps[space] = method.fit(Problem(space, d_s, d_t, split.fit if split else None, seed))
+        scores.append(_score(space, maps[space], split))
+    return maps, scores
+
+
+def _score(space: Space, assignment: Assignment, split: SplitMoments | None) -> Score:
+    d_s, d_t = assignment.student_width, assignment.teacher_width
+    matched = d_s - assignment.unmatched
+    if split is None:
+        return Score(space, d_s, d_t, matched)
+    constant = int(split.fit.constant_s.sum())
+    return Score(space, d_s, d_t, matched, constant, *(_mean_r(m, assignment) for m in (split.fit, split.held_out)))
+
+
+def _mean_r(moments: Moments, assignment: Assignment) -> float | None:
+    if moments.n < 2:
+        return None
+    rows = (assignment.index >= 0).nonzero().flatten()
+    return float(moments.correlation()[rows, assignment.index[rows]].mean())

@@ -1,0 +1,169 @@
+"""The only reader and writer of module directories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .directories import check_writable, new_directory, read_json, read_safetensors
+from .errors import ModuleFileError
+from .modelcard import model_card
+
+PROVENANCE = "regraft.json"
+_VERSIONED = ("regraft", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A trained PEFT module: what PEFT saves, and where it comes from.
+
+    Attributes:
+        config: PEFT's configuration, as in ``adapter_config.json``.
+        tensors: PEFT's tensors by key, as in ``adapter_model.safetensors``, on the CPU.
+        source: the path or hub id it was loaded from, or what made it.
+        provenance: the content of ``regraft.json``, empty for modules that regraft did not write.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    source: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("config", "tensors", "provenance"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def base_model(self) -> str:
+        """Name of the model it was trained on."""
+        return str(self.config.get("base_model_name_or_path") or "")
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the method, e.g. ``"LORA"``."""
+        return str(self.config.get("peft_type"))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the task's labels in the order of the head's rows; empty where nobody wrote them down."""
+        return tuple(self.provenance.get("labels", ()))
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """What was ported from where, how, and with which scores; empty for a module that was not ported."""
+        return MappingProxyType(dict(self.provenance.get("port", {})))
+
+    def hash(self) -> str:
+        """Hash of all tensors: names, types, shapes and values."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | os.PathLike[str], replace: bool = False, files: Mapping[str, str] | None = None) -> Path:
+        """Write a directory that `PeftModel.from_pretrained` loads, with ``regraft.json`` and a model card.
+
+        Args:
+            path: the directory; it appears whole or not at all.
+            replace: replace a module that is there already.
+            files: further text files, by name.
+
+        Returns:
+            The directory.
+
+        Raises:
+            ModuleFileError: the directory exists and may not be replaced.
+        """
+        versions = {name: version(name) for name in _VERSIONED}
+        provenance = {**self.provenance, "versions": versions, "hash": self.hash()}
+        with new_directory(path, replace, marker=CONFIG_NAME) as directory:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in self.tensors.items()},
+                directory / SAFETENSORS_WEIGHTS_NAME,
+                metadata={"format": "pt"},
+            )
+            _write_json(directory / CONFIG_NAME, self.config)
+            _write_json(directory / PROVENANCE, provenance)
+            texts = {"README.md": model_card(self.config, provenance), **(files or {})}
+            for name, text in texts.items():
+                (directory / name).write_text(text, encoding="utf-8")
+        return Path(path)
+
+
+def check_output(path: str | os.PathLike[str], replace: bool) -> None:
+    """Refuse an output directory before any work is done.
+
+    Raises:
+        ModuleFileError: it exists, and `replace` is False or it holds no module.
+    """
+    check_writable(path, replace, marker=CONFIG_NAME)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(source: str | os.PathLike[str]) -> Module:
+    """Read a module that PEFT saved.
+
+    Args:
+        source: a local directory, or a hub id.
+
+    Returns:
+        The module, with its tensors on the CPU.
+
+    Raises:
+        ModuleFileError: nothing of that name, no module in it, unreadable files, or NaN in a tensor.
+    """
+    directory = Path(source)
+    if not directory.exists():
+        directory = _download(str(source))
+    if not (directory / CONFIG_NAME).is_file():
+        raise ModuleFileError(f"{source} holds no {CONFIG_NAME}, expected a directory that PEFT saved a module to")
+    config = read_json(directory / CONFIG_NAME)
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise ModuleFileError(f"{directory / CONFIG_NAME} has no 'peft_type', expected a module that PEFT saved")
+    tensors = _read_tensors(directory)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
+    provenance = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
+    return Module(config, tensors, str(source), provenance)
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=["adapter_*", PROVENANCE]))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModuleFileError(
+            f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"
+        ) from error
+
+
+def _read_tensors(directory: Path) -> dict[str, Tensor]:
+    if (directory / SAFETENSORS_WEIGHTS_NAME).is_file():
+        return read_safetensors(directory / SAFETENSORS_WEIGHTS_NAME)
+    path = directory / WEIGHTS_NAME
+    if not path.is_file():
+        raise ModuleFileError(f"{directory} holds neither {SAFETENSORS_WEIGHTS_NAME} nor {WEIGHTS_NAME}")
+    try:
+        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {error}") from error
+    return tensors

@@ -1,0 +1,184 @@
+"""What a teacher's module holds: its tensors by layer and site, its task head, and what cannot be ported."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from peft.utils.other import get_pattern_key
+
+from .axes import Free
+from .checkpoint import Module
+from .errors import ModuleFileError
+from .families import Family
+from .models import TASK_CLASSES, SiteShape
+from .roles import PEFT_TYPES, Role, roles_of
+
+PREFIX = "base_model.model."
+# The rows of these weights are the labels of a task head.
+_HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
+# Options of a module that mean more than its tensors say, and why porting it would go wrong.
+_REFUSED_OPTIONS: Mapping[str, str] = {
+    "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
+    "layer_replication": "replicated layers have no counterpart",
+    "target_parameters": "bare parameters are no sites",
+    "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
+    "megatron_config": "Megatron's layers are split across devices",
+}
+# Initialisations that also change the base weights, so that the module alone is not what was trained.
+_REFUSED_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga", "mica")
+
+
+@dataclass(frozen=True)
+class Held:
+    """All tensors of a module on one site of one teacher layer.
+
+    Attributes:
+        tensors: key of each tensor by role.
+        shapes: its shape by role.
+        rank: LoRA's rank here; 0 for other methods.
+        alpha: LoRA's alpha here; 0 for other methods.
+    """
+
+    tensors: Mapping[Role, str]
+    shapes: Mapping[Role, tuple[int, ...]]
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A module, taken apart.
+
+    Attributes:
+        held: by (teacher layer, site).
+        head: keys of the task head's tensors.
+        refused: keys of all other tensors -> why they cannot be ported.
+        task_type: PEFT's task type, a key of `models.TASK_CLASSES` or None.
+        num_labels: rows of the task head, None without one.
+    """
+
+    held: Mapping[tuple[int, str], Held]
+    head: tuple[str, ...]
+    refused: Mapping[str, str]
+    task_type: str | None
+    num_labels: int | None
+
+
+def check_portable(module: Module) -> None:
+    """Refuse methods and options that regraft does not port, by name.
+
+    Raises:
+        ModuleFileError: with the option and the reason.
+    """
+    if module.peft_type not in PEFT_TYPES:
+        raise ModuleFileError(
+            f"{module.source} is a {module.peft_type} module, expected one of {', '.join(PEFT_TYPES)}"
+        )
+    for option, reason in _REFUSED_OPTIONS.items():
+        if module.config.get(option):
+            raise ModuleFileError(f"{module.source} uses {option}, which cannot be ported: {reason}")
+    if module.config.get("bias", "none") != "none":
+        raise ModuleFileError(
+            f"{module.source} trains biases of the base model (bias={module.config['bias']!r}), which cannot be "
+            "ported; train with bias='none'"
+        )
+    init = str(module.config.get("init_lora_weights", True)).lower()
+    if init.startswith(_REFUSED_INITS):
+        raise ModuleFileError(
+            f"{module.source} was initialised with {init!r}, which changes the base weights too; "
+            "convert it to plain LoRA first (PEFT: save_pretrained(path_initial_model_for_weight_conversion=...))"
+        )
+
+
+def task_type_of(config: Mapping[str, Any]) -> str | None:
+    """Tell the task type of a module, from the class of its base model where the configuration names none."""
+    if config.get("task_type"):
+        return str(config["task_type"])
+    base_class = (config.get("auto_mapping") or {}).get("base_model_class", "")
+    return next((task for task, ending in TASK_CLASSES.items() if ending and base_class.endswith(ending)), None)
+
+
+def take_inventory(module: Module, family: Family) -> Inventory:
+    """Sort the tensors of a module by layer, site and role.
+
+    Args:
+        module: the teacher's module.
+        family: the record of the teacher's model type.
+
+    Raises:
+        ModuleFileError: a module of a kind, or with options, that cannot be ported, or without a single site.
+    """
+    check_portable(module)
+    tensors: dict[tuple[int, str], dict[Role, str]] = {}
+    paths: dict[tuple[int, str], str] = {}
+    head, refused = [], {}
+    for key in sorted(module.tensors):
+        place = _place(key, module.peft_type, family)
+        if place is not None:
+            layer, site, role, path = place
+            tensors.setdefault((layer, site), {})[role] = key
+            paths[layer, site] = path
+        elif any(f".{name}." in key for name in module.config.get("modules_to_save") or ()):
+            head.append(key)
+        else:
+            refused[key] = "no site of this model type that regraft knows"
+    if not tensors:
+        first = next(iter(refused), "no tensor at all")
+        raise ModuleFileError(
+            f"{module.source} has no tensor on a known site (found {first}), expected one of "
+            f"{', '.join(sorted(family.sites))} in {family.layers}.N"
+        )
+    held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
+    labels = [len(module.tensors[key]) for key in head if _HEAD_OUTPUT.search(key)]
+    return Inventory(held, tuple(head), refused, task_type_of(module.config), labels[-1] if labels else None)
+
+
+def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:
+    for site in family.sites:
+        for role in roles_of(peft_type, site):
+            path = key.removeprefix(PREFIX).removesuffix(f".{role.suffix}")
+            if key.endswith(f".{role.suffix}") and (parsed := family.parse(path)) and parsed[1] == site:
+                return parsed[0], site, role, path
+    return None
+
+
+def _held(module: Module, by_role: Mapping[Role, str], path: str) -> Held:
+    shapes = {role: tuple(module.tensors[key].shape) for role, key in by_role.items()}
+    rank, alpha = 0, 0.0
+    if module.peft_type == "LORA":
+        rank = next((shape[0] for role, shape in shapes.items() if role.suffix == "lora_A.weight"), 0)
+        patterns = module.config.get("alpha_pattern") or {}
+        alpha = patterns.get(get_pattern_key(list(patterns), path), module.config.get("lora_alpha", 8))
+    return Held(dict(by_role), shapes, rank, alpha)
+
+
+def check_fits(module: Module, inventory: Inventory, sites: Mapping[tuple[int, str], SiteShape], name: str) -> None:
+    """Refuse a module whose tensors do not fit the model it is said to have been trained on.
+
+    Raises:
+        ModuleFileError: a layer that the model lacks, or another width.
+    """
+    for (layer, site), held in inventory.held.items():
+        if (layer, site) not in sites:
+            raise ModuleFileError(f"{module.source} has tensors on {site} of layer {layer}, which {name} lacks")
+        for role, shape in held.shapes.items():
+            expected = shape_at(role, shape, sites[layer, site])
+            if shape != expected:
+                raise ModuleFileError(
+                    f"{module.source} has {held.tensors[role]} of shape {shape}, but on {name} it would be "
+                    f"{expected}; name the model that the module was trained on (--teacher)"
+                )
+
+
+def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:
+    """Shape of a tensor with the free axes of `shape` when it sits on `site`."""
+    if len(shape) != len(role.axes):
+        return (math.prod(shape),)
+    return tuple(
+        size if isinstance(axis, Free) else (site.in_width if axis.measured == "in" else site.out_width)
+        for axis, size in zip(role.axes, shape, strict=True)
+    )

@@ -1,0 +1,63 @@
+"""The README.md beside a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Write a model card for a module that regraft trained or ported.
+
+    Args:
+        config: its PEFT configuration.
+        provenance: the content of its ``regraft.json``.
+    """
+    base = config.get("base_model_name_or_path")
+    port, training = provenance.get("port"), provenance.get("training")
+    lines = ["---", f"base_model: {base}", "library_name: peft", "tags: [regraft, peft]", "---", ""]
+    lines += [f"# A {config['peft_type']} module for {base}", ""]
+    if port:
+        lines += _ported(port)
+    if training:
+        lines += _trained(training)
+    bottleneck = (
+        ["import regraft  # makes PEFT know bottleneck adapters"] if config["peft_type"] == "BOTTLENECK" else []
+    )
+    lines += ["## Use", "", "```python", *bottleneck, "from peft import PeftModel", ""]
+    lines += ['model = PeftModel.from_pretrained(base_model, "path/of/this/directory")', "```", ""]
+    lines += [f"Written by regraft {provenance['versions']['regraft']}; `regraft.json` has every detail.", ""]
+    return "\n".join(lines)
+
+
+def _ported(port: Mapping[str, Any]) -> list[str]:
+    actions: dict[str, int] = {}
+    for tensor in port["tensors"].values():
+        actions[tensor["action"]] = actions.get(tensor["action"], 0) + 1
+    return [
+        f"Ported from `{port['module']}` (trained on {port['teacher']}), not trained since unless said below.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| layers | {port['layers']} |",
+        f"| alignment | {port['align']} |",
+        f"| spaces | {port['spaces']} |",
+        f"| sampled | {port['sampled'] or 'nothing'} |",
+        f"| seed | {port['seed']} |",
+        f"| tensors | {', '.join(f'{count} {action}' for action, count in sorted(actions.items()))} |",
+        f"| left behind | {len(port['left'])} of the teacher's tensors |",
+        "",
+    ]
+
+
+def _trained(training: Mapping[str, Any]) -> list[str]:
+    scores = training["scores"]
+    rows = [f"| {split} | {name} | {value:.2f} |" for split, values in scores.items() for name, value in values.items()]
+    return [
+        f"Trained on {training['task']} ({training['data']}) with seed {training['seed']}.",
+        "",
+        "| split | metric | score |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]

@@ -1,0 +1,268 @@
+"""Who gets what: every tensor of the teacher's module and every tensor the student needs, before any weight is read.
+
+`transfer` executes a plan and nothing else, so what ``regraft plan`` prints is what will happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .checkpoint import Module
+from .errors import PlanError, unknown_choice
+from .inventory import PREFIX, Held, Inventory, check_fits, shape_at, take_inventory
+from .layers import Group, Share, match_layers
+from .models import BaseModel, SiteShape, depth, find_sites
+from .roles import CONVENTIONS, Convention, Role, observed_at
+from .samples import Space
+from .student import Place, expected_tensors, student_config
+
+Action = Literal["copied", "averaged", "mapped", "fresh"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One teacher tensor in a student tensor.
+
+    Attributes:
+        tensor: its key in the teacher's module.
+        weight: factor (layers that are averaged have less than 1).
+        spaces: for each axis the pair of spaces whose map acts on it; None where no map does.
+    """
+
+    tensor: str
+    weight: float
+    spaces: tuple[Space | None, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One tensor of the student's module.
+
+    Attributes:
+        key: its key in the student's module.
+        shape: its shape.
+        action: what happens to it.
+        place: (layer, site), None for a task head.
+        parts: the teacher tensors it is made of; none where it is freshly initialised.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    action: Action
+    place: Place | None = None
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A port, ready to be executed.
+
+    Attributes:
+        teacher: name of the teacher.
+        student: name of the student.
+        config: the PEFT configuration of the student's module.
+        groups: per student layer its shares of teacher layers.
+        targets: every tensor that the student needs.
+        left: teacher tensors that go nowhere -> why.
+        widths: the pairs of spaces that need a map -> (d_s, d_t).
+        problems: why the port is refused; empty where it is not.
+    """
+
+    teacher: str
+    student: str
+    config: Mapping[str, Any]
+    groups: tuple[Group, ...]
+    targets: tuple[Target, ...]
+    left: Mapping[str, str]
+    widths: Mapping[Space, tuple[int, int]]
+    problems: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise the first problem.
+
+        Raises:
+            PlanError: the port is refused.
+        """
+        if self.problems:
+            raise PlanError(self.problems[0])
+
+
+def make_plan(
+    module: Module,
+    teacher: BaseModel,
+    student: BaseModel,
+    layers: str | Sequence[int] = "skip",
+    align: str = "none",
+    spaces: Convention = "released",
+) -> Plan:
+    """Plan a port from configurations and shapes alone.
+
+    Args:
+        module: the teacher's module.
+        teacher: the model it was trained on.
+        student: the model it goes to.
+        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
+        align: name of the alignment method; with ``"none"`` widths have to agree.
+        spaces: ``"released"`` or ``"measured"``, see `roles.Role.spaces`.
+
+    Raises:
+        PlanError: an unknown choice, or layers that cannot be matched.
+        ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
+    """
+    if spaces not in CONVENTIONS:
+        raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
+    inventory = take_inventory(module, teacher.family)
+    teacher_sites = find_sites(teacher.skeleton(inventory.task_type, inventory.num_labels), teacher.family)
+    check_fits(module, inventory, teacher_sites, teacher.name)
+    skeleton = student.skeleton(inventory.task_type, inventory.num_labels)
+    student_sites = find_sites(skeleton, student.family)
+    groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
+
+    # Without a map every axis stays in the space it lives in.
+    convention = "measured" if align == "none" else spaces
+    draft = _Draft(inventory, teacher, student, teacher_sites, student_sites, align, convention)
+    for layer, group in enumerate(groups):
+        for site in teacher.family.sites:
+            sources = [inventory.held.get((share.layer, site)) for share in group]
+            if any(sources):
+                draft.add((layer, site), group, sources)
+    if not draft.targets:
+        raise PlanError(f"nothing of {module.source} lands on {student.name}: {_reasons(draft.left)}")
+
+    config = student_config(module.config, student.name, skeleton, student.family, student_sites, draft.held)
+    expected = expected_tensors(config, skeleton)
+    planned = {target.key for target in draft.targets}
+    heads = tuple(Target(key, shape, "fresh") for key, shape in expected.items() if key not in planned)
+    draft.problems += _differences(draft.targets, expected)
+    left = {
+        key: "the student's layers take over other layers"
+        for held in inventory.held.values()
+        for key in held.tensors.values()
+    }
+    left |= dict.fromkeys(inventory.head, "task head: the student's is freshly initialised")
+    left |= {**inventory.refused, **draft.left}
+    used = {part.tensor for target in draft.targets for part in target.parts}
+    return Plan(
+        teacher.name,
+        student.name,
+        config,
+        groups,
+        (*draft.targets, *heads),
+        {key: reason for key, reason in left.items() if key not in used},
+        draft.widths,
+        tuple(draft.problems),
+    )
+
+
+@dataclass
+class _Draft:
+    """A plan in the making."""
+
+    inventory: Inventory
+    teacher: BaseModel
+    student: BaseModel
+    teacher_sites: Mapping[Place, SiteShape]
+    student_sites: Mapping[Place, SiteShape]
+    align: str
+    spaces: Convention
+    targets: list[Target] = field(default_factory=list)
+    held: dict[Place, Held] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
+        """Plan one site of one student layer, made of the group's layers."""
+        layer, site = place
+        found = [held for held in sources if held is not None]
+        if place not in self.student_sites:
+            self.left |= {key: f"{self.student.name} has no {site}" for held in found for key in held.tensors.values()}
+            return
+        if len(found) < len(group) or any(
+            (held.shapes, held.alpha) != (found[0].shapes, found[0].alpha) for held in found
+        ):
+            layers = ", ".join(str(share.layer) for share in group)
+            self.problems.append(
+                f"layers {layers} of the module differ at {site} in rank, alpha or presence and cannot be averaged; "
+                "use --layers skip"
+            )
+            return
+        self.held[place] = found[0]
+        for role, shape in found[0].shapes.items():
+            self._check_widths(place, role, group[0].layer)
+            parts = tuple(
+                Part(held.tensors[role], share.weight, self._spaces(role, layer, share.layer, site))
+                for share, held in zip(group, found, strict=True)
+            )
+            site_shape = self.student_sites[place]
+            key = f"{PREFIX}{site_shape.path}.{role.suffix}"
+            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(group), place, parts))
+
+    def _action(self, group: Group) -> Action:
+        if self.align != "none":
+            return "mapped"
+        return "copied" if group == (Share(group[0].layer),) else "averaged"
+
+    def _spaces(self, role: Role, layer: int, teacher_layer: int, site: str) -> tuple[Space | None, ...]:
+        names = role.spaces(site, self.spaces)
+        spaces = tuple(Space(layer, teacher_layer, name) if name else None for name in names)
+        for space in spaces:
+            if space is not None:
+                self.widths[space] = (
+                    self._width(self.student_sites, layer, space.name),
+                    self._width(self.teacher_sites, teacher_layer, space.name),
+                )
+        return spaces
+
+    def _check_widths(self, place: Place, role: Role, teacher_layer: int) -> None:
+        layer, site = place
+        conventional = role.spaces(site, self.spaces)
+        for native, name in zip(role.spaces(site, "measured"), conventional, strict=True):
+            if native is None or name is None:
+                continue
+            width_s = self._width(self.student_sites, layer, native)
+            width_t = self._width(self.teacher_sites, teacher_layer, native)
+            if self.align == "none" and width_s != width_t:
+                problem = (
+                    f"{site} is {width_t} wide in {self.teacher.name} ({native}) and {width_s} in {self.student.name}, "
+                    "expected the same without a map; use --align lsa with --texts or --moments"
+                )
+            elif self.align != "none" and (
+                self._width(self.student_sites, layer, name) != width_s
+                or self._width(self.teacher_sites, teacher_layer, name) != width_t
+            ):
+                problem = (
+                    f"{role.suffix} on {site} lives in {native} ({width_t} -> {width_s}), which the released "
+                    f"convention maps like {name}, of another width; use --spaces measured"
+                )
+            else:
+                continue
+            if problem not in self.problems:
+                self.problems.append(problem)
+
+    def _width(self, sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
+        return space_width(sites, layer, space)
+
+
+def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
+    """Width of an activation space of a layer; 0 where the model has no such space."""
+    for site, side in observed_at(space):
+        if (layer, site) in sites:
+            shape = sites[layer, site]
+            return shape.in_width if side == "in" else shape.out_width
+    return 0
+
+
+def _differences(targets: Sequence[Target], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Compare what is planned with what PEFT expects; any difference is a mistake in a family's record."""
+    return [
+        f"{target.key} would have shape {target.shape}, PEFT expects {expected.get(target.key, 'no such tensor')}"
+        for target in targets
+        if expected.get(target.key) != target.shape
+    ]
+
+
+def _reasons(left: Mapping[str, str]) -> str:
+    return "; ".join(sorted(set(left.values()))) or "its layers are not taken over"

@@ -1,0 +1,152 @@
+"""The one-call form: plan, sample, align, transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .alignment import Score, fit_maps, method_named
+from .checkpoint import Module
+from .errors import ModuleFileError, SamplingError
+from .models import BaseModel, ModelLike, resolve
+from .plan import Plan, make_plan
+from .roles import Convention
+from .samples import Sample, load_sample
+from .sampling import sample
+from .transfer import transfer_tensors
+
+
+def plan(
+    module: Module,
+    student: ModelLike,
+    teacher: ModelLike | None = None,
+    layers: str | Sequence[int] = "skip",
+    align: str = "none",
+    spaces: Convention = "released",
+) -> Plan:
+    """Plan a port without loading any weights; arguments as for `transfer`.
+
+    Raises:
+        RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
+            ``problems``.
+    """
+    method_named(align)
+    return make_plan(module, _teacher(module, teacher), resolve(student), layers, align, spaces)
+
+
+def transfer(
+    module: Module,
+    student: ModelLike,
+    teacher: ModelLike | None = None,
+    layers: str | Sequence[int] = "skip",
+    align: str = "none",
+    texts: Sequence[str] | None = None,
+    pairing: str = "offsets",
+    spaces: Convention = "released",
+    seed: int = 0,
+    moments: Sample | str | Path | None = None,
+    **sampling: Any,
+) -> Module:
+    """Port a teacher's module to a student.
+
+    Args:
+        module: what `regraft.load` gave.
+        student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
+        teacher: the model it was trained on; by default the one its configuration names.
+        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer.
+        align: how dimensions are matched, a key of `alignment.METHODS`; ``"none"`` for students distilled from the
+            teacher.
+        texts: plain texts to compare activations on; needed by ``"lsa"``.
+        pairing: ``"offsets"`` or ``"position"`` (the paper).
+        spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
+            ``"measured"`` by the spaces they live in.
+        seed: of everything that is drawn.
+        moments: what `regraft sample` wrote, instead of texts.
+        sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
+
+    Returns:
+        The student's module; its ``report`` accounts for every tensor and scores every map.
+
+    Raises:
+        RegraftError: one sentence with what was found, what was expected and what to do.
+    """
+    method_named(align)
+    base, target = _teacher(module, teacher), resolve(student)
+    drawn = make_plan(module, base, target, layers, align, spaces)
+    drawn.check()
+    if texts is not None and moments is not None:
+        raise SamplingError("got both texts and moments, expected one of them")
+    taken = load_sample(moments) if isinstance(moments, str | Path) else moments
+    if taken is not None:
+        _check_same_pair(taken, base, target)
+    elif texts is not None and drawn.widths:
+        taken = sample(base, target, sorted(drawn.widths), texts, pairing, **sampling)
+    maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
+    tensors = transfer_tensors(drawn, module.tensors, maps, seed)
+    provenance: dict[str, Any] = {
+        "port": _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
+    }
+    if module.labels:
+        provenance["labels"] = list(module.labels)
+    return Module(drawn.config, tensors, f"port of {module.source}", provenance)
+
+
+def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
+    if teacher is not None:
+        return resolve(teacher)
+    if not module.base_model:
+        raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
+    return resolve(module.base_model)
+
+
+def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> None:
+    for who, sampled, config_hash, base in (
+        ("teacher", taken.source.teacher, taken.source.teacher_config, teacher),
+        ("student", taken.source.student, taken.source.student_config, student),
+    ):
+        if config_hash != base.config_hash:
+            raise SamplingError(
+                f"the moments were sampled with {who} {sampled}, whose architecture differs from {base.name}; "
+                "sample this pair"
+            )
+
+
+def _report(
+    drawn: Plan,
+    module: Module,
+    teacher: BaseModel,
+    student: BaseModel,
+    layers: str | Sequence[int],
+    align: str,
+    spaces: str,
+    seed: int,
+    taken: Sample | None,
+    scores: Sequence[Score],
+) -> dict[str, Any]:
+    return {
+        "module": module.source,
+        "module_hash": module.hash(),
+        "teacher": teacher.name,
+        "teacher_config": teacher.config_hash,
+        "student": student.name,
+        "student_config": student.config_hash,
+        "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
+        "groups": [[asdict(share) for share in group] for group in drawn.groups],
+        "align": align,
+        "spaces": spaces if drawn.widths else "not needed",
+        "seed": seed,
+        "sampled": taken.describe() if taken else None,
+        "sample": asdict(taken.source) if taken else None,
+        "scores": [{**asdict(score), "space": str(score.space)} for score in scores],
+        "tensors": {
+            target.key: {
+                "action": target.action,
+                "shape": list(target.shape),
+                "from": {part.tensor: part.weight for part in target.parts},
+            }
+            for target in drawn.targets
+        },
+        "left": dict(drawn.left),
+    }

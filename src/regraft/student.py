@@ -1,0 +1,99 @@
+"""The PEFT configuration of a student's module, and the tensors that PEFT then expects, asked of PEFT itself."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from .families import Family
+from .inventory import Held
+from .models import SiteShape
+
+Place = tuple[int, str]
+"""(student layer, site)"""
+
+
+def student_config(
+    teacher: Mapping[str, Any],
+    student_name: str,
+    skeleton: Any,
+    family: Family,
+    sites: Mapping[Place, SiteShape],
+    held: Mapping[Place, Held],
+) -> dict[str, Any]:
+    """Rewrite a teacher's PEFT configuration for the student; what is not about module names stays as it is.
+
+    Args:
+        teacher: the teacher's configuration.
+        student_name: name of the student.
+        skeleton: the student without weights.
+        family: the record of the student's model type.
+        sites: the student's sites.
+        held: what each site of the student takes over.
+    """
+    config = {key: value for key, value in teacher.items() if key != "runtime_config"}
+    config |= {
+        "base_model_name_or_path": student_name,
+        "revision": None,
+        "inference_mode": True,
+        "target_modules": _target_modules(skeleton, family, held),
+        "exclude_modules": None,
+    }
+    if config.get("modules_to_save"):  # PEFT adds the names of heads over and over
+        config["modules_to_save"] = sorted(set(config["modules_to_save"]))
+    if config.get("auto_mapping"):
+        config["auto_mapping"] = {
+            "base_model_class": type(skeleton).__name__,
+            "parent_library": type(skeleton).__module__,
+        }
+    if config["peft_type"] == "LORA":
+        first = next(iter(held))
+        conv1d = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
+        config |= {
+            "layers_to_transform": None,
+            "layers_pattern": None,
+            "fan_in_fan_out": conv1d,
+            "rank_pattern": {
+                sites[place].path: source.rank for place, source in held.items() if source.rank != config["r"]
+            },
+            "alpha_pattern": {
+                sites[place].path: source.alpha
+                for place, source in held.items()
+                if source.alpha != config["lora_alpha"]
+            },
+        }
+    return config
+
+
+def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -> list[str] | str:
+    """Name the wrapped modules: by their last names where these say it all, else by a regular expression."""
+    last_names = sorted({family.sites[site].rpartition(".")[2] for _, site in held})
+    matched = [path for path, _ in skeleton.named_modules() if path.rpartition(".")[2] in last_names]
+    if {family.parse(path) for path in matched} == set(held) and len(matched) == len(held):
+        return last_names
+    layers: dict[str, list[str]] = {}
+    for layer, site in sorted(held):
+        layers.setdefault(site, []).append(str(layer))
+    choices = "|".join(rf"(?:{'|'.join(numbers)})\.{re.escape(family.sites[site])}" for site, numbers in layers.items())
+    return rf"(?:.*\.)?{re.escape(family.layers)}\.(?:{choices})"
+
+
+def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
+    """Ask PEFT which tensors it expects of a module with this configuration: key -> shape.
+
+    Args:
+        config: a PEFT configuration as in ``adapter_config.json``.
+        skeleton: the base model without weights; PEFT's layers are put into it.
+    """
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
+    peft_config: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
+        model = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}

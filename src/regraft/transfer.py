@@ -1,0 +1,66 @@
+"""Execute a plan: pure arithmetic from the teacher's tensors to the student's. No files, no models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .axes import Assignment
+from .plan import Part, Plan, Target
+from .samples import Space
+from .seeding import generator
+
+# The standard deviation that BERT and its descendants draw new heads with.
+HEAD_STD = 0.02
+
+
+def transfer_tensors(
+    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Assignment], seed: int = 0
+) -> dict[str, Tensor]:
+    """Make the student's tensors.
+
+    Args:
+        plan: says for each student tensor what it is made of.
+        tensors: the teacher's module.
+        maps: one per pair of spaces in ``plan.widths``.
+        seed: for the task head, which is freshly initialised.
+
+    Returns:
+        Every tensor of the plan, in the type of its teacher tensors; copied tensors are bit for bit the teacher's.
+
+    Raises:
+        PlanError: the plan is refused.
+    """
+    plan.check()
+    return {target.key: _make(target, tensors, maps, seed) for target in plan.targets}
+
+
+def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Assignment], seed: int) -> Tensor:
+    if not target.parts:
+        return _fresh(target, seed)
+    ported = [_port(part, tensors[part.tensor], maps) for part in target.parts]
+    if len(ported) == 1 and target.parts[0].weight == 1:
+        return ported[0]
+    dtype = ported[0].dtype
+    exact = torch.promote_types(dtype, torch.float32)
+    return sum(
+        (part.weight * tensor.to(exact) for part, tensor in zip(target.parts, ported, strict=True)),
+        torch.zeros(target.shape, dtype=exact),
+    ).to(dtype)
+
+
+def _port(part: Part, tensor: Tensor, maps: Mapping[Space, Assignment]) -> Tensor:
+    for axis, space in enumerate(part.spaces):
+        if space is not None:
+            tensor = maps[space].apply(tensor, axis)
+    return tensor.clone()
+
+
+def _fresh(target: Target, seed: int) -> Tensor:
+    if target.key.endswith("bias"):
+        return torch.zeros(target.shape)
+    if len(target.shape) == 1:  # the scale of a head's normalisation
+        return torch.ones(target.shape)
+    return torch.randn(target.shape, generator=generator(seed, target.key)) * HEAD_STD
