@@ -1,0 +1,5 @@
+"""`python -m regraft`, for launchers that want a module."""
+
+from .cli import main
+
+main()
