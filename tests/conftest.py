@@ -17,11 +17,15 @@ import regraft
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
-WORDS = (
-    "the a old young river city doctor teacher house garden bridge winter summer light shadow music paper window door "
-    "walks sees builds paints reads carries opens closes finds follows near under behind above beside between quickly "
-    "slowly never always often today unbelievable international grandmother photographers misunderstanding"
-).split()
+# fmt: off
+WORDS = [
+    "the", "a", "old", "young", "river", "city", "doctor", "teacher", "house", "garden", "bridge", "winter",
+    "summer", "light", "shadow", "music", "paper", "window", "door", "walks", "sees", "builds", "paints",
+    "reads", "carries", "opens", "closes", "finds", "follows", "near", "under", "behind", "above", "beside",
+    "between", "quickly", "slowly", "never", "always", "often", "today", "unbelievable", "international",
+    "grandmother", "photographers", "misunderstanding",
+]
+# fmt: on
 
 
 def make_texts(count: int, seed: int = 0) -> list[str]:
@@ -60,9 +64,7 @@ def unigram_tokenizer(vocab_size: int = 120) -> Any:
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     tokenizer.train_from_iterator(
         make_texts(200),
-        trainers.UnigramTrainer(
-            vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
-        ),
+        trainers.UnigramTrainer(vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False),
     )
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     return transformers.PreTrainedTokenizerFast(
@@ -82,7 +84,7 @@ def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any)
             "intermediate_size": 2 * width,
         }
     if model_type in ("llama", "mistral", "qwen2"):
-        sizes |= {"num_key_value_heads": 2}
+        sizes |= {"num_key_value_heads": 4}
     if model_type == "electra":
         sizes |= {"embedding_size": width // 2}
     positions = {"max_position_embeddings": 64, "vocab_size": 150, "pad_token_id": 0}
@@ -94,13 +96,15 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write a model of random weights with its tokenizer; return its directory."""
     made: dict[Any, str] = {}
 
-    def make(model_type: str = "bert", width: int = 32, layers: int = 4, seed: int = 0, unigram: bool = False) -> str:
-        key = (model_type, width, layers, seed, unigram)
+    def make(
+        model_type: str = "bert", width: int = 32, layers: int = 4, seed: int = 0, unigram: bool = False, **extra: Any
+    ) -> str:
+        key = (model_type, width, layers, seed, unigram, *extra.items())
         if key not in made:
             torch.manual_seed(seed)
-            config = tiny_config(model_type, width, layers)
+            config = tiny_config(model_type, width, layers, **extra)
             # Larger weights than at initialisation, so that layers and dimensions differ from each other.
-            config.initializer_range = 0.2
+            config.initializer_range = extra.get("initializer_range", 0.2)
             path = tmp_path_factory.mktemp("model") / f"{model_type}-{layers}x{width}-{seed}"
             transformers.AutoModel.from_config(config).save_pretrained(path)
             (unigram_tokenizer() if unigram else wordpiece_tokenizer()).save_pretrained(path)

@@ -19,6 +19,7 @@ from .errors import SamplingError, unknown_choice
 
 Ints = NDArray[np.int64]
 
+_BOUNDARY = "\u2581\u0120 "  # how SentencePiece and byte-level BPE write the space before a word
 _WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 
 
@@ -106,6 +107,11 @@ class Offsets:
                     f"the {who}'s tokenizer ({type(tokenizer).__name__}) reports no character offsets, "
                     "expected a fast tokenizer; use pairing 'position'"
                 )
+        # SentencePiece gives a lone word-boundary piece the first character of the word it precedes.
+        self._blank = [
+            [index for piece, index in tokenizer.get_vocab().items() if not piece.strip(_BOUNDARY)]
+            for tokenizer in (teacher, student)
+        ]
 
     def __call__(self, texts: Sequence[str], teacher: Encoding, student: Encoding) -> Pairs:
         """Pair the tokens of one batch.
@@ -118,7 +124,14 @@ class Offsets:
         first = np.concatenate([[0], np.cumsum(lengths)])
         characters = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         visible = ~np.isin(characters, _WHITESPACE)
-        sides = [_place(encoding, first, visible) for encoding in (teacher, student)]
+        tokens = [
+            (encoding.special == 0) & ~np.isin(encoding.ids, blank)
+            for encoding, blank in zip((teacher, student), self._blank, strict=True)
+        ]
+        sides = [
+            _place(encoding, chosen, first, visible)
+            for encoding, chosen in zip((teacher, student), tokens, strict=True)
+        ]
 
         cuts = np.ones(len(visible), dtype=bool)
         for _, starts, ends in sides:
@@ -145,15 +158,17 @@ class Offsets:
             student_pair=student_pair,
             teacher_rows=teacher_rows,
             teacher_pair=teacher_pair,
-            student_tokens=int((student.special == 0).sum()),
+            student_tokens=int(tokens[1].sum()),
         )
 
 
-def _place(encoding: Encoding, first: Ints, visible: NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Return rows, starts and ends of the tokens with visible characters, in the laid-out characters."""
+def _place(
+    encoding: Encoding, chosen: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
+) -> tuple[Ints, Ints, Ints]:
+    """Return rows, starts and ends of the chosen tokens with visible characters, in the laid-out characters."""
     assert encoding.starts is not None
     assert encoding.ends is not None
-    text, token = np.nonzero(encoding.special == 0)
+    text, token = np.nonzero(chosen)
     starts = encoding.starts[text, token] + first[text]
     ends = encoding.ends[text, token] + first[text]
     # Tokenizers disagree on whether the space before a word is part of it: shrink every token to what is visible.

@@ -284,7 +284,7 @@ def _trainer(
         save_total_limit=1,
         load_best_model_at_end=splits is not None,
         metric_for_best_model="f1",
-        logging_steps=20,
+        logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
         train_sampling_strategy="group_by_length",
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,

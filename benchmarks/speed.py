@@ -1,0 +1,186 @@
+"""What a port costs, as ratios measured in one run on one machine.
+
+    REGRAFT_DATA=... python benchmarks/speed.py
+
+Four questions: what sampling, alignment and transfer cost on top of running the two models; how much faster one matrix
+product is than correlating column by column; whether memory grows with the number of texts; how long a port between
+matching models takes. About ten minutes on 2 CPU cores.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from _common import data_folder, markdown, minilm, shallower
+from scipy.optimize import linear_sum_assignment
+from sklearn.feature_selection import r_regression
+from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
+from transformers.utils.logging import disable_progress_bar
+
+import regraft
+from regraft.alignment import fit_maps
+from regraft.models import resolve
+from regraft.moments import Moments
+from regraft.pairing import encode
+from regraft.samples import Space, SplitMoments
+from regraft.sampling import sample, spaces_of
+from regraft.texts import read_texts
+
+BATCH, LENGTH = 32, 256
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def lora(base: str, layers: int, width: int, path: str) -> regraft.Module:
+    """Make a LoRA of random weights on query and value."""
+    tensors = {}
+    for layer in range(layers):
+        for part in ("query", "value"):
+            key = f"base_model.model.{path}.{layer}.attention.self.{part}.lora_"
+            tensors |= {f"{key}A.weight": torch.randn(8, width), f"{key}B.weight": torch.randn(width, 8)}
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["query", "value"]}
+    return regraft.Module({**config, "base_model_name_or_path": base}, tensors, "random LoRA")
+
+
+def bare_passes(teacher: str, student: str, texts: list[str]) -> None:
+    """Run both models over the same batches as sampling does, and nothing else."""
+    ordered = sorted(texts, key=len)
+    pairs = [
+        (AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)) for name in (teacher, student)
+    ]
+    with torch.inference_mode():
+        for start in range(0, len(ordered), BATCH):
+            for model, tokenizer in pairs:
+                batch = encode(tokenizer, ordered[start : start + BATCH], LENGTH)
+                model(input_ids=torch.from_numpy(batch.ids), attention_mask=torch.from_numpy(batch.attention))
+
+
+def overhead(name: str, teacher: str, student: str, module: regraft.Module, texts: list[str], spaces: Any) -> list[str]:
+    def port() -> None:
+        options = {"batch_size": BATCH, "max_length": LENGTH, "progress": False}
+        regraft.transfer(module, student, teacher, align="lsa", spaces=spaces, texts=texts, **options)
+
+    bare_passes(teacher, student, texts[:64])
+    rounds = [(seconds(lambda: bare_passes(teacher, student, texts)), seconds(port)) for _ in range(3)]
+    bare, ported = (median(column) for column in zip(*rounds, strict=True))
+    ratio = median(b / a for a, b in rounds)
+    return [
+        f"{name}, {len(texts)} sentences, {spaces}",
+        f"{bare:.1f} s",
+        f"{ported:.1f} s",
+        f"{ratio:.2f}",
+        "1.15 at most",
+    ]
+
+
+def correlation() -> list[str]:
+    torch.manual_seed(0)
+    x_s, x_t = torch.randn(3000, 768), torch.randn(3000, 1024)
+    space = Space(0, 0, "attention_input")
+
+    def per_column() -> None:
+        columns = [r_regression(x_t.numpy(), x_s[:, i].numpy()) for i in range(768)]
+        linear_sum_assignment(columns, maximize=True)
+
+    def ours() -> None:
+        moments = Moments.of(x_s, x_t)
+        fit_maps("lsa", {space: (768, 1024)}, {space: SplitMoments(moments, Moments.zeros(768, 1024))})
+
+    ours()
+    slow, fast = seconds(per_column), median(seconds(ours) for _ in range(5))
+    name = "correlation and assignment, 1024 x 768, 3,000 tokens: per column | ours"
+    return [name.replace("|", "/"), f"{slow:.2f} s", f"{fast:.3f} s", f"{slow / fast:.0f} times", "100 times at least"]
+
+
+def peak_memory(teacher: str, student: str, texts: Path, count: int) -> float:
+    """Peak resident memory, in MB, of a process that samples `count` sentences."""
+    command = [sys.executable, __file__, "--sample", teacher, student, str(texts), str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def sample_only(teacher: str, student: str, texts: str, count: str) -> None:
+    pair = resolve(teacher), resolve(student)
+    chosen = read_texts(Path(texts))[: int(count)]
+    sample(*pair, spaces_of(*pair, "skip"), chosen, batch_size=BATCH, max_length=64, progress=False)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def matching(folder: Path) -> list[str]:
+    """Port a LoRA of 24 layers between models of which only the configurations exist."""
+    shape = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 250_002}
+    for name, layers in (("teacher-24", 24), ("student-12", 12)):
+        XLMRobertaConfig(num_hidden_layers=layers, **shape).save_pretrained(folder / name)
+    module = lora(str(folder / "teacher-24"), 24, 1024, "encoder.layer")
+    module.save(folder / "lora-24")
+
+    def port() -> None:
+        ported = regraft.transfer(regraft.load(folder / "lora-24"), str(folder / "student-12"))
+        ported.save(folder / "ported", replace=True)
+
+    inside = median(seconds(port) for _ in range(3))
+    command = ["-m", "regraft", "transfer", str(folder / "lora-24"), "--student", str(folder / "student-12")]
+    whole = seconds(
+        lambda: subprocess.run(
+            [sys.executable, *command, "--out", str(folder / "ported"), "--replace"], check=True, capture_output=True
+        )
+    )
+    return [
+        "matching port of a 24-layer LoRA, no weights: command with imports / in Python",
+        f"{whole:.1f} s",
+        f"{inside:.2f} s",
+        "",
+        "under 3 s",
+    ]
+
+
+def main() -> None:
+    data = data_folder() / "wikineural" / "en" / "test.conllu"
+    texts = read_texts(data)
+    disable_progress_bar()
+    rows = [correlation()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows.append(matching(folder))
+        teacher, student = minilm(), shallower(minilm(), [0, 2, 4], folder / "student")
+        small, large = (peak_memory(teacher, student, data, count) for count in (1_000, 10_000))
+        rows.append(
+            [
+                "peak memory, 1,000 / 10,000 sentences",
+                f"{small:.0f} MB",
+                f"{large:.0f} MB",
+                f"{large / small:.2f}",
+                "1.0",
+            ]
+        )
+        module = lora(teacher, 6, 384, "encoder.layer")
+        for spaces in ("released", "measured"):
+            rows.append(overhead("MiniLM 6 x 384 to 3 x 384", teacher, student, module, texts[:2000], spaces))
+        for base, layers in (("bert-12", 12), ("bert-6", 6)):
+            torch.manual_seed(layers)
+            AutoModel.from_config(BertConfig(num_hidden_layers=layers)).save_pretrained(folder / base)
+            AutoTokenizer.from_pretrained(teacher).save_pretrained(folder / base)
+        module = lora(str(folder / "bert-12"), 12, 768, "encoder.layer")
+        pair = str(folder / "bert-12"), str(folder / "bert-6")
+        for spaces in ("released", "measured"):
+            rows.append(overhead("random 12 x 768 to 6 x 768", *pair, module, texts[:500], spaces))
+    print(markdown(["what", "reference", "regraft", "ratio", "aim"], rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--sample"]:
+        sample_only(*sys.argv[2:])
+    else:
+        main()

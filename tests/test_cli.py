@@ -1,0 +1,266 @@
+"""Every mistake of a user is one sentence on standard error, exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_texts
+from safetensors.torch import load_file, save_file
+from transformers import ByT5Tokenizer
+
+import regraft
+from regraft.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["regraft", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        output = capsys.readouterr()
+        return int(stopped.value.code or 0), output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(make_texts(120)) + "\n")
+    return path
+
+
+def test_plan_transfer_and_what_they_print(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    student = make_model("distilbert", layers=2)
+    module = make_module(make_model(layers=4), "lora", labels=3)
+    code, out, _ = run("plan", module, "--student", student)
+    assert code == 0
+    assert re.search(r"1 .* query .* 2 .* 2 .* 32 .* copied", out)
+    assert "2 teacher tensors are left: task head" in out
+    assert "8 teacher tensors are left: the student's layers take over other layers" in out
+    code, out, _ = run("transfer", module, "--student", student, "--out", tmp_path / "ported")
+    assert code == 0
+    assert "8 copied, 2 fresh; 10 teacher tensors left behind" in out
+    assert regraft.load(tmp_path / "ported").report["align"] == "none"
+
+
+def test_sample_shards_once_and_port_from_their_sum(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
+    lines = texts.read_text().splitlines()
+    models = ("--teacher", teacher, "--student", student)
+    for name, part in (("one", lines[:64]), ("two", lines[64:])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(part))
+        code, out, _ = run("sample", *models, "--texts", tmp_path / f"{name}.txt", "--out", tmp_path / name, "--quiet")
+        assert code == 0
+        assert "student tokens (100%); 12 pairs of spaces" in out
+    moments = ("--moments", tmp_path / "one", "--moments", tmp_path / "two")
+    for kind in ("lora", "bottleneck"):
+        module = make_module(teacher, kind)
+        for spaces in ("measured", "released"):
+            code, out, _ = run(
+                "transfer", module, "--student", student, "--align", "lsa", "--spaces", spaces, *moments,
+                "--out", tmp_path / f"{kind}-{spaces}",
+            )  # fmt: skip
+            assert code == 0
+            assert f"Alignment: lsa, {spaces} spaces" in out
+            assert "32->48" in out
+    report = regraft.load(tmp_path / "lora-measured").report
+    assert len(report["sample"]["texts"]) == 2
+    code, _, error = run(
+        "transfer",
+        make_module(teacher, "lora"),
+        "--student",
+        teacher,
+        "--align",
+        "lsa",
+        *moments,
+        "--out",
+        tmp_path / "x",
+    )
+    assert code == 2
+    assert "whose architecture differs" in error
+
+
+def test_texts_may_be_conllu_and_moments_equal_texts(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
+    conllu = tmp_path / "texts.conllu"
+    conllu.write_text(
+        "\n\n".join(
+            "\n".join(f"{i}\t{word}\tO" for i, word in enumerate(line.split()))
+            for line in texts.read_text().splitlines()
+        )
+    )
+    module = make_module(teacher, "lora")
+    shared = ("transfer", module, "--student", student, "--align", "lsa", "--quiet")
+    run("sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", tmp_path / "m", "--quiet")
+    for name, source in (
+        ("a", ("--texts", texts)),
+        ("b", ("--texts", conllu)),
+        ("c", ("--moments", tmp_path / "m")),
+    ):
+        code, _, error = run(*shared, *source, "--out", tmp_path / name)
+        assert code == 0, error
+    assert len({regraft.load(tmp_path / name).hash() for name in "abc"}) == 1
+
+
+def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Path) -> dict[str, tuple]:
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    wide = make_model(width=48, layers=4)
+    module, wide_module = make_module(teacher, "lora"), make_module(wide, "lora")
+
+    def changed(name: str, change: Callable[[Path], None]) -> str:
+        copy = tmp / name
+        copy.mkdir()
+        for file in Path(module).iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        change(copy / "adapter_model.safetensors")
+        return str(copy)
+
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        next(iter(tensors.values()))[0, 0] = float("nan")
+        save_file(tensors, path)
+
+    no_offsets = tmp / "byte-model"
+    no_offsets.mkdir()
+    for file in Path(student).glob("*"):
+        if "token" not in file.name:
+            (no_offsets / file.name).write_bytes(file.read_bytes())
+    ByT5Tokenizer().save_pretrained(no_offsets)
+    (tmp / "empty.txt").write_text("\n \n")
+    (tmp / "one.txt").write_text("the old river\n")
+    (tmp / "few.txt").write_text("the old river\nthe young city\n")
+    (tmp / "taken").mkdir()
+    (tmp / "taken" / "notes.txt").write_text("mine")
+    lsa = ("--align", "lsa", "--quiet")
+    return {
+        "no module": ((str(tmp), "--student", student), "holds no adapter_config.json"),
+        "truncated": (
+            (changed("cut", lambda p: p.write_bytes(p.read_bytes()[:-9])), "--student", student),
+            "it may be truncated",
+        ),
+        "nan": ((changed("nan", spoil), "--student", student), "NaN or infinity in"),
+        "other teacher": (
+            (wide_module, "--student", student, "--teacher", teacher),
+            "name the model that the module was trained on",
+        ),
+        "other width": ((wide_module, "--student", student), "use --align lsa with --texts or --moments"),
+        "unknown layers": (
+            (module, "--student", student, "--layers", "skp"),
+            "expected one of avg, avg_released, last, skip; did you mean 'skip'?",
+        ),
+        "unknown align": (
+            (module, "--student", student, "--align", "las"),
+            "expected one of copy, lsa, none, random; did you mean 'lsa'?",
+        ),
+        "unknown spaces": ((module, "--student", student, "--spaces", "real"), "expected one of measured, released"),
+        "unknown pairing": (
+            (module, "--student", student, "--pairing", "positions", "--texts", texts, *lsa),
+            "expected one of offsets, position; did you mean 'position'?",
+        ),
+        "unknown dtype": ((module, "--student", student, "--dtype", "float8"), "did you mean 'float"),
+        "layer list": ((module, "--student", student, "--layers", "0,9"), "names layer 9, expected 0 to 3"),
+        "no texts": ((module, "--student", student, *lsa), "give --texts FILE or --moments DIR"),
+        "texts missing": ((module, "--student", student, "--texts", tmp / "none.txt", *lsa), "cannot read texts"),
+        "texts empty": ((module, "--student", student, "--texts", tmp / "empty.txt", *lsa), "holds no text"),
+        "one line": ((module, "--student", student, "--texts", tmp / "one.txt", *lsa), "found 1 non-empty texts"),
+        "few lines": ((module, "--student", student, "--texts", tmp / "few.txt", *lsa), "give more texts"),
+        "no offsets": (
+            (module, "--student", no_offsets, "--texts", texts, *lsa),
+            "reports no character offsets, expected a fast tokenizer; use pairing 'position'",
+        ),
+        "no student": ((module, "--student", tmp / "taken"), "is a directory without config.json"),
+        "moments missing": ((module, "--student", student, "--moments", tmp / "taken", *lsa), "holds no moments.json"),
+        "both": (
+            (module, "--student", student, "--moments", tmp / "taken", "--texts", texts, *lsa),
+            "holds no moments.json",
+        ),
+    }
+
+
+def test_bad_input_is_one_sentence_exit_2_and_nothing_left_behind(
+    run: Callable,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    texts: Path,
+    subtests: pytest.Subtests,
+) -> None:
+    inputs = bad_inputs(make_model, make_module, tmp_path, texts)
+    before = sorted(tmp_path.iterdir())
+    for name, (arguments, message) in inputs.items():
+        with subtests.test(name):
+            code, out, error = run("transfer", *arguments, "--out", tmp_path / "out")
+            assert code == 2
+            assert out == ""
+            assert message in error
+            assert error.startswith("error: ")
+            assert error.count("\n") == 1, error
+            assert "Traceback" not in error
+            assert sorted(tmp_path.iterdir()) == before
+
+
+def test_existing_outputs_are_refused_before_any_work(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    module = make_module(teacher, "lora")
+    out = tmp_path / "out"
+    assert run("transfer", module, "--student", student, "--out", out)[0] == 0
+    before = (out / "regraft.json").read_bytes()
+    sample = ("sample", "--teacher", "missing", "--student", "missing", "--texts", texts)
+    commands = (
+        ("transfer", "missing", "--student", "missing"),
+        ("train", "--model", student, "--data", tmp_path),
+    )
+    for command in commands:
+        code, _, error = run(*command, "--out", out)
+        assert code == 2
+        assert "exists; choose another name, or replace it (--replace)" in error
+    assert "holds no moments.json, so it is not replaced" in run(*sample, "--out", out, "--replace")[2]
+    assert (out / "regraft.json").read_bytes() == before
+    code, _, _ = run("transfer", module, "--student", student, "--out", out, "--layers", "last", "--replace")
+    assert code == 0
+    assert json.loads((out / "regraft.json").read_text())["port"]["layers"] == "last"
+
+
+def test_a_refused_plan_is_shown_and_exits_2(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    module = make_module(make_model(width=48, layers=4), "bottleneck")
+    code, out, error = run("plan", module, "--student", make_model(layers=2, seed=5))
+    assert code == 2
+    assert "48 -> 32" in out
+    assert error.startswith("error: output_norm is 48 wide")
+    code, out, _ = run("plan", module, "--student", make_model(layers=2, seed=5), "--align", "lsa", "--verbose")
+    assert code == 0
+    assert "bottleneck_down.weight" in out
+
+
+def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str], tmp_path: Path, texts: Path) -> None:
+    models = ("--teacher", make_model(layers=4), "--student", make_model(layers=2, seed=5))
+    code, _, error = run("sample", *models, "--texts", texts, "--sites", "qeury", "--out", tmp_path / "m")
+    assert code == 2
+    assert "unknown site 'qeury', expected one of attention_output" in error
+    assert "did you mean 'query'" in error
+
+
+def test_help_teaches_and_the_module_form_works() -> None:
+    result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
+    for command in ("plan", "sample", "transfer", "train", "evaluate"):
+        assert command in result.stdout

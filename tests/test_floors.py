@@ -1,0 +1,64 @@
+"""A module imports only from lower floors (the house plan in docs/design.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import regraft
+
+ROOT = Path(regraft.__file__).parent
+
+FLOORS = (
+    {"errors", "axes", "seeding"},
+    {"roles", "families", "directories", "layers"},
+    {"moments", "models", "bottleneck", "modelcard", "tasks.conllu"},
+    {"samples", "pairing", "checkpoint", "texts", "tasks.ner"},
+    {"sampling", "alignment", "inventory"},
+    {"student"},
+    {"plan"},
+    {"transfer"},
+    {"port", "training", "tables"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in ROOT.rglob("*.py")
+    if path.name != "__init__.py" or path.parent == ROOT
+}
+
+
+def imported(name: str, path: Path) -> set[str]:
+    """Return the modules of regraft that a module imports, anywhere in its code."""
+    package = name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            target = [*base, *(node.module or "").split(".")] if node.module else base
+            names = [".".join(part for part in target if part)] if node.module else []
+            found |= {*names, *(".".join([*filter(None, target), alias.name]) for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {"__init__" for alias in node.names if alias.name == "regraft"}
+    return found & set(MODULES)
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(MODULES) == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_come_from_lower_floors(name: str) -> None:
+    wrong = [other for other in imported(name, MODULES[name]) if FLOOR[other] >= FLOOR[name]]
+    assert not wrong, f"{name} (floor {FLOOR[name]}) imports {wrong}"
+
+
+def test_the_check_sees_imports() -> None:
+    assert {"plan", "sampling", "models"} <= imported("port", MODULES["port"])
+    assert "__init__" in imported("cli", MODULES["cli"])
+    assert "errors" in imported("tasks.ner", MODULES["tasks.ner"])

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.errors import ModuleFileError, SamplingError
+from regraft.moments import Moments
+from regraft.samples import Sample, Source, Space, SplitMoments, load_sample, save_sample
+
+
+def rows(n: int, seed: int = 0, dtype: torch.dtype = torch.float64, offset: float = 3.0) -> tuple:
+    dice = torch.Generator().manual_seed(seed)
+    x_s = torch.randn(n, 4, generator=dice, dtype=torch.float64) * torch.tensor([1.0, 5, 0.1, 2]) + offset
+    x_t = torch.randn(n, 6, generator=dice, dtype=torch.float64) - offset
+    x_t[:, :4] += 0.5 * x_s
+    return x_s.to(dtype), x_t.to(dtype)
+
+
+def assert_equal_to_numpy(moments: Moments, x_s: torch.Tensor, x_t: torch.Tensor, rtol: float = 1e-9) -> None:
+    whole = np.hstack([x_s.double().numpy(), x_t.double().numpy()])
+    covariance = np.cov(whole, rowvar=False) * (len(whole) - 1)
+    close = {"rtol": rtol, "atol": rtol * np.abs(covariance).max()}
+    np.testing.assert_allclose(moments.mean_s, x_s.double().mean(0), rtol=rtol)
+    np.testing.assert_allclose(moments.mean_t, x_t.double().mean(0), rtol=rtol)
+    np.testing.assert_allclose(moments.squares_s, np.diag(covariance)[:4], **close)
+    np.testing.assert_allclose(moments.squares_t, np.diag(covariance)[4:], **close)
+    np.testing.assert_allclose(moments.cross, covariance[:4, 4:], **close)
+    np.testing.assert_allclose(moments.correlation(), np.corrcoef(whole, rowvar=False)[:4, 4:], atol=10 * rtol)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_merged_in_any_order_and_split_equal_numpy_on_the_whole(sizes: list[int], random: object) -> None:
+    sizes = [*sizes, 5]
+    x_s, x_t = rows(sum(sizes))
+    parts = [Moments.of(s, t) for s, t in zip(x_s.split(sizes), x_t.split(sizes), strict=True)]
+    while len(parts) > 1:
+        random.shuffle(parts)
+        parts.append(parts.pop() + parts.pop())
+    assert parts[0].n == len(x_s)
+    assert_equal_to_numpy(parts[0], x_s, x_t)
+
+
+def test_single_precision_batches_far_from_zero_stay_accurate() -> None:
+    x_s, x_t = rows(20_000, dtype=torch.float32, offset=300.0)
+    total = Moments.zeros(4, 6)
+    for s, t in zip(x_s.split(512), x_t.split(512), strict=True):
+        total = total + Moments.of(s, t)
+    assert total.cross.dtype == torch.float64
+    assert_equal_to_numpy(total, x_s, x_t, rtol=1e-5)
+
+
+def test_constant_dimensions_correlate_with_nothing() -> None:
+    x_s, x_t = rows(100, dtype=torch.float32)
+    x_s[:, 1], x_t[:, 2] = 0.1, 0.0
+    moments = Moments.of(x_s[:60], x_t[:60]) + Moments.of(x_s[60:], x_t[60:])
+    assert moments.constant_s.tolist() == [False, True, False, False]
+    assert moments.constant_t.tolist() == [False, False, True, False, False, False]
+    correlation = moments.correlation()
+    assert correlation.isfinite().all()
+    assert correlation[1].abs().max() == 0
+    assert correlation[:, 2].abs().max() == 0
+
+
+def test_shapes_and_nan_are_refused() -> None:
+    with pytest.raises(SamplingError, match=r"\(3, 2\) and \(4, 2\)"):
+        Moments.of(torch.zeros(3, 2), torch.zeros(4, 2))
+    with pytest.raises(SamplingError, match="add up moments of one pair"):
+        Moments.zeros(2, 3) + Moments.zeros(2, 4)
+    broken = torch.ones(3, 2)
+    broken[1, 1] = float("nan")
+    with pytest.raises(SamplingError, match="teacher's activations contain NaN"):
+        Moments.of(torch.ones(3, 2), broken)
+
+
+def sampled(seed: int, texts: str, **source: str) -> Sample:
+    x_s, x_t = rows(50, seed)
+    moments = SplitMoments(Moments.of(x_s[:40], x_t[:40]), Moments.of(x_s[40:], x_t[40:]))
+    origin = {"teacher": "t", "student": "s", "teacher_config": "1", "student_config": "2", "pairing": "offsets"}
+    origin |= {"teacher_weights": "3", "student_weights": "4", **source}
+    return Sample(Source(**origin, texts=(texts,)), {Space(0, 2, "attention_input"): moments}, 50, 45, 60)
+
+
+def test_samples_add_up_and_survive_the_disk(tmp_path: Path) -> None:
+    first, second = sampled(0, "a"), sampled(1, "b")
+    save_sample(first, tmp_path / "one")
+    save_sample(second, tmp_path / "two")
+    total = load_sample(tmp_path / "one", tmp_path / "two")
+    both_s, both_t = (torch.cat(pair) for pair in zip(rows(50, 0), rows(50, 1), strict=True))
+    fit = torch.tensor([*range(40), *range(50, 90)])
+    assert_equal_to_numpy(total.moments[Space(0, 2, "attention_input")].fit, both_s[fit], both_t[fit])
+    assert (total.pairs, total.paired_tokens, total.student_tokens) == (100, 90, 120)
+    assert total.source.texts == ("a", "b")
+    assert "90 of 120 student tokens (75%)" in total.describe()
+
+
+def test_samples_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SamplingError, match="differ in student_weights"):
+        sampled(0, "a") + sampled(0, "b", student_weights="5")
+    with pytest.raises(SamplingError, match="share a shard"):
+        sampled(0, "a") + sampled(0, "a")
+    with pytest.raises(SamplingError, match=r"holds no moments\.json"):
+        load_sample(tmp_path)
+    save_sample(sampled(0, "a"), tmp_path / "one")
+    with pytest.raises(ModuleFileError, match="exists"):
+        save_sample(sampled(0, "a"), tmp_path / "one")
+    file = tmp_path / "one" / "moments.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModuleFileError, match="truncated"):
+        load_sample(tmp_path / "one")

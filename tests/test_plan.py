@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import regraft
+from regraft.errors import ModelError, ModuleFileError, PlanError
+from regraft.models import resolve
+
+
+@pytest.fixture
+def configs_only(make_model: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """Write models without any weights."""
+
+    def make(model_type: str = "bert", **sizes: object) -> str:
+        source = Path(make_model(model_type, **sizes))
+        path = tmp_path / f"{source.name}-bare"
+        path.mkdir(exist_ok=True)
+        (path / "config.json").write_bytes((source / "config.json").read_bytes())
+        return str(path)
+
+    return make
+
+
+def test_plan_reads_no_weights_and_accounts_for_every_tensor(
+    make_model: Callable[..., str], make_module: Callable[..., str], configs_only: Callable[..., str]
+) -> None:
+    module = regraft.load(make_module(make_model(layers=4), "lora", labels=3))
+    plan = regraft.plan(
+        module, configs_only("distilbert", width=48, layers=2), configs_only(layers=4), align="lsa", spaces="measured"
+    )
+    assert not plan.problems
+    actions = [target.action for target in plan.targets]
+    assert actions.count("mapped") == 8
+    assert actions.count("fresh") == 2
+    assert set(plan.widths.values()) == {(48, 32)}
+    assert {space.name for space in plan.widths} == {"attention_input", "query_output", "value_output"}
+    used = {part.tensor for target in plan.targets for part in target.parts}
+    assert used | set(plan.left) == set(module.tensors)
+
+
+def test_a_plan_refuses_before_any_work_when_widths_differ(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    module = regraft.load(make_module(make_model(width=48, layers=2), "bottleneck"))
+    plan = regraft.plan(module, make_model(width=32, layers=2))
+    assert len(plan.problems) == 2  # one per space: what it reads and what it writes
+    with pytest.raises(PlanError, match=r"output_norm is 48 wide .* and 32 in .* use --align lsa"):
+        plan.check()
+    with pytest.raises(PlanError, match="use --align lsa"):
+        regraft.transfer(module, make_model(width=32, layers=2))
+
+
+def test_a_module_whose_base_differs_from_the_named_teacher_is_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    module = regraft.load(make_module(make_model(width=48, layers=2), "lora"))
+    with pytest.raises(ModuleFileError, match=r"of shape \(4, 48\), but on .* it would be \(4, 32\).*--teacher"):
+        regraft.plan(module, make_model(layers=2), teacher=make_model(layers=2))
+    shallow = regraft.load(make_module(make_model(layers=4), "lora"))
+    with pytest.raises(ModuleFileError, match=r"tensors on query of layer 2, which .* lacks"):
+        regraft.plan(shallow, make_model(layers=2), teacher=make_model(layers=2))
+
+
+def test_depth_and_widths_come_from_any_name_a_user_may_have(make_model: Callable[..., str]) -> None:
+    path = make_model(layers=2)
+    model = transformers.AutoModel.from_pretrained(path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    for name in (path, Path(path), model, (model, tokenizer), (path, tokenizer)):
+        assert resolve(name).config.num_hidden_layers == 2
+    with pytest.raises(ModelError, match="got a int for a model, expected a model id, a directory"):
+        resolve(3)
+    with pytest.raises(ModelError, match=r"pass the pair \(model, tokenizer\)"):
+        resolve(model).tokenizer()
+
+
+def test_models_that_cannot_be_understood_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"is a directory without config\.json"):
+        resolve(str(tmp_path))
+    transformers.GPT2Config().save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match=r"unknown model type 'gpt2', expected one of bert, camembert"):
+        resolve(str(tmp_path / "gpt2"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="cannot read the configuration of model 'someone/nothing'"):
+        resolve("someone/nothing")
+
+
+def test_a_module_that_names_no_base_needs_a_teacher(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora"))
+    nameless = regraft.Module({**module.config, "base_model_name_or_path": None}, module.tensors, "m")
+    with pytest.raises(ModuleFileError, match=r"does not name its base model.*--teacher"):
+        regraft.plan(nameless, base)
+    assert not regraft.plan(nameless, base, teacher=base).problems
+
+
+def test_target_modules_are_short_where_they_can_be_and_exact_always(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    teacher = make_model(layers=4)
+    lora = regraft.load(make_module(teacher, "lora"))
+    assert regraft.plan(lora, make_model("distilbert", layers=2)).config["target_modules"] == ["q_lin", "v_lin"]
+    # "dense" alone would also match the feed-forward block.
+    output = regraft.load(make_module(teacher, "lora", target_modules=r".*attention\.output\.dense"))
+    plan = regraft.plan(output, make_model(layers=2))
+    assert plan.config["target_modules"] == r"(?:.*\.)?encoder\.layer\.(?:(?:0|1)\.attention\.output\.dense)"
+    assert {target.place for target in plan.targets} == {(0, "attention_output"), (1, "attention_output")}
+
+
+def test_tensors_of_no_known_site_are_refused_by_name(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    both = regraft.load(make_module(base, "lora", target_modules=["query", "word_embeddings"]))
+    plan = regraft.plan(both, base)
+    strange = {key for key in plan.left if "lora_embedding" in key}
+    assert len(strange) == 2
+    only = regraft.load(make_module(base, "lora", target_modules=["word_embeddings"]))
+    with pytest.raises(ModuleFileError, match=r"no tensor on a known site \(found .*lora_embedding_A"):
+        regraft.plan(only, base)
+
+
+def test_explicit_layers_and_unknown_choices(make_model: Callable[..., str], make_module: Callable[..., str]) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    module = regraft.load(make_module(teacher, "lora"))
+    plan = regraft.plan(module, student, layers=[3, 1])
+    assert [[share.layer for share in group] for group in plan.groups] == [[3], [1]]
+    with pytest.raises(PlanError, match=r"unknown spaces 'measurd'.*did you mean 'measured'"):
+        regraft.plan(module, student, spaces="measurd")
+    with pytest.raises(PlanError, match="unknown alignment"):
+        regraft.plan(module, student, align="lisa")
+
+
+def test_a_model_far_larger_than_memory_is_planned(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8192, "num_attention_heads": 64, "intermediate_size": 28672, "num_key_value_heads": 8}
+    for name, layers in (("teacher", 80), ("student", 40)):
+        transformers.LlamaConfig(num_hidden_layers=layers, **sizes).save_pretrained(tmp_path / name)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    tensors = {}
+    for layer in range(80):
+        key = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_"
+        tensors |= {f"{key}A.weight": torch.zeros(2, 8192), f"{key}B.weight": torch.zeros(8192, 2)}
+    plan = regraft.plan(
+        regraft.Module(config, tensors, "lora"), str(tmp_path / "student"), teacher=str(tmp_path / "teacher")
+    )
+    assert not plan.problems
+    assert len(plan.targets) == 80
