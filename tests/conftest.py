@@ -15,6 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import regraft
 
+torch.set_num_threads(1)  # tiny models only wait for each other on more
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 # fmt: off
@@ -87,7 +89,7 @@ def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any)
         sizes |= {"num_key_value_heads": 4}
     if model_type == "electra":
         sizes |= {"embedding_size": width // 2}
-    positions = {"max_position_embeddings": 64, "vocab_size": 150, "pad_token_id": 0}
+    positions = {"max_position_embeddings": 128, "vocab_size": 150, "pad_token_id": 0}
     return transformers.AutoConfig.for_model(model_type, **{**positions, **sizes, **extra})
 
 

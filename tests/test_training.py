@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORDS, load_peft, wordpiece_tokenizer
+from transformers import set_seed
 
 import regraft
 from regraft.errors import ModuleFileError, TaskError
+from regraft.models import resolve
+from regraft.runs import last_checkpoint
+from regraft.starts import fresh_module, start_from
 from regraft.tasks import ner
 from regraft.training import Settings, evaluate, train
 
@@ -108,13 +112,9 @@ def test_train_port_train_again_and_evaluate(
 
 
 def test_fresh_heads_follow_the_seed_of_the_training(
-    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
 ) -> None:
     """All starts of one seed share the head, so that they can be compared."""
-    from regraft.models import resolve
-    from regraft.training import _fresh, _started, set_seed
-
-    del folder
     base = make_model(layers=2)
     module = make_module(base, "lora", labels=len(ner.LABELS))
     regraft.transfer(regraft.load(module), base).save(tmp_path / "ported")
@@ -122,13 +122,17 @@ def test_fresh_heads_follow_the_seed_of_the_training(
     def head(seed: int, fresh: bool) -> torch.Tensor:
         set_seed(seed)
         ported = regraft.load(tmp_path / "ported")
-        model = _fresh(resolve(base), "lora", FAST) if fresh else _started(resolve(base), ported, tmp_path / "ported")
+        model = (
+            fresh_module(resolve(base), "lora", 4, 4, 6)
+            if fresh
+            else start_from(resolve(base), ported, tmp_path / "ported")
+        )
         return model.base_model.model.classifier.modules_to_save["default"].weight
 
     assert torch.equal(head(0, fresh=False), head(0, fresh=True))
     assert not torch.equal(head(0, fresh=False), head(1, fresh=False))
     set_seed(0)
-    trained = _started(resolve(base), regraft.load(module), Path(module))
+    trained = start_from(resolve(base), regraft.load(module), Path(module))
     kept = trained.base_model.model.classifier.modules_to_save["default"].weight
     assert torch.equal(kept, regraft.load(module).tensors["base_model.model.classifier.weight"])
 
@@ -151,7 +155,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     whole = train(base, tmp_path / "whole", data=folder, settings=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
     code = (
-        "from pathlib import Path; from regraft.training import *;"
+        "from pathlib import Path; from regraft.training import *; torch.set_num_threads(1);"
         f"train({base!r}, Path({str(out)!r}), data=Path({str(folder)!r}), settings={settings!r}, progress=False)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
@@ -161,7 +165,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
             time.sleep(0.02)
         run.kill()
     assert work.is_dir()
-    assert not out.exists()
+    assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):
         train(base, out, data=folder, settings=replace(settings, learning_rate=1.0), progress=False)
     resumed = train(base, out, data=folder, settings=settings, progress=False)
@@ -172,13 +176,11 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
 
 
 def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    from regraft.training import _last_checkpoint
-
     for step, state in ((9, "{}"), (20, "{}"), (100, '{"epoch": ')):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-200").mkdir()
-    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
 
 
 def test_bad_data_is_refused_with_file_and_line(folder: Path, tmp_path: Path) -> None:
@@ -217,3 +219,19 @@ def test_modules_that_do_not_fit_the_task_are_refused(
         train(make_model("llama", layers=2), tmp_path / "x", "bottleneck", data=folder)
     with pytest.raises(TaskError, match="unknown split 'tset'"):
         evaluate(Path(three), data=folder, split="tset")
+
+
+def test_checkpoints_never_replace_what_is_not_theirs(
+    folder: Path, make_model: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "notes.txt").write_text("mine")
+    with pytest.raises(TaskError, match="holds something else"):
+        train(make_model(layers=2), tmp_path / "out", data=folder, settings=FAST, replace_existing=True)
+    assert (tmp_path / "out.training" / "notes.txt").exists()
+
+
+def test_bad_data_leaves_nothing_behind(make_model: Callable[..., str], tmp_path: Path) -> None:
+    with pytest.raises(TaskError):
+        train(make_model(layers=2), tmp_path / "out", data=tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft.utils.other import get_pattern_key
+from torch import Tensor
 
 from .axes import Free
 from .checkpoint import Module
@@ -133,8 +134,12 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             f"{', '.join(sorted(family.sites))} in {family.layers}.N"
         )
     held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
-    labels = [len(module.tensors[key]) for key in head if _HEAD_OUTPUT.search(key)]
-    return Inventory(held, tuple(head), refused, task_type_of(module.config), labels[-1] if labels else None)
+    return Inventory(held, tuple(head), refused, task_type_of(module.config), head_rows(module.tensors))
+
+
+def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """Count the labels of a module's task head; None where it has none."""
+    return next((len(tensor) for key, tensor in tensors.items() if _HEAD_OUTPUT.search(key)), None)
 
 
 def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:

@@ -100,7 +100,7 @@ def sample(
         for model, base, who in zip(models, (teacher, student), ("teacher", "student"), strict=True)
     ]
 
-    ordered = sorted(texts, key=len)
+    ordered = sorted(texts, key=lambda text: (len(text), text))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
     accumulate_on = "cpu" if device.type == "mps" else device  # no float64 there
     totals: dict[Space, list[Moments]] = {}

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils import PeftType
-from peft.utils.other import ModulesToSaveWrapper
+from peft import PeftModel
 from transformers import (
-    AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
     PrinterCallback,
     Trainer,
@@ -24,16 +22,14 @@ from transformers import (
     set_seed,
 )
 
-from .bottleneck import BottleneckConfig
 from .checkpoint import Module, check_output, load
-from .directories import read_json
-from .errors import ModuleFileError, TaskError, unknown_choice
-from .models import BaseModel, ModelLike, resolve
+from .errors import TaskError, unknown_choice
+from .models import BaseModel, resolve
+from .runs import METRICS, curve_scores, last_checkpoint, learning_curve, work_directory
+from .starts import attach, detach, fresh_module, start_from
 from .tasks import ner
 
 TASKS = ("ner",)
-PEFT_KINDS = ("lora", "bottleneck")
-_SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Settings:
 
 
 def train(
-    model: ModelLike,
+    model: str | Path,
     out: Path,
     peft: str = "lora",
     init: Path | None = None,
@@ -108,42 +104,31 @@ def train(
     check_output(out, replace_existing)
     base = resolve(model)
     start = None if init is None else load(init)
-    if start is None:
-        _check_choice("PEFT method", peft, PEFT_KINDS)
     described = {
         **asdict(settings),
         "model": base.name,
-        "start": "fresh" if start is None else start.hash(),
-        "peft": peft if start is None else start.peft_type,
+        "start": peft if start is None else start.hash(),
         "data": str(data or ner.HUB_ID),
         "language": language,
     }
-    work = _work_directory(out, described, replace_existing)
     splits = _limited(ner.load_splits(data, language), settings)
     set_seed(settings.seed)
-    adapted = _fresh(base, peft, settings) if start is None else _started(base, start, Path(str(init)))
-    resume = _last_checkpoint(work)
+    if start is None:
+        adapted = fresh_module(base, peft, settings.rank, settings.alpha, settings.bottleneck_size)
+    else:
+        adapted = start_from(base, start, Path(str(init)))
+    with PartialState().main_process_first():
+        work = work_directory(out, described, replace_existing)
+    resume = last_checkpoint(work)
     trainer = _trainer(base, adapted, work, settings, splits, progress, start_evaluated=resume is not None)
     trainer.train(resume_from_checkpoint=resume)
-    curve = _curve(trainer.state.log_history)
-    scores = {
-        "before training": _scores_only(next(row for row in curve if "f1" in row)),
-        "validation": _scores_only(max((row for row in curve if "f1" in row and row["step"]), key=lambda r: r["f1"])),
-        "test": _score(trainer, splits["test"], base, settings),
-    }
+    curve = learning_curve(trainer.state.log_history)
+    scores = {**curve_scores(curve), "test": _score(trainer, splits["test"], base, settings)}
     training = {"task": task, "data": f"{described['data']}, {language}", **asdict(settings), "scores": scores}
     provenance: dict[str, Any] = {"labels": list(ner.LABELS), "training": training}
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
-    module = Module(
-        _config(adapted.peft_config["default"], base.name),
-        {
-            key: tensor.detach().cpu().clone()
-            for key, tensor in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
-        },
-        str(out),
-        provenance,
-    )
+    module = detach(adapted, base, str(out), provenance)
     if trainer.is_world_process_zero():
         lines = "".join(json.dumps(row) + "\n" for row in curve)
         module.save(out, replace_existing, files={"curve.jsonl": lines})
@@ -154,7 +139,7 @@ def train(
 
 def evaluate(
     directory: Path,
-    model: ModelLike | None = None,
+    model: str | Path | None = None,
     data: Path | None = None,
     language: str = "en",
     task: str = "ner",
@@ -187,7 +172,7 @@ def evaluate(
     base = resolve(model if model is not None else module.base_model)
     splits = _limited(ner.load_splits(data, language), settings)
     set_seed(settings.seed)
-    adapted = _attached(base, module, directory)
+    adapted = attach(base, module, directory)
     trainer = _trainer(base, adapted, Path(str(directory)), settings, None, progress, start_evaluated=True)
     return _score(trainer, splits[split], base, settings)
 
@@ -200,63 +185,6 @@ def _check_choice(kind: str, got: str, valid: tuple[str, ...]) -> None:
 def _limited(splits: Mapping[str, Dataset], settings: Settings) -> dict[str, Dataset]:
     limits = {"train": settings.max_train, "validation": settings.max_eval, "test": settings.max_eval}
     return {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in splits.items()}
-
-
-def _with_head(base: BaseModel) -> Any:
-    names = dict(enumerate(ner.LABELS))
-    return AutoModelForTokenClassification.from_pretrained(
-        base.name, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
-    )
-
-
-def _fresh(base: BaseModel, peft: str, settings: Settings) -> PeftModel:
-    family = base.family
-    config: PeftConfig
-    if peft == "lora":
-        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        config = LoraConfig(task_type="TOKEN_CLS", r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
-    elif "output_norm" in family.sites:
-        config = BottleneckConfig(task_type="TOKEN_CLS", bottleneck_size=settings.bottleneck_size)
-    else:
-        raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
-    return get_peft_model(_with_head(base), config)
-
-
-def _attached(base: BaseModel, module: Module, directory: Path) -> PeftModel:
-    """Put a module on its base model, refusing label sets that differ from the task's."""
-    heads = {key: len(tensor) for key, tensor in module.tensors.items() if key.endswith("classifier.weight")}
-    if any(rows != len(ner.LABELS) for rows in heads.values()):
-        raise ModuleFileError(
-            f"{module.source} has a head of {next(iter(heads.values()))} labels, the task has {len(ner.LABELS)}: "
-            f"{', '.join(ner.LABELS)}"
-        )
-    if module.labels and module.labels != ner.LABELS:
-        raise ModuleFileError(
-            f"{module.source} was trained on labels {', '.join(module.labels)}, the task has {', '.join(ner.LABELS)}"
-        )
-    return PeftModel.from_pretrained(_with_head(base), str(directory), is_trainable=True)
-
-
-def _started(base: BaseModel, module: Module, directory: Path) -> PeftModel:
-    model = _attached(base, module, directory)
-    fresh = [key for key, made in module.report.get("tensors", {}).items() if made["action"] == "fresh"]
-    if fresh and "training" not in module.provenance:
-        for wrapper in model.modules():
-            if isinstance(wrapper, ModulesToSaveWrapper):
-                wrapper.modules_to_save["default"].load_state_dict(wrapper.original_module.state_dict())
-    return model
-
-
-def _config(config: PeftConfig, base: str) -> dict[str, Any]:
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    if plain.get("modules_to_save"):  # PEFT adds the names of heads over and over
-        plain["modules_to_save"] = sorted(set(plain["modules_to_save"]))
-    return {
-        **plain,
-        "peft_type": PeftType(config.peft_type).value,
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-    }
 
 
 def _trainer(
@@ -310,52 +238,4 @@ def _trainer(
 def _score(trainer: Trainer, split: Dataset, base: BaseModel, settings: Settings) -> dict[str, float]:
     tokenizer = base.tokenizer(**base.family.word_options)
     metrics = trainer.predict(ner.encode_split(split, tokenizer, settings.max_length)).metrics
-    return {name: metrics[f"test_{name}"] for name in ("precision", "recall", "f1")}
-
-
-def _scores_only(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: row[name] for name in ("precision", "recall", "f1")}
-
-
-def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Turn the Trainer's log into rows of step, epoch and either the training loss or validation scores."""
-    rows = []
-    for entry in history:
-        row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
-        if "loss" in entry:
-            rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
-        elif "eval_f1" in entry:
-            names = ("loss", "precision", "recall", "f1")
-            rows.append({**row, "split": "validation", **{name: entry[f"eval_{name}"] for name in names}})
-    return rows
-
-
-def _work_directory(out: Path, described: Mapping[str, Any], restart: bool) -> Path:
-    work = out.with_name(f"{out.name}.training")
-    if (work / _SETTINGS).is_file():
-        before = read_json(work / _SETTINGS)
-        if before == described:
-            return work
-        if not restart:
-            changed = sorted(key for key in described if before.get(key) != described[key])
-            raise TaskError(
-                f"{work} holds an unfinished training with other {', '.join(changed)}; "
-                "finish it with its own settings, or start over (--replace)"
-            )
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / _SETTINGS).write_text(json.dumps(described, indent=2))
-    return work
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """Find the last complete checkpoint: the Trainer writes its state last."""
-    complete = [path for path in work.glob("checkpoint-*") if _readable(path / "trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
-
-
-def _readable(path: Path) -> bool:
-    try:
-        return isinstance(read_json(path), dict)
-    except ModuleFileError:
-        return False
+    return {name: metrics[f"test_{name}"] for name in METRICS}

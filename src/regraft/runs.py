@@ -1,0 +1,79 @@
+"""The directory of a training under way: its settings, its last checkpoint, its learning curve."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .directories import read_json
+from .errors import ModuleFileError, TaskError
+
+_SETTINGS = "settings.json"
+METRICS = ("precision", "recall", "f1")
+
+
+def work_directory(out: Path, settings: Mapping[str, Any], restart: bool) -> Path:
+    """Make, or find again, the directory beside `out` that holds checkpoints until the training is done.
+
+    Args:
+        out: where the module will go.
+        settings: everything that determines the outcome.
+        restart: start over where there is an unfinished training with other settings.
+
+    Raises:
+        TaskError: there is one and `restart` is False, or the directory is not one of ours.
+    """
+    work = out.with_name(f"{out.name}.training")
+    if (work / _SETTINGS).is_file():
+        before = read_json(work / _SETTINGS)
+        if before == settings:
+            return work
+        if not restart:
+            changed = sorted(key for key in settings if before.get(key) != settings[key])
+            raise TaskError(
+                f"{work} holds an unfinished training with other {', '.join(changed)}; "
+                "finish it with its own settings, or start over (--replace)"
+            )
+        shutil.rmtree(work)
+    elif work.exists() and any(work.iterdir()):
+        raise TaskError(f"{work}, where checkpoints would go, holds something else; move it or choose another --out")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / _SETTINGS).write_text(json.dumps(settings, indent=2))
+    return work
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """Find the last complete checkpoint: the Trainer writes its state last."""
+    complete = [path for path in work.glob("checkpoint-*") if _readable(path / "trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return isinstance(read_json(path), dict)
+    except ModuleFileError:
+        return False
+
+
+def learning_curve(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turn the Trainer's log into rows of step, epoch and either the training loss or validation scores."""
+    rows = []
+    for entry in history:
+        row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
+        if "loss" in entry:
+            rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
+        elif "eval_f1" in entry:
+            scores = {name: entry[f"eval_{name}"] for name in ("loss", *METRICS)}
+            rows.append({**row, "split": "validation", **scores})
+    return rows
+
+
+def curve_scores(curve: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Pick from a learning curve the scores before training and those of the best checkpoint."""
+    validated = [row for row in curve if "f1" in row]
+    best = max((row for row in validated if row["step"]), key=lambda row: row["f1"])
+    picked = {"before training": validated[0], "validation": best}
+    return {name: {metric: row[metric] for metric in METRICS} for name, row in picked.items()}

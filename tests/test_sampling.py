@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import make_texts
+
+from regraft.errors import PlanError, SamplingError
+from regraft.models import resolve
+from regraft.samples import Space
+from regraft.sampling import HELD_OUT_EVERY, HELD_OUT_FIRST, sample, spaces_of
+
+
+def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:
+    """Return the input of a layer for each text, special tokens left out, one text at a time, without hooks."""
+    model = transformers.AutoModel.from_pretrained(path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+        rows.append(states[layer][0, 1:-1].numpy())
+    return rows
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_moments_are_those_of_the_activations(make_model: Callable[..., str], model_type: str) -> None:
+    teacher, student = make_model(layers=4), make_model(model_type, width=48, layers=2)
+    texts = make_texts(100)
+    spaces = [Space(1, 2, "attention_input"), Space(0, 0, "layer_output")]
+    taken = sample(resolve(teacher), resolve(student), spaces, texts, batch_size=4, progress=False)
+    ordered = sorted(texts, key=lambda text: (len(text), text))
+    number = np.arange(len(ordered)) // 4
+    for space, layers in zip(spaces, ((1, 2), (1, 1)), strict=True):
+        x_s, x_t = (hidden_states(name, ordered, layer) for name, layer in zip((student, teacher), layers, strict=True))
+        for held_out, moments in ((False, taken.moments[space].fit), (True, taken.moments[space].held_out)):
+            chosen = (number % HELD_OUT_EVERY == HELD_OUT_FIRST) == held_out
+            one, two = (
+                np.concatenate([x for x, take in zip(side, chosen, strict=True) if take]) for side in (x_s, x_t)
+            )
+            assert moments.n == len(one)
+            np.testing.assert_allclose(moments.mean_s, one.mean(0), rtol=1e-4, atol=1e-5)
+            expected = np.corrcoef(np.hstack([one, two]), rowvar=False)[: one.shape[1], one.shape[1] :]
+            np.testing.assert_allclose(moments.correlation(), expected, atol=1e-5)
+    assert taken.pairs == taken.paired_tokens == taken.student_tokens
+
+
+def test_every_tenth_batch_is_held_out(make_model: Callable[..., str]) -> None:
+    model = resolve(make_model(layers=1))
+    space = Space(0, 0, "layer_output")
+    texts = ["the old river city walks"] * 120
+    counts = [
+        sample(model, model, [space], texts[:count], batch_size=4, progress=False).moments[space]
+        for count in (40, 80, 120)
+    ]
+    tokens = counts[0].held_out.n // 4
+    assert [split.held_out.n for split in counts] == [4 * tokens, 8 * tokens, 12 * tokens]
+    assert [split.fit.n for split in counts] == [36 * tokens, 72 * tokens, 108 * tokens]
+
+
+def test_batches_padding_and_order_change_nothing(make_model: Callable[..., str]) -> None:
+    teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", width=48, layers=2))
+    spaces = spaces_of(teacher, student, "skip")
+    texts = make_texts(80)
+    one = sample(teacher, student, spaces, texts, batch_size=80, progress=False)
+    many = sample(teacher, student, spaces, texts[::-1], batch_size=7, progress=False)
+    assert one.source.texts == many.source.texts
+    for space in spaces:
+        total = [split.fit + split.held_out for split in (one.moments[space], many.moments[space])]
+        torch.testing.assert_close(total[0].cross, total[1].cross, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(total[0].correlation(), total[1].correlation(), rtol=0, atol=1e-4)
+
+
+def test_loaded_models_and_half_precision(make_model: Callable[..., str]) -> None:
+    path = make_model(layers=2)
+    loaded = (transformers.AutoModel.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path))
+    space = [Space(0, 0, "attention_input")]
+    exact = sample(resolve(path), resolve(loaded), space, make_texts(40), progress=False)
+    rough = sample(resolve(path), resolve(path), space, make_texts(40), dtype=torch.bfloat16, progress=False)
+    diagonal = [taken.moments[space[0]].fit.correlation().diagonal() for taken in (exact, rough)]
+    assert diagonal[0].min() > 0.999999
+    assert diagonal[1].min() > 0.999
+    assert exact.moments[space[0]].fit.cross.dtype == rough.moments[space[0]].fit.cross.dtype == torch.float64
+
+
+def test_causal_models_take_the_last_piece(make_model: Callable[..., str]) -> None:
+    teacher, student = make_model("llama", layers=2), make_model("llama", layers=2, seed=1, unigram=True)
+    space = Space(0, 0, "attention_input")
+    taken = sample(resolve(teacher), resolve(student), [space], make_texts(60), progress=False)
+    assert 0 < taken.pairs < taken.paired_tokens
+
+
+def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
+    teacher, student = resolve(make_model(layers=2)), resolve(make_model(layers=2, unigram=True))
+    space = [Space(0, 0, "layer_output")]
+    for texts in ([], [" "], ["one line only"]):
+        with pytest.raises(SamplingError, match="non-empty texts, expected at least 2"):
+            sample(teacher, student, space, texts, progress=False)
+    with pytest.raises(SamplingError, match=r"paired \d+ tokens .* give more texts or use pairing 'offsets'"):
+        sample(teacher, student, space, make_texts(9), "position", progress=False)
+    with pytest.raises(SamplingError, match=r"the teacher has no gate_output in layer 0"):
+        sample(teacher, student, [Space(0, 0, "gate_output")], make_texts(9), progress=False)
+    with pytest.raises(PlanError, match="unknown site 'ff_gate'"):
+        spaces_of(teacher, student, "skip", ["ff_gate"])
+
+
+def test_spaces_of_covers_both_conventions(make_model: Callable[..., str]) -> None:
+    teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", layers=2))
+    names = {space.name for space in spaces_of(teacher, student, "avg", ["query"])}
+    assert names == {"attention_input", "query_output", "ff_output"}
+    pairs = {(space.student_layer, space.teacher_layer) for space in spaces_of(teacher, student, "avg")}
+    assert pairs == {(0, 0), (0, 1), (1, 2), (1, 3)}
+    decoders = resolve(make_model("llama", layers=2)), resolve(make_model("llama", layers=2))
+    assert "layer_output" not in {space.name for space in spaces_of(*decoders, "skip")}
