@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,15 +20,14 @@ from .errors import PlanError, RegraftError, unknown_choice
 from .roles import Convention
 
 app = typer.Typer(
-    help="Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another.",
     epilog="Start with 'regraft plan MODULE --student MODEL': it loads no weights and shows who gets what.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)  # paths and messages may hold brackets
+errors = Console(stderr=True, markup=False)
 
 ModuleArg = Annotated[str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT saved it.")]
 StudentOpt = Annotated[str, typer.Option(help="Model the module goes to: directory or hub id.")]
@@ -89,6 +89,21 @@ def _sampling(device: str | None, dtype: str | None, batch_size: int, max_length
         "max_length": max_length,
         "progress": not quiet,
     }
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"regraft {version('regraft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another."""
 
 
 @app.command()
@@ -275,5 +290,6 @@ def main() -> None:
     try:
         app()
     except RegraftError as error:
-        errors.print(f"[bold red]error:[/] {error!s}", soft_wrap=True, highlight=False)
+        errors.print("error: ", style="bold red", end="")
+        errors.print(str(error), soft_wrap=True, highlight=False)
         sys.exit(2)
