@@ -151,3 +151,24 @@ def test_a_model_far_larger_than_memory_is_planned(tmp_path: Path) -> None:
     )
     assert not plan.problems
     assert len(plan.targets) == 80
+
+
+def test_a_module_that_lacks_one_of_its_tensors_is_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora"))
+    kept = {key: tensor for key, tensor in module.tensors.items() if "layer.1.attention.self.value.lora_B" not in key}
+    with pytest.raises(PlanError, match=r"has nothing for .*layer\.1\.attention\.self\.value\.lora_B.* complete\?"):
+        regraft.transfer(regraft.Module(module.config, kept, "m"), base)
+
+
+def test_a_port_of_which_nothing_is_left_says_why(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    module = regraft.load(make_module(make_model("llama", layers=2), "lora", target_modules=["gate_proj"]))
+    with pytest.raises(PlanError, match=r"nothing of .* lands on .*: .* has no ff_gate"):
+        regraft.plan(module, make_model(layers=2))
+    last = regraft.load(make_module(make_model(layers=4), "lora", layers_to_transform=[3], layers_pattern="layer"))
+    with pytest.raises(PlanError, match="its layers are not taken over"):
+        regraft.plan(last, make_model(layers=2))

@@ -129,13 +129,21 @@ def make_plan(
             if any(sources):
                 draft.add((layer, site), group, sources)
     if not draft.targets:
-        raise PlanError(f"nothing of {module.source} lands on {student.name}: {_reasons(draft.left)}")
+        reasons = draft.problems or sorted(set(draft.left.values())) or ["its layers are not taken over"]
+        raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
     config = student_config(module.config, student.name, skeleton, student.family, student_sites, draft.held)
     expected = expected_tensors(config, skeleton)
-    planned = {target.key for target in draft.targets}
-    heads = tuple(Target(key, shape, "fresh") for key, shape in expected.items() if key not in planned)
-    draft.problems += _differences(draft.targets, expected)
+    planned = {target.key: target for target in draft.targets}
+    on_sites = tuple(f"{PREFIX}{student_sites[place].path}." for place in draft.held)
+    heads = []
+    for key, shape in expected.items():
+        if key not in planned and key.startswith(on_sites):
+            draft.problems.append(f"{module.source} has nothing for {key}, which PEFT expects; is the file complete?")
+        elif key not in planned:
+            heads.append(Target(key, shape, "fresh"))
+        elif planned[key].shape != shape:  # a mistake in a family's record
+            draft.problems.append(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
     left = {
         key: "the student's layers take over other layers"
         for held in inventory.held.values()
@@ -175,7 +183,7 @@ class _Draft:
 
     def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
-        layer, site = place
+        site = place[1]
         found = [held for held in sources if held is not None]
         if place not in self.student_sites:
             self.left |= {key: f"{self.student.name} has no {site}" for held in found for key in held.tensors.values()}
@@ -184,16 +192,15 @@ class _Draft:
             (held.shapes, held.alpha) != (found[0].shapes, found[0].alpha) for held in found
         ):
             layers = ", ".join(str(share.layer) for share in group)
-            self.problems.append(
+            self._refuse(
                 f"layers {layers} of the module differ at {site} in rank, alpha or presence and cannot be averaged; "
                 "use --layers skip"
             )
             return
         self.held[place] = found[0]
         for role, shape in found[0].shapes.items():
-            self._check_widths(place, role, group[0].layer)
             parts = tuple(
-                Part(held.tensors[role], share.weight, self._spaces(role, layer, share.layer, site))
+                Part(held.tensors[role], share.weight, self._spaces(role, place, share.layer))
                 for share, held in zip(group, found, strict=True)
             )
             site_shape = self.student_sites[place]
@@ -205,45 +212,39 @@ class _Draft:
             return "mapped"
         return "copied" if group == (Share(group[0].layer),) else "averaged"
 
-    def _spaces(self, role: Role, layer: int, teacher_layer: int, site: str) -> tuple[Space | None, ...]:
-        names = role.spaces(site, self.spaces)
-        spaces = tuple(Space(layer, teacher_layer, name) if name else None for name in names)
-        for space in spaces:
-            if space is not None:
-                self.widths[space] = (
-                    self._width(self.student_sites, layer, space.name),
-                    self._width(self.teacher_sites, teacher_layer, space.name),
-                )
-        return spaces
-
-    def _check_widths(self, place: Place, role: Role, teacher_layer: int) -> None:
+    def _spaces(self, role: Role, place: Place, teacher_layer: int) -> tuple[Space | None, ...]:
+        """Name the pair of spaces whose map acts on each axis, note its widths, refuse what no map can do."""
         layer, site = place
-        conventional = role.spaces(site, self.spaces)
-        for native, name in zip(role.spaces(site, "measured"), conventional, strict=True):
-            if native is None or name is None:
+        spaces: list[Space | None] = []
+        for lives, mapped in zip(role.spaces(site, "measured"), role.spaces(site, self.spaces), strict=True):
+            if lives is None or mapped is None:
+                spaces.append(None)
                 continue
-            width_s = self._width(self.student_sites, layer, native)
-            width_t = self._width(self.teacher_sites, teacher_layer, native)
-            if self.align == "none" and width_s != width_t:
-                problem = (
-                    f"{site} is {width_t} wide in {self.teacher.name} ({native}) and {width_s} in {self.student.name}, "
+            space = Space(layer, teacher_layer, mapped)
+            d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
+            self.widths[space] = self._widths(space)
+            spaces.append(space)
+            if self.align == "none" and d_s != d_t:
+                self._refuse(
+                    f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align lsa with --texts or --moments"
                 )
-            elif self.align != "none" and (
-                self._width(self.student_sites, layer, name) != width_s
-                or self._width(self.teacher_sites, teacher_layer, name) != width_t
-            ):
-                problem = (
-                    f"{role.suffix} on {site} lives in {native} ({width_t} -> {width_s}), which the released "
-                    f"convention maps like {name}, of another width; use --spaces measured"
+            elif self.widths[space] != (d_s, d_t):
+                self._refuse(
+                    f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
+                    f"maps like {mapped}, of another width; use --spaces measured"
                 )
-            else:
-                continue
-            if problem not in self.problems:
-                self.problems.append(problem)
+        return tuple(spaces)
 
-    def _width(self, sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
-        return space_width(sites, layer, space)
+    def _refuse(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _widths(self, space: Space) -> tuple[int, int]:
+        return (
+            space_width(self.student_sites, space.student_layer, space.name),
+            space_width(self.teacher_sites, space.teacher_layer, space.name),
+        )
 
 
 def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
@@ -253,16 +254,3 @@ def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int
             shape = sites[layer, site]
             return shape.in_width if side == "in" else shape.out_width
     return 0
-
-
-def _differences(targets: Sequence[Target], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Compare what is planned with what PEFT expects; any difference is a mistake in a family's record."""
-    return [
-        f"{target.key} would have shape {target.shape}, PEFT expects {expected.get(target.key, 'no such tensor')}"
-        for target in targets
-        if expected.get(target.key) != target.shape
-    ]
-
-
-def _reasons(left: Mapping[str, str]) -> str:
-    return "; ".join(sorted(set(left.values()))) or "its layers are not taken over"
