@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -39,6 +40,11 @@ def main() -> None:
     data = data_folder() / "wikineural"
     teacher = minilm()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    described = json.dumps({name: str(value) for name, value in vars(arguments).items() if name != "seeds"})
+    asked = arguments.out / "arguments.json"
+    if asked.is_file() and asked.read_text() != described:
+        sys.exit(f"{arguments.out} holds results of other arguments ({asked.read_text()}); choose another --out")
+    asked.write_text(described)
     student = shallower(teacher, [0, 2, 4], arguments.out / "student")
     scores: dict[tuple[str, str], list[dict[str, float]]] = {}
     for peft, rate in LEARNING_RATE.items():

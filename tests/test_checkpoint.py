@@ -94,6 +94,34 @@ def test_directories_appear_whole_or_not_at_all(
     assert (tmp_path / "out" / "regraft.json").read_bytes() == before
 
 
+def test_a_failed_rename_brings_the_old_module_back(
+    module_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = regraft.load(module_directory)
+    module.save(tmp_path / "out")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError("disk on fire")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="disk on fire"):
+        module.save(tmp_path / "out", replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert regraft.load(tmp_path / "out").hash() == module.hash()
+
+
+def test_saving_into_the_empty_current_directory(
+    module_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    regraft.load(module_directory).save(".")
+    assert regraft.load(tmp_path / "here").hash() == regraft.load(module_directory).hash()
+
+
 def test_only_a_module_is_replaced_and_only_when_told(module_directory: Path, tmp_path: Path) -> None:
     module = regraft.load(module_directory)
     module.save(tmp_path / "out")
@@ -102,8 +130,13 @@ def test_only_a_module_is_replaced_and_only_when_told(module_directory: Path, tm
     module.save(tmp_path / "out", replace=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(ModuleFileError, match="is not replaced"):
+    with pytest.raises(
+        ModuleFileError, match=r"holds chapter\.tex, which regraft did not write, so it is not replaced"
+    ):
         module.save(tmp_path / "thesis", replace=True)
+    (tmp_path / "out" / "checkpoint-9").mkdir()
+    with pytest.raises(ModuleFileError, match=r"holds checkpoint-9, which regraft did not write"):
+        module.save(tmp_path / "out", replace=True)
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     (tmp_path / "empty").mkdir()
     module.save(tmp_path / "empty")
@@ -119,6 +152,11 @@ def test_unreadable_modules_are_refused_in_words(module_directory: Path, tmp_pat
         regraft.load(cut)
     weights.unlink()
     with pytest.raises(ModuleFileError, match="holds neither adapter_model"):
+        regraft.load(cut)
+    (cut / "regraft.json").write_text("[]")
+    for file in module_directory.iterdir():
+        (cut / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ModuleFileError, match=r"regraft\.json holds no object"):
         regraft.load(cut)
     (cut / "adapter_config.json").write_text("{")
     with pytest.raises(ModuleFileError, match="as JSON"):
@@ -150,6 +188,7 @@ def test_a_name_that_is_neither_directory_nor_reachable_is_refused(monkeypatch: 
     [
         ({"peft_type": "PREFIX_TUNING"}, "is a PREFIX_TUNING module, expected one of BOTTLENECK, LORA"),
         ({"use_dora": True}, "uses use_dora, which cannot be ported: DoRA's magnitudes are relative"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, r"unknown task type 'SEQ_2_SEQ_LM', expected one of CAUSAL_LM"),
         ({"bias": "all"}, r"trains biases of the base model \(bias='all'\)"),
         ({"init_lora_weights": "pissa_niter_4"}, "initialised with 'pissa_niter_4', which changes the base weights"),
     ],

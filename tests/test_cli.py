@@ -75,23 +75,20 @@ def test_sample_shards_once_and_port_from_their_sum(
                 "--out", tmp_path / f"{kind}-{spaces}",
             )  # fmt: skip
             assert code == 0
-            assert f"Alignment: lsa, {spaces} spaces" in out
+            assert f"Alignment: lsa; spaces: {spaces}" in out
             assert "32->48" in out
+    both = (*moments, "--texts", texts, "--align", "lsa", "--out", tmp_path / "both")
+    assert "got both texts and moments" in run("transfer", make_module(teacher, "lora"), "--student", student, *both)[2]
     report = regraft.load(tmp_path / "lora-measured").report
     assert len(report["sample"]["texts"]) == 2
-    code, _, error = run(
-        "transfer",
-        make_module(teacher, "lora"),
-        "--student",
-        teacher,
-        "--align",
-        "lsa",
-        *moments,
-        "--out",
-        tmp_path / "x",
-    )
-    assert code == 2
-    assert "whose architecture differs" in error
+    lora = make_module(teacher, "lora")
+    for other, message in (
+        (make_model("distilbert", width=48, layers=2, seed=7), "whose weights differ"),
+        (teacher, "whose architecture differs"),
+    ):
+        code, _, error = run("transfer", lora, "--student", other, "--align", "lsa", *moments, "--out", tmp_path / "x")
+        assert code == 2
+        assert message in error
 
 
 def test_texts_may_be_conllu_and_moments_equal_texts(
@@ -186,9 +183,9 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         ),
         "no student": ((module, "--student", tmp / "taken"), "is a directory without config.json"),
         "moments missing": ((module, "--student", student, "--moments", tmp / "taken", *lsa), "holds no moments.json"),
-        "both": (
-            (module, "--student", student, "--moments", tmp / "taken", "--texts", texts, *lsa),
-            "holds no moments.json",
+        "no such device": (
+            (module, "--student", student, "--texts", texts, "--device", "cuda:77", *lsa),
+            "cannot run on device 'cuda:77'",
         ),
     }
 
@@ -232,7 +229,7 @@ def test_existing_outputs_are_refused_before_any_work(
         code, _, error = run(*command, "--out", out)
         assert code == 2
         assert "exists; choose another name, or replace it (--replace)" in error
-    assert "holds no moments.json, so it is not replaced" in run(*sample, "--out", out, "--replace")[2]
+    assert "which regraft did not write, so it is not replaced" in run(*sample, "--out", out, "--replace")[2]
     assert (out / "regraft.json").read_bytes() == before
     code, _, _ = run("transfer", module, "--student", student, "--out", out, "--layers", "last", "--replace")
     assert code == 0
@@ -245,11 +242,13 @@ def test_a_refused_plan_is_shown_and_exits_2(
     module = make_module(make_model(width=48, layers=4), "bottleneck")
     code, out, error = run("plan", module, "--student", make_model(layers=2, seed=5))
     assert code == 2
-    assert "48 -> 32" in out
+    assert re.search(r"48 -> 32 .* layer_output .* refused", out)
+    assert "also refused: output_norm is 48 wide" in out
     assert error.startswith("error: output_norm is 48 wide")
     code, out, _ = run("plan", module, "--student", make_model(layers=2, seed=5), "--align", "lsa", "--verbose")
     assert code == 0
-    assert "bottleneck_down.weight" in out
+    assert re.search(r"bottleneck_down.weight .* ff_output .* mapped", out)
+    assert re.search(r"bottleneck_down.bias .* copied", out)
 
 
 def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str], tmp_path: Path, texts: Path) -> None:
@@ -264,3 +263,16 @@ def test_help_teaches_and_the_module_form_works() -> None:
     result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
     for command in ("plan", "sample", "transfer", "train", "evaluate"):
         assert command in result.stdout
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(run: Callable, tmp_path: Path, texts: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "out"
+    for command in (
+        ("transfer", "missing", "--student", "missing"),
+        ("train", "--model", "missing"),
+        ("sample", "--teacher", "missing", "--student", "missing", "--texts", texts),
+    ):
+        code, _, error = run(*command, "--out", out)
+        assert code == 2
+        assert f"cannot write to {out}, since {tmp_path / 'file'} is no directory" in error

@@ -82,7 +82,7 @@ def sampled(seed: int, texts: str, **source: str) -> Sample:
     x_s, x_t = rows(50, seed)
     moments = SplitMoments(Moments.of(x_s[:40], x_t[:40]), Moments.of(x_s[40:], x_t[40:]))
     origin = {"teacher": "t", "student": "s", "teacher_config": "1", "student_config": "2", "pairing": "offsets"}
-    origin |= {"teacher_weights": "3", "student_weights": "4", **source}
+    origin |= {"teacher_weights": "file:3", "student_weights": "file:4", **source}
     return Sample(Source(**origin, texts=(texts,)), {Space(0, 2, "attention_input"): moments}, 50, 45, 60)
 
 
@@ -101,7 +101,8 @@ def test_samples_add_up_and_survive_the_disk(tmp_path: Path) -> None:
 
 def test_samples_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="differ in student_weights"):
-        sampled(0, "a") + sampled(0, "b", student_weights="5")
+        sampled(0, "a") + sampled(0, "b", student_weights="file:5")
+    assert (sampled(0, "a") + sampled(0, "b", student_weights="memory:5")).pairs == 100
     with pytest.raises(SamplingError, match="share a shard"):
         sampled(0, "a") + sampled(0, "a")
     with pytest.raises(SamplingError, match=r"holds no moments\.json"):

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from conftest import peft_config
+from peft import get_peft_model
 
 import regraft
 from regraft.errors import ModelError, ModuleFileError, PlanError
@@ -172,3 +174,58 @@ def test_a_port_of_which_nothing_is_left_says_why(
     last = regraft.load(make_module(make_model(layers=4), "lora", layers_to_transform=[3], layers_pattern="layer"))
     with pytest.raises(PlanError, match="its layers are not taken over"):
         regraft.plan(last, make_model(layers=2))
+
+
+@pytest.mark.parametrize("whole", ["pooler", "word_embeddings"])
+def test_pretrained_parts_saved_whole_are_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str], whole: str
+) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    for labels in (3, None):
+        module = regraft.load(make_module(teacher, "lora", labels, modules_to_save=[whole]))
+        if whole == "pooler" and labels:
+            continue  # token classification models have none
+        with pytest.raises(PlanError, match=f"holds .*{whole}.* whole .* train the module without it"):
+            regraft.transfer(module, student)
+
+
+def test_language_model_heads_saved_whole_are_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model("llama", layers=2)
+    module = regraft.load(make_module(base, "lora"))
+    tensors = {key.replace("model.layers", "model.model.layers"): tensor for key, tensor in module.tensors.items()}
+    head = {"base_model.model.lm_head.weight": torch.zeros(150, 32)}
+    config = {**module.config, "task_type": "CAUSAL_LM", "auto_mapping": None}
+    assert not regraft.plan(regraft.Module(config, tensors, "m"), base).problems
+    saved = regraft.Module({**config, "modules_to_save": ["lm_head"]}, {**tensors, **head}, "m")
+    with pytest.raises(PlanError, match=r"holds lm_head\.weight whole"):
+        regraft.transfer(saved, base)
+
+
+def test_tensors_that_the_configuration_does_not_provide_for_are_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora", lora_bias=True))
+    assert not regraft.plan(module, base).problems
+    with pytest.raises(PlanError, match=r"leads to .*lora_B\.bias, which its own configuration does not provide for"):
+        regraft.transfer(regraft.Module({**module.config, "lora_bias": False}, module.tensors, "m"), base)
+
+
+def test_the_class_of_the_base_model_survives(make_model: Callable[..., str], tmp_path: Path) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(teacher)
+    get_peft_model(model, peft_config("lora", "bert")).save_pretrained(tmp_path / "mlm")
+    plan = regraft.plan(regraft.load(tmp_path / "mlm"), student)
+    assert all(target.key.startswith("base_model.model.bert.encoder") for target in plan.targets)
+    assert plan.config["auto_mapping"]["base_model_class"] == "BertForMaskedLM"
+
+
+def test_defaults_that_a_configuration_leaves_out_are_pefts(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora", r=8, lora_alpha=8))
+    short = {key: value for key, value in module.config.items() if key not in ("r", "lora_alpha")}
+    assert regraft.transfer(regraft.Module(short, module.tensors, "m"), base).hash() == module.hash()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ import torch
 import transformers
 from conftest import make_texts
 
-from regraft.errors import PlanError, SamplingError
-from regraft.models import resolve
+from regraft.errors import ModelError, PlanError, SamplingError
+from regraft.models import may_be_same, resolve
 from regraft.samples import Space
-from regraft.sampling import HELD_OUT_EVERY, HELD_OUT_FIRST, sample, spaces_of
+from regraft.sampling import held_out_batches, sample, spaces_of
 
 
 def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:
@@ -37,7 +39,7 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     for space, layers in zip(spaces, ((1, 2), (1, 1)), strict=True):
         x_s, x_t = (hidden_states(name, ordered, layer) for name, layer in zip((student, teacher), layers, strict=True))
         for held_out, moments in ((False, taken.moments[space].fit), (True, taken.moments[space].held_out)):
-            chosen = (number % HELD_OUT_EVERY == HELD_OUT_FIRST) == held_out
+            chosen = np.isin(number, list(held_out_batches(number[-1] + 1))) == held_out
             one, two = (
                 np.concatenate([x for x, take in zip(side, chosen, strict=True) if take]) for side in (x_s, x_t)
             )
@@ -48,7 +50,7 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     assert taken.pairs == taken.paired_tokens == taken.student_tokens
 
 
-def test_every_tenth_batch_is_held_out(make_model: Callable[..., str]) -> None:
+def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> None:
     model = resolve(make_model(layers=1))
     space = Space(0, 0, "layer_output")
     texts = ["the old river city walks"] * 120
@@ -58,6 +60,8 @@ def test_every_tenth_batch_is_held_out(make_model: Callable[..., str]) -> None:
     ]
     tokens = counts[0].held_out.n // 4
     assert [split.held_out.n for split in counts] == [4 * tokens, 8 * tokens, 12 * tokens]
+    assert [len(held_out_batches(count)) for count in (1, 2, 9, 14, 100)] == [0, 1, 1, 1, 10]
+    assert sum(held_out_batches(1000)) / 100 == pytest.approx(499.5, rel=0.15)  # over all lengths of text
     assert [split.fit.n for split in counts] == [36 * tokens, 72 * tokens, 108 * tokens]
 
 
@@ -86,6 +90,54 @@ def test_loaded_models_and_half_precision(make_model: Callable[..., str]) -> Non
     assert exact.moments[space[0]].fit.cross.dtype == rough.moments[space[0]].fit.cross.dtype == torch.float64
 
 
+def test_loaded_models_stay_as_they_were(make_model: Callable[..., str]) -> None:
+    path = make_model("llama", layers=2)
+    model, tokenizer = transformers.AutoModel.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer.pad_token = None
+    tokenizer.eos_token = "[SEP]"
+    model.train()
+    base = resolve((model, tokenizer))
+    for dtype in (None, torch.bfloat16):
+        sample(base, resolve(path), [Space(0, 0, "attention_input")], make_texts(40), dtype=dtype, progress=False)
+    assert model.training
+    assert model.dtype == torch.float32
+    assert tokenizer.pad_token is None
+
+
+def test_the_side_of_the_padding_changes_nothing(make_model: Callable[..., str]) -> None:
+    path = make_model(layers=2)
+    pairs = []
+    for side in ("left", "right"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        tokenizer.padding_side = side
+        base = resolve((transformers.AutoModel.from_pretrained(path), tokenizer))
+        other = resolve(make_model(layers=2, unigram=True))
+        taken = sample(base, resolve(path), [Space(0, 0, "layer_output")], make_texts(40), "position", progress=False)
+        assert taken.paired_tokens == taken.student_tokens
+        taken = sample(base, other, [Space(0, 0, "layer_output")], make_texts(40), progress=False)
+        pairs.append(taken.pairs)
+    assert pairs[0] == pairs[1]
+
+
+def test_a_model_without_its_tokenizer_is_refused(make_model: Callable[..., str], tmp_path: Path) -> None:
+    transformers.AutoModel.from_pretrained(make_model(layers=2)).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelError, match="holds no tokenizer, expected one beside the model"):
+        resolve(str(tmp_path / "bare")).tokenizer()
+
+
+def test_weights_are_told_apart_without_loading_them(make_model: Callable[..., str], tmp_path: Path) -> None:
+    path = make_model(layers=2)
+    first, second = resolve(path), resolve(make_model(layers=2, seed=5))
+    assert first.config_hash == second.config_hash
+    assert first.weights_id != second.weights_id
+    shutil.copytree(path, tmp_path / "copy")
+    assert resolve(str(tmp_path / "copy")).weights_id == first.weights_id
+    loaded = [resolve(transformers.AutoModel.from_pretrained(base.name)) for base in (first, first, second)]
+    assert loaded[0].weights_id == loaded[1].weights_id != loaded[2].weights_id
+    assert may_be_same(first.weights_id, loaded[2].weights_id)  # not comparable
+    assert not may_be_same(first.weights_id, second.weights_id)
+
+
 def test_causal_models_take_the_last_piece(make_model: Callable[..., str]) -> None:
     teacher, student = make_model("llama", layers=2), make_model("llama", layers=2, seed=1, unigram=True)
     space = Space(0, 0, "attention_input")
@@ -99,6 +151,8 @@ def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
     for texts in ([], [" "], ["one line only"]):
         with pytest.raises(SamplingError, match="non-empty texts, expected at least 2"):
             sample(teacher, student, space, texts, progress=False)
+    with pytest.raises(SamplingError, match="got one string for texts"):
+        sample(teacher, student, space, "the old river", progress=False)
     with pytest.raises(SamplingError, match=r"paired \d+ tokens .* give more texts or use pairing 'offsets'"):
         sample(teacher, student, space, make_texts(9), "position", progress=False)
     with pytest.raises(SamplingError, match=r"the teacher has no gate_output in layer 0"):

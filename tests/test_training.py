@@ -235,3 +235,37 @@ def test_bad_data_leaves_nothing_behind(make_model: Callable[..., str], tmp_path
     with pytest.raises(TaskError):
         train(make_model(layers=2), tmp_path / "out", data=tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hub_data_set_is_read_through_the_same_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A local copy in the hub's layout (splits train_en, val_en, test_en) stands for the hub."""
+    rows = {"tokens": [["the", "river", "city"]], "ner_tags": [[0, 5, 6]], "lang": ["en"]}
+    (tmp_path / "data").mkdir()
+    for split in ("train_en", "val_en", "test_en", "test_de"):
+        ner.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setattr(ner, "HUB_ID", str(tmp_path))
+    splits = ner.load_splits(None, "en")
+    assert splits["train"][0] == {"words": ["the", "river", "city"], "tags": [0, 5, 6]}
+    assert set(splits) == set(ner.SPLITS)
+    with pytest.raises(TaskError, match=r"cannot load .* \(fr\) from the hub; pass local files with --data"):
+        ner.load_splits(None, "fr")
+
+
+def test_starts_that_do_not_fit_the_model_are_refused(
+    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    """PEFT would load what fits, leave the rest at random, and call it a start."""
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
+    deeper = make_module(teacher, "lora", labels=9)
+    bare = make_module(student, "lora")
+    for init, model, message in (
+        (deeper, student, r"does not fit .* \(8 tensors are missing, unexpected or of another shape.*port it"),
+        (deeper, make_model(width=48, layers=4), r"does not fit .* \(17 tensors"),
+        (deeper, make_model("distilbert", layers=4), "does not fit"),
+        (bare, student, "has task type None, expected TOKEN_CLS"),
+    ):
+        with pytest.raises(ModuleFileError, match=message):
+            train(model, tmp_path / "out", init=Path(init), data=folder, settings=FAST, progress=False)
+        with pytest.raises(ModuleFileError, match=message):
+            evaluate(Path(init), model, data=folder, progress=False)
+    assert list(tmp_path.iterdir()) == []

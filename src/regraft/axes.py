@@ -77,11 +77,6 @@ class Assignment:
         """Number of student dimensions without a counterpart."""
         return int((self.index < 0).sum())
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether applying the map changes nothing."""
-        return self.student_width == self.teacher_width and torch.equal(self.index, torch.arange(self.teacher_width))
-
     def apply(self, tensor: Tensor, axis: int) -> Tensor:
         """Take `tensor` from the teacher's space to the student's along `axis`.
 

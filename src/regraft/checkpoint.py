@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,8 @@ from .errors import ModuleFileError
 from .modelcard import model_card
 
 PROVENANCE = "regraft.json"
+CARD, CURVE = "README.md", "curve.jsonl"
+_OURS = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE)
 _VERSIONED = ("regraft", "torch", "transformers", "peft")
 
 
@@ -72,16 +74,18 @@ class Module:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def save(self, path: str | os.PathLike[str], replace: bool = False, files: Mapping[str, str] | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], replace: bool = False, curve: Sequence[Mapping[str, Any]] | None = None
+    ) -> Path:
         """Write a directory that `PeftModel.from_pretrained` loads, with ``regraft.json`` and a model card.
 
         Args:
             path: the directory; it appears whole or not at all.
             replace: replace a module that is there already.
-            files: further text files, by name.
+            curve: a learning curve, written as ``curve.jsonl``.
 
         Returns:
             The directory.
@@ -91,7 +95,7 @@ class Module:
         """
         versions = {name: version(name) for name in _VERSIONED}
         provenance = {**self.provenance, "versions": versions, "hash": self.hash()}
-        with new_directory(path, replace, marker=CONFIG_NAME) as directory:
+        with new_directory(path, replace, _OURS) as directory:
             save_file(
                 {name: tensor.contiguous() for name, tensor in self.tensors.items()},
                 directory / SAFETENSORS_WEIGHTS_NAME,
@@ -99,9 +103,9 @@ class Module:
             )
             _write_json(directory / CONFIG_NAME, self.config)
             _write_json(directory / PROVENANCE, provenance)
-            texts = {"README.md": model_card(self.config, provenance), **(files or {})}
-            for name, text in texts.items():
-                (directory / name).write_text(text, encoding="utf-8")
+            (directory / CARD).write_text(model_card(self.config, provenance), encoding="utf-8")
+            if curve is not None:
+                (directory / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve))
         return Path(path)
 
 
@@ -111,7 +115,7 @@ def check_output(path: str | os.PathLike[str], replace: bool) -> None:
     Raises:
         ModuleFileError: it exists, and `replace` is False or it holds no module.
     """
-    check_writable(path, replace, marker=CONFIG_NAME)
+    check_writable(path, replace, _OURS)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -143,6 +147,8 @@ def load(source: str | os.PathLike[str]) -> Module:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
     provenance = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
+    if not isinstance(provenance, dict):
+        raise ModuleFileError(f"{directory / PROVENANCE} holds no object, expected what regraft wrote; remove it")
     return Module(config, tensors, str(source), provenance)
 
 

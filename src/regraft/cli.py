@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from . import tables
+from .alignment import METHODS
 from .errors import PlanError, RegraftError, unknown_choice
 from .roles import Convention
 
@@ -41,8 +42,7 @@ LayersOpt = Annotated[
 AlignOpt = Annotated[
     str,
     typer.Option(
-        help="How dimensions are matched: none (distilled students), lsa (the paper's prune & align; "
-        "needs --texts or --moments), or the controls copy and random."
+        help="How dimensions are matched. " + " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
     ),
 ]
 SpacesOpt = Annotated[

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,46 +18,60 @@ from torch import Tensor
 from .errors import ModuleFileError
 
 
-def check_writable(path: str | os.PathLike[str], replace: bool, marker: str) -> None:
+def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection[str]) -> None:
     """Refuse an output directory before any work is done.
 
     Args:
         path: the directory to be.
         replace: whether the user allows to replace one that exists.
-        marker: a file that tells a directory of ours, so that `replace` never removes anything else.
+        ours: names of all files that we write there; a directory that holds anything else is never replaced.
 
     Raises:
-        ModuleFileError: it exists and may not, or should not, be replaced.
+        ModuleFileError: it exists and may not be replaced, or it cannot be written.
     """
-    path = Path(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    path = Path(path).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if existing != path:
+        if not existing.is_dir():
+            raise ModuleFileError(f"cannot write to {path}, since {existing} is no directory; choose another name")
+        if not os.access(existing, os.W_OK):
+            raise ModuleFileError(f"cannot write to {path}, since {existing} may not be written; choose another place")
         return
-    if not path.is_dir() or not (path / marker).is_file():
-        raise ModuleFileError(f"{path} exists and holds no {marker}, so it is not replaced; choose another name")
-    if not replace:
+    others = sorted({entry.name for entry in path.iterdir()} - set(ours)) if path.is_dir() else [path.name]
+    if others:
+        raise ModuleFileError(
+            f"{path} exists and holds {others[0]}, which regraft did not write, so it is not replaced; "
+            "choose another name"
+        )
+    if any(path.iterdir()) and not replace:
         raise ModuleFileError(f"{path} exists; choose another name, or replace it (--replace)")
 
 
 @contextmanager
-def new_directory(path: str | os.PathLike[str], replace: bool, marker: str) -> Iterator[Path]:
+def new_directory(path: str | os.PathLike[str], replace: bool, ours: Collection[str]) -> Iterator[Path]:
     """Give a directory to write into that becomes `path` when the block ends well, and vanishes when it does not.
 
     Raises:
         ModuleFileError: as `check_writable`.
     """
-    path = Path(path)
-    check_writable(path, replace, marker)
+    path = Path(path).resolve()
+    check_writable(path, replace, ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old, written = beside / "old", beside / "new"
     try:
-        written = beside / "new"
         written.mkdir()
         yield written
         for file in written.iterdir():  # safetensors writes files that only their owner may read
-            shutil.copymode(written / marker, file)
+            file.chmod(written.stat().st_mode & 0o666)
         if path.exists():
-            path.rename(beside / "old")
-        written.rename(path)
+            path.rename(old)
+        try:
+            written.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -6,16 +6,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from .axes import Free
 from .checkpoint import Module
-from .errors import ModuleFileError
+from .errors import ModuleFileError, unknown_choice
 from .families import Family
-from .models import TASK_CLASSES, SiteShape
+from .models import HEAD_CLASSES, SiteShape
 from .roles import PEFT_TYPES, Role, roles_of
 
 PREFIX = "base_model.model."
@@ -58,14 +57,14 @@ class Inventory:
         held: by (teacher layer, site).
         head: keys of the task head's tensors.
         refused: keys of all other tensors -> why they cannot be ported.
-        task_type: PEFT's task type, a key of `models.TASK_CLASSES` or None.
+        head_class: how the class of its base model ends, e.g. ``"ForTokenClassification"``; empty for a bare model.
         num_labels: rows of the task head, None without one.
     """
 
     held: Mapping[tuple[int, str], Held]
     head: tuple[str, ...]
     refused: Mapping[str, str]
-    task_type: str | None
+    head_class: str
     num_labels: int | None
 
 
@@ -95,12 +94,20 @@ def check_portable(module: Module) -> None:
         )
 
 
-def task_type_of(config: Mapping[str, Any]) -> str | None:
-    """Tell the task type of a module, from the class of its base model where the configuration names none."""
-    if config.get("task_type"):
-        return str(config["task_type"])
-    base_class = (config.get("auto_mapping") or {}).get("base_model_class", "")
-    return next((task for task, ending in TASK_CLASSES.items() if ending and base_class.endswith(ending)), None)
+def head_class_of(module: Module) -> str:
+    """Tell how the class of a module's base model ends, from its task type or else from the class that PEFT noted.
+
+    Raises:
+        ModuleFileError: a task type without a class.
+    """
+    task_type = module.config.get("task_type")
+    if task_type:
+        if task_type not in HEAD_CLASSES:
+            raise ModuleFileError(f"{module.source}: {unknown_choice('task type', task_type, HEAD_CLASSES)}")
+        return HEAD_CLASSES[task_type]
+    base_class = (module.config.get("auto_mapping") or {}).get("base_model_class", "")
+    match = re.search(r"For[A-Z]\w*$", base_class)
+    return match[0] if match else ""
 
 
 def take_inventory(module: Module, family: Family) -> Inventory:
@@ -134,7 +141,7 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             f"{', '.join(sorted(family.sites))} in {family.layers}.N"
         )
     held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
-    return Inventory(held, tuple(head), refused, task_type_of(module.config), head_rows(module.tensors))
+    return Inventory(held, tuple(head), refused, head_class_of(module), head_rows(module.tensors))
 
 
 def head_rows(tensors: Mapping[str, Tensor]) -> int | None:

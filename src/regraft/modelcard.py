@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,9 +32,7 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
 
 
 def _ported(port: Mapping[str, Any]) -> list[str]:
-    actions: dict[str, int] = {}
-    for tensor in port["tensors"].values():
-        actions[tensor["action"]] = actions.get(tensor["action"], 0) + 1
+    actions = Counter(tensor["action"] for tensor in port["tensors"].values())
     return [
         f"Ported from `{port['module']}` (trained on {port['teacher']}), not trained since unless said below.",
         "",

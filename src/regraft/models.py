@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +23,8 @@ from .families import Family, family_of
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
 
-# PEFT's task types, and how the classes that carry them end.
-TASK_CLASSES: Mapping[str, str] = {
+# How the classes end that carry the heads of PEFT's task types.
+HEAD_CLASSES: Mapping[str, str] = {
     "SEQ_CLS": "ForSequenceClassification",
     "TOKEN_CLS": "ForTokenClassification",
     "CAUSAL_LM": "ForCausalLM",
@@ -60,40 +62,71 @@ class BaseModel:
         fields = {key: value for key, value in self.config.to_dict().items() if key not in varying}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def skeleton(self, task_type: str | None = None, num_labels: int | None = None) -> Any:
+    @cached_property
+    def weights_id(self) -> str:
+        """Tell the weights from others of the same shape, in milliseconds and without loading them.
+
+        ``file:`` and a hash of samples of a local directory's weight files, ``hub:`` and a revision, or ``memory:`` and
+        a hash of the first values of every parameter of a loaded model.
+        """
+        if self.loaded is not None:
+            return f"memory:{_hash_parameters(_bare(self.loaded))}"
+        if Path(self.name).is_dir():
+            return f"file:{_hash_files(Path(self.name))}"
+        return f"hub:{getattr(self.config, '_commit_hash', None)}"
+
+    def skeleton(self, head: str = "", num_labels: int | None = None) -> Any:
         """Build the model on the meta device: every module and shape, no weights, milliseconds.
 
         Args:
-            task_type: a key of `TASK_CLASSES`; None for the bare model.
+            head: how the model's class ends, e.g. ``"ForTokenClassification"``; empty for the bare model.
             num_labels: width of the task head.
         """
-        auto_class = getattr(transformers, f"AutoModel{TASK_CLASSES[task_type or 'FEATURE_EXTRACTION']}")
+        auto_class = getattr(transformers, f"AutoModel{head}", None)
         config = self.config.__class__.from_dict(self.config.to_dict())
         if num_labels is not None:
             config.num_labels = num_labels
         try:
+            if auto_class is None:
+                raise ValueError("transformers has no such class")
             with torch.device("meta"):
                 return auto_class.from_config(config)
         except ValueError as error:
             raise ModelError(
-                f"{self.name} ({self.config.model_type}) has no {auto_class.__name__}: {_line(error)}"
+                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_line(error)}"
             ) from error
 
-    def load(self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Any:
-        """Return the bare model with its weights, in evaluation mode."""
-        if self.loaded is not None:
-            model = getattr(self.loaded, "base_model", self.loaded)
-        else:
+    @contextmanager
+    def running(self, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[Any]:
+        """Give the bare model with its weights, in evaluation mode; a model that the caller loaded stays as it was.
+
+        Args:
+            dtype: of the weights; by default the checkpoint's, or the loaded model's, own.
+            device: where to run; by default a GPU where there is one, or where the loaded model is.
+        """
+        if self.loaded is None:
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
                 model = AutoModel.from_pretrained(self.name, dtype=dtype)
             except Exception as error:
                 raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
-        return model.to(device=device, dtype=dtype).eval()
+            yield _moved(model, dtype, device).eval()
+            return
+        model = _bare(self.loaded)
+        if (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
+            yield _moved(copy.deepcopy(model), dtype, device or model.device).eval()
+            return
+        training = model.training
+        try:
+            yield model.eval()
+        finally:
+            model.train(training)
 
     def tokenizer(self, **options: Any) -> Any:
         """Return the tokenizer that goes with the model."""
         tokenizer = self.given_tokenizer or self._load_tokenizer(**options)
         if tokenizer.pad_token is None:  # decoders often have none
+            tokenizer = copy.deepcopy(tokenizer)
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
@@ -103,9 +136,51 @@ class BaseModel:
                 f"{self.name} was passed as a loaded model without its tokenizer; pass the pair (model, tokenizer)"
             )
         try:
-            return AutoTokenizer.from_pretrained(self.name, **options)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
         except Exception as error:
             raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_line(error)}") from error
+        # transformers makes an empty tokenizer of a directory that holds a model alone.
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
+        return tokenizer
+
+
+def may_be_same(weights: str, other: str) -> bool:
+    """Whether two `BaseModel.weights_id` may be of the same weights; ids of different kinds cannot be compared."""
+    kind, other_kind = weights.partition(":")[0], other.partition(":")[0]
+    return kind != other_kind or weights == other
+
+
+def _bare(model: Any) -> Any:
+    return getattr(model, "base_model", model)
+
+
+def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) -> Any:
+    try:
+        return model.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"cannot run on device {str(device)!r}, expected one of this machine: {_line(error)}"
+        ) from error
+
+
+def _hash_parameters(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(name.encode() + parameter.detach().flatten()[:32].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _hash_files(directory: Path, samples: int = 16, size: int = 4096) -> str:
+    digest = hashlib.sha256()
+    for path in sorted((*directory.glob("*.safetensors"), *directory.glob("*.bin"))):
+        length = path.stat().st_size
+        digest.update(f"{path.name} {length}".encode())
+        with path.open("rb") as file:
+            for part in range(samples):
+                file.seek(max(0, length - size) * part // (samples - 1))
+                digest.update(file.read(size))
+    return digest.hexdigest()[:16]
 
 
 def resolve(model: ModelLike) -> BaseModel:
@@ -174,12 +249,3 @@ def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
 def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:
     """Number of layers that the sites of a model cover."""
     return 1 + max(layer for layer, _ in sites)
-
-
-def weights_fingerprint(model: Any) -> str:
-    """Hash a few values of every parameter: tells two checkpoints of one architecture apart in milliseconds."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        head = parameter.detach().flatten()[:32].float().cpu()
-        digest.update(name.encode() + head.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -210,6 +210,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
     batch = tokenizer(
         list(texts),
         padding=True,
+        padding_side="right",  # so that equal indices are equal positions
         truncation=True,
         max_length=max_length,
         return_attention_mask=True,

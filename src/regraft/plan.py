@@ -12,13 +12,15 @@ from typing import Any, Literal
 from .checkpoint import Module
 from .errors import PlanError, unknown_choice
 from .inventory import PREFIX, Held, Inventory, check_fits, shape_at, take_inventory
-from .layers import Group, Share, match_layers
+from .layers import Group, match_layers
 from .models import BaseModel, SiteShape, depth, find_sites
 from .roles import CONVENTIONS, Convention, Role, observed_at
 from .samples import Space
 from .student import Place, expected_tensors, student_config
 
-Action = Literal["copied", "averaged", "mapped", "fresh"]
+Action = Literal["copied", "averaged", "mapped", "fresh", "refused"]
+# Task types whose head is trained from scratch; any other module saved whole belongs to the pretrained model.
+_FRESH_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,14 @@ def make_plan(
     if spaces not in CONVENTIONS:
         raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
     inventory = take_inventory(module, teacher.family)
-    teacher_sites = find_sites(teacher.skeleton(inventory.task_type, inventory.num_labels), teacher.family)
+    teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
-    skeleton = student.skeleton(inventory.task_type, inventory.num_labels)
+    skeleton = student.skeleton(inventory.head_class, inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
     groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
 
     # Without a map every axis stays in the space it lives in.
-    convention = "measured" if align == "none" else spaces
+    convention: Convention = "measured" if align == "none" else spaces
     draft = _Draft(inventory, teacher, student, teacher_sites, student_sites, align, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
@@ -140,10 +142,17 @@ def make_plan(
     for key, shape in expected.items():
         if key not in planned and key.startswith(on_sites):
             draft.problems.append(f"{module.source} has nothing for {key}, which PEFT expects; is the file complete?")
+        elif key not in planned and not _is_fresh_head(key, inventory.head_class, skeleton.base_model_prefix):
+            draft.problems.append(
+                f"{module.source} holds {key.removeprefix(PREFIX)} whole (modules_to_save), a pretrained part of the "
+                "model that no map takes to the student; train the module without it"
+            )
         elif key not in planned:
             heads.append(Target(key, shape, "fresh"))
         elif planned[key].shape != shape:  # a mistake in a family's record
             draft.problems.append(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
+    for key in planned.keys() - expected.keys():
+        draft.problems.append(f"{module.source} leads to {key}, which its own configuration does not provide for")
     left = {
         key: "the student's layers take over other layers"
         for held in inventory.held.values()
@@ -164,6 +173,10 @@ def make_plan(
     )
 
 
+def _is_fresh_head(key: str, head_class: str, base_model_prefix: str) -> bool:
+    return head_class in _FRESH_HEADS and not key.removeprefix(PREFIX).startswith(f"{base_model_prefix}.")
+
+
 @dataclass
 class _Draft:
     """A plan in the making."""
@@ -180,6 +193,7 @@ class _Draft:
     left: dict[str, str] = field(default_factory=dict)
     widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    refused: set[Space] = field(default_factory=set)
 
     def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
@@ -205,12 +219,15 @@ class _Draft:
             )
             site_shape = self.student_sites[place]
             key = f"{PREFIX}{site_shape.path}.{role.suffix}"
-            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(group), place, parts))
+            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
 
-    def _action(self, group: Group) -> Action:
-        if self.align != "none":
+    def _action(self, parts: tuple[Part, ...]) -> Action:
+        spaces = {space for part in parts for space in part.spaces if space is not None}
+        if self.refused & spaces:
+            return "refused"
+        if self.align != "none" and spaces:
             return "mapped"
-        return "copied" if group == (Share(group[0].layer),) else "averaged"
+        return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
 
     def _spaces(self, role: Role, place: Place, teacher_layer: int) -> tuple[Space | None, ...]:
         """Name the pair of spaces whose map acts on each axis, note its widths, refuse what no map can do."""
@@ -225,11 +242,13 @@ class _Draft:
             self.widths[space] = self._widths(space)
             spaces.append(space)
             if self.align == "none" and d_s != d_t:
+                self.refused.add(space)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align lsa with --texts or --moments"
                 )
             elif self.widths[space] != (d_s, d_t):
+                self.refused.add(space)
                 self._refuse(
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
                     f"maps like {mapped}, of another width; use --spaces measured"

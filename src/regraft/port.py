@@ -10,7 +10,7 @@ from typing import Any
 from .alignment import Score, fit_maps, method_named
 from .checkpoint import Module
 from .errors import ModuleFileError, SamplingError
-from .models import BaseModel, ModelLike, resolve
+from .models import BaseModel, ModelLike, may_be_same, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
 from .samples import Sample, load_sample
@@ -46,7 +46,7 @@ def transfer(
     pairing: str = "offsets",
     spaces: Convention = "released",
     seed: int = 0,
-    moments: Sample | str | Path | None = None,
+    moments: Sample | str | Path | Sequence[str | Path] | None = None,
     **sampling: Any,
 ) -> Module:
     """Port a teacher's module to a student.
@@ -63,7 +63,7 @@ def transfer(
         spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
             ``"measured"`` by the spaces they live in.
         seed: of everything that is drawn.
-        moments: what `regraft sample` wrote, instead of texts.
+        moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
         sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
 
     Returns:
@@ -78,10 +78,11 @@ def transfer(
     drawn.check()
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
-    taken = load_sample(moments) if isinstance(moments, str | Path) else moments
-    if taken is not None:
+    taken = None
+    if moments is not None:
+        taken = _loaded(moments)
         _check_same_pair(taken, base, target)
-    elif texts is not None and drawn.widths:
+    elif texts is not None:
         taken = sample(base, target, sorted(drawn.widths), texts, pairing, **sampling)
     maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
     tensors = transfer_tensors(drawn, module.tensors, maps, seed)
@@ -101,14 +102,22 @@ def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
     return resolve(module.base_model)
 
 
+def _loaded(moments: Sample | str | Path | Sequence[str | Path]) -> Sample:
+    if isinstance(moments, Sample):
+        return moments
+    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
+
+
 def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> None:
-    for who, sampled, config_hash, base in (
-        ("teacher", taken.source.teacher, taken.source.teacher_config, teacher),
-        ("student", taken.source.student, taken.source.student_config, student),
+    source = taken.source
+    for who, sampled, config_hash, weights, base in (
+        ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
+        ("student", source.student, source.student_config, source.student_weights, student),
     ):
-        if config_hash != base.config_hash:
+        if config_hash != base.config_hash or not may_be_same(weights, base.weights_id):
+            what = "weights differ" if config_hash == base.config_hash else "architecture differs"
             raise SamplingError(
-                f"the moments were sampled with {who} {sampled}, whose architecture differs from {base.name}; "
+                f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
                 "sample this pair"
             )
 
@@ -135,7 +144,7 @@ def _report(
         "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
         "groups": [[asdict(share) for share in group] for group in drawn.groups],
         "align": align,
-        "spaces": spaces if drawn.widths else "not needed",
+        "spaces": spaces if align != "none" else "not needed",
         "seed": seed,
         "sampled": taken.describe() if taken else None,
         "sample": asdict(taken.source) if taken else None,

@@ -11,7 +11,7 @@ from typing import Any
 from .directories import read_json
 from .errors import ModuleFileError, TaskError
 
-_SETTINGS = "settings.json"
+_SETTINGS = "regraft-training.json"
 METRICS = ("precision", "recall", "f1")
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
-from operator import add
+from operator import add, eq
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 
 from .directories import check_writable, new_directory, read_json, read_safetensors
 from .errors import SamplingError
+from .models import may_be_same
 from .moments import Moments
 
 FORMAT = 1
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
+_OURS = (_TENSORS, _MANIFEST)
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +62,7 @@ class Source:
         student: name of the student.
         teacher_config: hash of its architecture.
         student_config: likewise.
-        teacher_weights: fingerprint of its weights.
+        teacher_weights: what tells its weights from others of the same shape, see `BaseModel.weights_id`.
         student_weights: likewise.
         pairing: how tokens were paired.
         texts: hash of the texts, one per shard.
@@ -96,8 +98,9 @@ class Sample:
 
     def __add__(self, other: Sample) -> Sample:
         mine, theirs = asdict(self.source), asdict(other.source)
-        for field in mine:
-            if field not in ("texts", "teacher", "student") and mine[field] != theirs[field]:
+        for field in mine.keys() - {"texts", "teacher", "student"}:
+            same = may_be_same if field.endswith("_weights") else eq
+            if not same(mine[field], theirs[field]):
                 raise SamplingError(
                     f"the samples differ in {field} ({mine[field]} and {theirs[field]}); add up samples of one pair"
                 )
@@ -126,9 +129,9 @@ def check_output(path: str | os.PathLike[str], replace: bool) -> None:
     """Refuse an output directory before any work is done.
 
     Raises:
-        ModuleFileError: it exists, and `replace` is False or it holds no sample.
+        ModuleFileError: it exists, and `replace` is False or it holds other files.
     """
-    check_writable(path, replace, marker=_MANIFEST)
+    check_writable(path, replace, _OURS)
 
 
 def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = False) -> None:
@@ -153,7 +156,7 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
         "spaces": [str(space) for space in sample.moments],
         "counts": counts,
     }
-    with new_directory(path, replace, marker=_MANIFEST) as directory:
+    with new_directory(path, replace, _OURS) as directory:
         save_file(tensors, directory / _TENSORS)
         (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 

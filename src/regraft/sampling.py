@@ -14,14 +14,15 @@ from tqdm.auto import tqdm
 from .errors import PlanError, SamplingError, unknown_choice
 from .families import Family
 from .layers import match_layers
-from .models import BaseModel, SiteShape, depth, find_sites, weights_fingerprint
+from .models import BaseModel, SiteShape, depth, find_sites
 from .moments import Moments
 from .pairing import Encoding, encode, make_pairing, pool
 from .roles import SITES, observed_at, spaces_at
 from .samples import Sample, Source, Space, SplitMoments
+from .seeding import generator
 
-# Every tenth batch is held out, the second first, so that two batches suffice to have one of each.
-HELD_OUT_EVERY, HELD_OUT_FIRST = 10, 1
+# One batch in ten is held out, at least one.
+HELD_OUT_SHARE = 0.1
 MIN_PAIRS = 64
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")
@@ -77,59 +78,55 @@ def sample(
         pairing: a key of `pairing.PAIRINGS`.
         batch_size: texts per batch.
         max_length: tokens after which a text is cut.
-        device: where to run; by default a GPU where there is one.
+        device: where to run; by default a GPU where there is one, or where a loaded model is.
         dtype: of the weights; by default the checkpoint's own.
         progress: whether to draw a progress bar.
 
     Raises:
         SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
     """
+    if isinstance(texts, str):
+        raise SamplingError("got one string for texts, expected a list of texts")
     texts = [text for text in texts if text.strip()]
     if len(texts) < 2:
         raise SamplingError(
             f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
             "give plain text, one per line, some hundred lines"
         )
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizers = teacher.tokenizer(), student.tokenizer()
     pair_tokens = make_pairing(pairing, *tokenizers)
-    models = teacher.load(dtype, device), student.load(dtype, device)
     limits = [min(max_length, _longest(base)) for base in (teacher, student)]
-    watched = [
-        _watched(model, base.family, who, {(_layer(space, who), space.name) for space in spaces})
-        for model, base, who in zip(models, (teacher, student), ("teacher", "student"), strict=True)
-    ]
-
     ordered = sorted(texts, key=lambda text: (len(text), text))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    accumulate_on = "cpu" if device.type == "mps" else device  # no float64 there
+    held_out = held_out_batches(len(batches))
     totals: dict[Space, list[Moments]] = {}
     pairs = paired = tokens = 0
-    for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
-        encodings = [encode(tok, batch, limit) for tok, limit in zip(tokenizers, limits, strict=True)]
-        found = pair_tokens(batch, *encodings)
-        pairs, paired, tokens = (
-            pairs + found.count,
-            paired + found.paired_student_tokens,
-            tokens + found.student_tokens,
-        )
-        if not found.count:
-            continue
-        x_t = _observe(models[0], watched[0], encodings[0])
-        x_s = _observe(models[1], watched[1], encodings[1])
-        pooled_t = {
-            key: pool(x, found.teacher_rows, found.teacher_pair, found.count, teacher.family.causal)
-            for key, x in x_t.items()
-        }
-        pooled_s = {
-            key: pool(x, found.student_rows, found.student_pair, found.count, student.family.causal)
-            for key, x in x_s.items()
-        }
-        held_out = number % HELD_OUT_EVERY == HELD_OUT_FIRST
-        for space in spaces:
-            s, t = pooled_s[space.student_layer, space.name], pooled_t[space.teacher_layer, space.name]
-            split = totals.setdefault(space, [Moments.zeros(s.shape[1], t.shape[1], accumulate_on) for _ in range(2)])
-            split[held_out] = split[held_out] + Moments.of(s, t)
+    with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:
+        watched_t = _watched(model_t, teacher.family, "teacher", {(s.teacher_layer, s.name) for s in spaces})
+        watched_s = _watched(model_s, student.family, "student", {(s.student_layer, s.name) for s in spaces})
+        for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
+            encoding_t, encoding_s = (encode(*args) for args in zip(tokenizers, (batch, batch), limits, strict=True))
+            found = pair_tokens(batch, encoding_t, encoding_s)
+            pairs += found.count
+            paired += found.paired_student_tokens
+            tokens += found.student_tokens
+            if not found.count:
+                continue
+            x_t = {
+                key: pool(x, found.teacher_rows, found.teacher_pair, found.count, teacher.family.causal)
+                for key, x in _observe(model_t, watched_t, encoding_t).items()
+            }
+            x_s = {
+                key: pool(x, found.student_rows, found.student_pair, found.count, student.family.causal)
+                for key, x in _observe(model_s, watched_s, encoding_s).items()
+            }
+            for space in spaces:
+                s, t = x_s[space.student_layer, space.name], x_t[space.teacher_layer, space.name]
+                moments = Moments.of(s, t.to(s.device))
+                split = totals.setdefault(
+                    space, [Moments.zeros(moments.cross.shape[0], moments.cross.shape[1], moments.cross.device)] * 2
+                )
+                split[number in held_out] += moments
     if pairs < MIN_PAIRS:
         raise SamplingError(
             f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
@@ -140,17 +137,19 @@ def sample(
         student=student.name,
         teacher_config=teacher.config_hash,
         student_config=student.config_hash,
-        teacher_weights=weights_fingerprint(models[0]),
-        student_weights=weights_fingerprint(models[1]),
+        teacher_weights=teacher.weights_id,
+        student_weights=student.weights_id,
         pairing=pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
-    moments = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
-    return Sample(source, moments, pairs, paired, tokens)
+    moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
+    return Sample(source, moments_of, pairs, paired, tokens)
 
 
-def _layer(space: Space, who: str) -> int:
-    return space.teacher_layer if who == "teacher" else space.student_layer
+def held_out_batches(count: int) -> set[int]:
+    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
+    order = torch.randperm(count, generator=generator(0, "held-out batches"))
+    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
 
 
 def _longest(base: BaseModel) -> int:

@@ -14,7 +14,8 @@ from .bottleneck import BottleneckConfig
 from .checkpoint import Module
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .inventory import head_rows
-from .models import BaseModel
+from .models import HEAD_CLASSES, BaseModel
+from .student import expected_tensors
 from .tasks import ner
 
 PEFT_KINDS = ("bottleneck", "lora")
@@ -51,8 +52,14 @@ def attach(base: BaseModel, module: Module, directory: Path) -> PeftModel:
     """Put a module from a directory on its base model, ready to train.
 
     Raises:
-        ModuleFileError: its labels are not the task's.
+        ModuleFileError: its labels are not the task's, or it was not made for this model: PEFT would load what fits
+            and leave the rest at random.
     """
+    if module.config.get("task_type") != "TOKEN_CLS":
+        raise ModuleFileError(
+            f"{module.source} has task type {module.config.get('task_type')}, expected TOKEN_CLS: "
+            "a module trained with a token classification head"
+        )
     rows = head_rows(module.tensors)
     if rows is not None and rows != len(ner.LABELS):
         raise ModuleFileError(
@@ -61,6 +68,17 @@ def attach(base: BaseModel, module: Module, directory: Path) -> PeftModel:
     if module.labels and module.labels != ner.LABELS:
         raise ModuleFileError(
             f"{module.source} was trained on labels {', '.join(module.labels)}, the task has {', '.join(ner.LABELS)}"
+        )
+    try:
+        expected = expected_tensors(module.config, base.skeleton(HEAD_CLASSES["TOKEN_CLS"], len(ner.LABELS)))
+    except ValueError as error:
+        raise ModuleFileError(f"{module.source} does not fit {base.name}: {str(error).splitlines()[0]}") from error
+    wrong = {key for key, shape in expected.items() if key not in module.tensors or module.tensors[key].shape != shape}
+    wrong |= module.tensors.keys() - expected.keys()
+    if wrong:
+        raise ModuleFileError(
+            f"{module.source} does not fit {base.name} ({len(wrong)} tensors are missing, unexpected or of another "
+            f"shape, such as {min(wrong)}); port it to this model first (regraft transfer)"
         )
     return PeftModel.from_pretrained(_with_head(base), str(directory), is_trainable=True)
 

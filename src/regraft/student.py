@@ -52,6 +52,8 @@ def student_config(
             "parent_library": type(skeleton).__module__,
         }
     if config["peft_type"] == "LORA":
+        # PEFT's own defaults, for configurations that leave them out.
+        config = {"r": 8, "lora_alpha": 8, **config}
         first = next(iter(held))
         conv1d = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
         config |= {

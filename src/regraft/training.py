@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -130,8 +129,7 @@ def train(
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)
     if trainer.is_world_process_zero():
-        lines = "".join(json.dumps(row) + "\n" for row in curve)
-        module.save(out, replace_existing, files={"curve.jsonl": lines})
+        module.save(out, replace_existing, curve=curve)
         shutil.rmtree(work)
     trainer.accelerator.wait_for_everyone()
     return module
