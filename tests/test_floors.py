@@ -12,7 +12,7 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding"},
+    {"errors", "axes", "seeding", "fingerprints"},
     {"roles", "families", "directories", "layers"},
     {"moments", "models", "bottleneck", "modelcard", "tasks.conllu"},
     {"samples", "pairing", "checkpoint", "texts", "tasks.ner", "runs"},

@@ -11,7 +11,8 @@ import transformers
 from conftest import make_texts
 
 from regraft.errors import ModelError, PlanError, SamplingError
-from regraft.models import may_be_same, resolve
+from regraft.fingerprints import may_be_same
+from regraft.models import resolve
 from regraft.samples import Space
 from regraft.sampling import held_out_batches, sample, spaces_of
 

@@ -10,15 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import datasets
+import torch
 import typer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from . import tables
+from . import checkpoint, port, samples, sampling, tables
 from .alignment import METHODS
 from .errors import PlanError, RegraftError, unknown_choice
+from .models import resolve
 from .roles import Convention
+from .texts import read_texts
 
 app = typer.Typer(
     epilog="Start with 'regraft plan MODULE --student MODEL': it loads no weights and shows who gets what.",
@@ -76,8 +78,6 @@ def _layers(text: str) -> str | list[int]:
 
 
 def _sampling(device: str | None, dtype: str | None, batch_size: int, max_length: int, quiet: bool) -> dict[str, Any]:
-    import torch
-
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype is not None and dtype not in types:
         raise PlanError(unknown_choice("dtype", dtype, types))
@@ -117,9 +117,7 @@ def plan(
     verbose: Annotated[bool, typer.Option("--verbose", help="One line per tensor.")] = False,
 ) -> None:
     """Show who gets what from whom, from configurations alone; nothing is loaded, nothing is written."""
-    import regraft
-
-    drawn = regraft.plan(regraft.load(module), student, teacher, _layers(layers), align, cast(Convention, spaces))
+    drawn = port.plan(checkpoint.load(module), student, teacher, _layers(layers), align, cast(Convention, spaces))
     tables.show_plan(console, drawn, verbose)
     drawn.check()
 
@@ -151,17 +149,13 @@ def sample(
     Shards of texts may be sampled apart, on as many machines as one likes: 'regraft transfer --moments A --moments B'
     adds them up.
     """
-    from .models import resolve
-    from .samples import check_output, save_sample
-    from .sampling import sample as take
-    from .sampling import spaces_of
-    from .texts import read_texts
-
-    check_output(out, replace)
+    samples.check_output(out, replace)
     pair = resolve(teacher), resolve(student)
-    spaces = spaces_of(*pair, _layers(layers), [site.strip() for site in sites.split(",")] if sites else None)
-    taken = take(*pair, spaces, read_texts(texts), pairing, **_sampling(device, dtype, batch_size, max_length, quiet))
-    save_sample(taken, out, replace)
+    spaces = sampling.spaces_of(*pair, _layers(layers), [site.strip() for site in sites.split(",")] if sites else None)
+    taken = sampling.sample(
+        *pair, spaces, read_texts(texts), pairing, **_sampling(device, dtype, batch_size, max_length, quiet)
+    )
+    samples.save_sample(taken, out, replace)
     console.print(f"{taken.describe()}; {len(spaces)} pairs of spaces in {out}")
 
 
@@ -188,15 +182,9 @@ def transfer(
     quiet: QuietOpt = False,
 ) -> None:
     """Port a teacher's module to a student and write a directory that PEFT loads."""
-    import regraft
-
-    from .checkpoint import check_output
-    from .samples import load_sample
-    from .texts import read_texts
-
-    check_output(out, replace)
-    ported = regraft.transfer(
-        regraft.load(module),
+    checkpoint.check_output(out, replace)
+    ported = port.transfer(
+        checkpoint.load(module),
         student,
         teacher,
         _layers(layers),
@@ -205,7 +193,7 @@ def transfer(
         pairing=pairing,
         spaces=cast(Convention, spaces),
         seed=seed,
-        moments=load_sample(*moments) if moments else None,
+        moments=moments or None,
         **_sampling(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)
@@ -239,7 +227,7 @@ def train(
 
     For several GPUs: accelerate launch -m regraft train ...
     """
-    from . import training
+    from . import training  # the Trainer takes a while to import
 
     settings = training.Settings(
         epochs=epochs,
@@ -283,9 +271,9 @@ def main() -> None:
     """Run the command line."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
     disable_progress_bar()
     try:
         app()

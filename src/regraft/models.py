@@ -19,6 +19,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from .errors import ModelError
 from .families import Family, family_of
+from .fingerprints import hash_files, hash_parameters
+from .roles import observed_at
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -70,9 +72,9 @@ class BaseModel:
         a hash of the first values of every parameter of a loaded model.
         """
         if self.loaded is not None:
-            return f"memory:{_hash_parameters(_bare(self.loaded))}"
+            return f"memory:{hash_parameters(_bare(self.loaded))}"
         if Path(self.name).is_dir():
-            return f"file:{_hash_files(Path(self.name))}"
+            return f"file:{hash_files(Path(self.name))}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
 
     def skeleton(self, head: str = "", num_labels: int | None = None) -> Any:
@@ -145,10 +147,13 @@ class BaseModel:
         return tokenizer
 
 
-def may_be_same(weights: str, other: str) -> bool:
-    """Whether two `BaseModel.weights_id` may be of the same weights; ids of different kinds cannot be compared."""
-    kind, other_kind = weights.partition(":")[0], other.partition(":")[0]
-    return kind != other_kind or weights == other
+def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
+    """Width of an activation space of a layer; 0 where the model has no such space."""
+    for site, side in observed_at(space):
+        if (layer, site) in sites:
+            shape = sites[layer, site]
+            return shape.in_width if side == "in" else shape.out_width
+    return 0
 
 
 def _bare(model: Any) -> Any:
@@ -162,25 +167,6 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         raise ModelError(
             f"cannot run on device {str(device)!r}, expected one of this machine: {_line(error)}"
         ) from error
-
-
-def _hash_parameters(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(name.encode() + parameter.detach().flatten()[:32].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _hash_files(directory: Path, samples: int = 16, size: int = 4096) -> str:
-    digest = hashlib.sha256()
-    for path in sorted((*directory.glob("*.safetensors"), *directory.glob("*.bin"))):
-        length = path.stat().st_size
-        digest.update(f"{path.name} {length}".encode())
-        with path.open("rb") as file:
-            for part in range(samples):
-                file.seek(max(0, length - size) * part // (samples - 1))
-                digest.update(file.read(size))
-    return digest.hexdigest()[:16]
 
 
 def resolve(model: ModelLike) -> BaseModel:

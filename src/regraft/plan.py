@@ -13,8 +13,8 @@ from .checkpoint import Module
 from .errors import PlanError, unknown_choice
 from .inventory import PREFIX, Held, Inventory, check_fits, shape_at, take_inventory
 from .layers import Group, match_layers
-from .models import BaseModel, SiteShape, depth, find_sites
-from .roles import CONVENTIONS, Convention, Role, observed_at
+from .models import BaseModel, SiteShape, depth, find_sites, space_width
+from .roles import CONVENTIONS, Convention, Role
 from .samples import Space
 from .student import Place, expected_tensors, student_config
 
@@ -124,7 +124,7 @@ def make_plan(
 
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if align == "none" else spaces
-    draft = _Draft(inventory, teacher, student, teacher_sites, student_sites, align, convention)
+    draft = _Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, align, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
             sources = [inventory.held.get((share.layer, site)) for share in group]
@@ -135,24 +135,7 @@ def make_plan(
         raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
     config = student_config(module.config, student.name, skeleton, student.family, student_sites, draft.held)
-    expected = expected_tensors(config, skeleton)
-    planned = {target.key: target for target in draft.targets}
-    on_sites = tuple(f"{PREFIX}{student_sites[place].path}." for place in draft.held)
-    heads = []
-    for key, shape in expected.items():
-        if key not in planned and key.startswith(on_sites):
-            draft.problems.append(f"{module.source} has nothing for {key}, which PEFT expects; is the file complete?")
-        elif key not in planned and not _is_fresh_head(key, inventory.head_class, skeleton.base_model_prefix):
-            draft.problems.append(
-                f"{module.source} holds {key.removeprefix(PREFIX)} whole (modules_to_save), a pretrained part of the "
-                "model that no map takes to the student; train the module without it"
-            )
-        elif key not in planned:
-            heads.append(Target(key, shape, "fresh"))
-        elif planned[key].shape != shape:  # a mistake in a family's record
-            draft.problems.append(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
-    for key in planned.keys() - expected.keys():
-        draft.problems.append(f"{module.source} leads to {key}, which its own configuration does not provide for")
+    heads = draft.account_for(expected_tensors(config, skeleton), skeleton.base_model_prefix)
     left = {
         key: "the student's layers take over other layers"
         for held in inventory.held.values()
@@ -173,14 +156,11 @@ def make_plan(
     )
 
 
-def _is_fresh_head(key: str, head_class: str, base_model_prefix: str) -> bool:
-    return head_class in _FRESH_HEADS and not key.removeprefix(PREFIX).startswith(f"{base_model_prefix}.")
-
-
 @dataclass
 class _Draft:
     """A plan in the making."""
 
+    source: str
     inventory: Inventory
     teacher: BaseModel
     student: BaseModel
@@ -255,6 +235,29 @@ class _Draft:
                 )
         return tuple(spaces)
 
+    def account_for(self, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str) -> list[Target]:
+        """Compare what is planned with what PEFT expects; return the task head, which is all that may be missing."""
+        planned = {target.key: target for target in self.targets}
+        on_sites = tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
+        heads = []
+        for key, shape in expected.items():
+            name = key.removeprefix(PREFIX)
+            if key in planned:
+                if planned[key].shape != shape:  # a mistake in a family's record
+                    self._refuse(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
+            elif key.startswith(on_sites):
+                self._refuse(f"{self.source} has nothing for {key}, which PEFT expects; is the file complete?")
+            elif self.inventory.head_class in _FRESH_HEADS and not name.startswith(f"{base_model_prefix}."):
+                heads.append(Target(key, shape, "fresh"))
+            else:
+                self._refuse(
+                    f"{self.source} holds {name} whole (modules_to_save), a pretrained part of the model that no map "
+                    "takes to the student; train the module without it"
+                )
+        for key in planned.keys() - expected.keys():
+            self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
+        return heads
+
     def _refuse(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
@@ -264,12 +267,3 @@ class _Draft:
             space_width(self.student_sites, space.student_layer, space.name),
             space_width(self.teacher_sites, space.teacher_layer, space.name),
         )
-
-
-def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
-    """Width of an activation space of a layer; 0 where the model has no such space."""
-    for site, side in observed_at(space):
-        if (layer, site) in sites:
-            shape = sites[layer, site]
-            return shape.in_width if side == "in" else shape.out_width
-    return 0

@@ -10,7 +10,8 @@ from typing import Any
 from .alignment import Score, fit_maps, method_named
 from .checkpoint import Module
 from .errors import ModuleFileError, SamplingError
-from .models import BaseModel, ModelLike, may_be_same, resolve
+from .fingerprints import may_be_same
+from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
 from .samples import Sample, load_sample

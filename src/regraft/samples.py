@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from .directories import check_writable, new_directory, read_json, read_safetensors
 from .errors import SamplingError
-from .models import may_be_same
+from .fingerprints import may_be_same
 from .moments import Moments
 
 FORMAT = 1

@@ -93,9 +93,8 @@ def sample(
             f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
             "give plain text, one per line, some hundred lines"
         )
-    tokenizers = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = make_pairing(pairing, *tokenizers)
-    limits = [min(max_length, _longest(base)) for base in (teacher, student)]
+    tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
+    pair_tokens = make_pairing(pairing, tokenizer_t, tokenizer_s)
     ordered = sorted(texts, key=lambda text: (len(text), text))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
     held_out = held_out_batches(len(batches))
@@ -105,7 +104,8 @@ def sample(
         watched_t = _watched(model_t, teacher.family, "teacher", {(s.teacher_layer, s.name) for s in spaces})
         watched_s = _watched(model_s, student.family, "student", {(s.student_layer, s.name) for s in spaces})
         for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
-            encoding_t, encoding_s = (encode(*args) for args in zip(tokenizers, (batch, batch), limits, strict=True))
+            encoding_t = encode(tokenizer_t, batch, min(max_length, _longest(teacher)))
+            encoding_s = encode(tokenizer_s, batch, min(max_length, _longest(student)))
             found = pair_tokens(batch, encoding_t, encoding_s)
             pairs += found.count
             paired += found.paired_student_tokens
@@ -123,9 +123,8 @@ def sample(
             for space in spaces:
                 s, t = x_s[space.student_layer, space.name], x_t[space.teacher_layer, space.name]
                 moments = Moments.of(s, t.to(s.device))
-                split = totals.setdefault(
-                    space, [Moments.zeros(moments.cross.shape[0], moments.cross.shape[1], moments.cross.device)] * 2
-                )
+                d_s, d_t = moments.cross.shape
+                split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device)] * 2)
                 split[number in held_out] += moments
     if pairs < MIN_PAIRS:
         raise SamplingError(
