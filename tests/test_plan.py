@@ -203,6 +203,7 @@ def test_language_model_heads_saved_whole_are_refused(
         regraft.transfer(saved, base)
 
 
+@pytest.mark.filterwarnings("ignore:Adapter")  # PEFT takes the bias for a torn matrix
 def test_tensors_that_the_configuration_does_not_provide_for_are_refused(
     make_model: Callable[..., str], make_module: Callable[..., str]
 ) -> None:
