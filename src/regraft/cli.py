@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 
 import torch
 import typer
+from accelerate import PartialState
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -242,8 +243,9 @@ def train(
         bottleneck_size=bottleneck_size,
     )
     module = training.train(model, out, peft, init, data, lang, task, settings, replace, progress=not quiet)
-    tables.show_scores(console, module.provenance["training"]["scores"])
-    console.print(f"Wrote {out}")
+    if PartialState().is_main_process:
+        tables.show_scores(console, module.provenance["training"]["scores"])
+        console.print(f"Wrote {out}")
 
 
 @app.command()
