@@ -155,7 +155,7 @@ def load(source: str | os.PathLike[str]) -> Module:
 def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["adapter_*", PROVENANCE]))
-    except Exception as error:
+    except Exception as error:  # the hub's client raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise ModuleFileError(
             f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"

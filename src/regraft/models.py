@@ -110,7 +110,7 @@ class BaseModel:
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
                 model = AutoModel.from_pretrained(self.name, dtype=dtype)
-            except Exception as error:
+            except Exception as error:  # the hub's client raises those of many libraries
                 raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
             yield _moved(model, dtype, device).eval()
             return
@@ -139,7 +139,7 @@ class BaseModel:
             )
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
-        except Exception as error:
+        except Exception as error:  # the hub's client raises those of many libraries
             raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_line(error)}") from error
         # transformers makes an empty tokenizer of a directory that holds a model alone.
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -199,7 +199,7 @@ def _config(name: str) -> Any:
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
     try:
         return AutoConfig.from_pretrained(name)
-    except Exception as error:
+    except Exception as error:  # the hub's client raises those of many libraries
         raise ModelError(
             f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
             f"that can be reached from here: {_line(error)}"

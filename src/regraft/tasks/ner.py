@@ -72,7 +72,7 @@ def _from_hub(language: str) -> dict[str, Dataset]:
     names = {"train": f"train_{language}", "validation": f"val_{language}", "test": f"test_{language}"}
     try:
         loaded = {split: load_dataset(HUB_ID, split=name) for split, name in names.items()}
-    except Exception as error:
+    except Exception as error:  # the hub's client raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise TaskError(
             f"cannot load {HUB_ID} ({language}) from the hub; pass local files with --data ({reason})"
