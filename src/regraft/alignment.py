@@ -193,4 +193,4 @@ def _mean_r(moments: Moments, assignment: Assignment) -> float | None:
     if moments.n < 2:
         return None
     rows = (assignment.index >= 0).nonzero().flatten()
-    return float(moments.correlation()[rows, assignment.index[rows]].mean())
+    return float(moments.correlation_of(rows, assignment.index[rows]).mean())

@@ -118,9 +118,20 @@ class Moments:
 
     def correlation(self) -> Tensor:
         """Return Pearson's r of every student with every teacher dimension, (d_s, d_t); 0 where one is constant."""
-        scale_s = self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf)
-        scale_t = self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf)
-        return (self.cross / scale_s[:, None] / scale_t[None, :]).clamp(-1, 1)
+        scale_s, scale_t = self._scales()
+        return (self.cross / scale_s[:, None]).div_(scale_t).clamp_(-1, 1)
+
+    def correlation_of(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return Pearson's r of chosen pairs of (student, teacher) dimensions only, (pairs,)."""
+        scale_s, scale_t = self._scales()
+        return (self.cross[rows, columns] / scale_s[rows] / scale_t[columns]).clamp(-1, 1)
+
+    def _scales(self) -> tuple[Tensor, Tensor]:
+        # Infinite where a dimension is constant, so that it correlates with nothing.
+        return (
+            self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf),
+            self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf),
+        )
 
 
 def _constant(squares: Tensor, mean: Tensor, n: int) -> Tensor:
