@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from .errors import ModelError
 from .families import Family, family_of
 from .fingerprints import hash_files, hash_parameters
-from .roles import observed_at
+from .roles import Side, observed_at
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -147,15 +147,6 @@ class BaseModel:
         return tokenizer
 
 
-def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
-    """Width of an activation space of a layer; 0 where the model has no such space."""
-    for site, side in observed_at(space):
-        if (layer, site) in sites:
-            shape = sites[layer, site]
-            return shape.in_width if side == "in" else shape.out_width
-    return 0
-
-
 def _bare(model: Any) -> Any:
     return getattr(model, "base_model", model)
 
@@ -230,6 +221,20 @@ def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
         # A linear weight is (out, in); a normalisation has one width on both sides.
         sites[parsed] = SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
     return sites
+
+
+def find_space(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:
+    """Find a site of a layer, and its side, at which a space can be observed; None where the model has none."""
+    return next(((sites[layer, site], side) for site, side in observed_at(space) if (layer, site) in sites), None)
+
+
+def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
+    """Width of an activation space of a layer; 0 where the model has no such space."""
+    found = find_space(sites, layer, space)
+    if found is None:
+        return 0
+    shape, side = found
+    return shape.in_width if side == "in" else shape.out_width
 
 
 def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from .errors import PlanError, SamplingError, unknown_choice
 from .families import Family
 from .layers import match_layers
-from .models import BaseModel, SiteShape, depth, find_sites
+from .models import BaseModel, depth, find_sites, find_space
 from .moments import Moments
 from .pairing import Encoding, encode, make_pairing, pool
-from .roles import SITES, observed_at, spaces_at
+from .roles import SITES, spaces_at
 from .samples import Sample, Source, Space, SplitMoments
 from .seeding import generator
 
@@ -160,13 +160,14 @@ def _watched(
     model: Any, family: Family, who: str, wanted: set[tuple[int, str]]
 ) -> dict[tuple[int, str], tuple[Any, bool]]:
     """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
-    sites: dict[tuple[int, str], SiteShape] = find_sites(model, family)
+    sites = find_sites(model, family)
     watched = {}
     for layer, space in wanted:
-        found = next(((site, side) for site, side in observed_at(space) if (layer, site) in sites), None)
+        found = find_space(sites, layer, space)
         if found is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
-        watched[layer, space] = model.get_submodule(sites[layer, found[0]].path), found[1] == "in"
+        shape, side = found
+        watched[layer, space] = model.get_submodule(shape.path), side == "in"
     return watched
 
 

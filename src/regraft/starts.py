@@ -15,7 +15,7 @@ from .checkpoint import Module
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .inventory import head_rows
 from .models import HEAD_CLASSES, BaseModel
-from .student import expected_tensors
+from .student import expected_tensors, modules_to_save_once
 from .tasks import ner
 
 PEFT_KINDS = ("bottleneck", "lora")
@@ -101,8 +101,7 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
     """Take a trained module off its base model."""
     config = model.peft_config["default"]
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    if plain.get("modules_to_save"):  # PEFT adds the names of heads over and over
-        plain["modules_to_save"] = sorted(set(plain["modules_to_save"]))
+    plain |= modules_to_save_once(plain)
     plain |= {"peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}

@@ -44,8 +44,7 @@ def student_config(
         "target_modules": _target_modules(skeleton, family, held),
         "exclude_modules": None,
     }
-    if config.get("modules_to_save"):  # PEFT adds the names of heads over and over
-        config["modules_to_save"] = sorted(set(config["modules_to_save"]))
+    config |= modules_to_save_once(config)
     if config.get("auto_mapping"):
         config["auto_mapping"] = {
             "base_model_class": type(skeleton).__name__,
@@ -70,6 +69,12 @@ def student_config(
             },
         }
     return config
+
+
+def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each module to save once: PEFT adds the names of heads over and over."""
+    names = config.get("modules_to_save")
+    return {"modules_to_save": sorted(set(names))} if names else {}
 
 
 def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -> list[str] | str:

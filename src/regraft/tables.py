@@ -57,10 +57,9 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
     counts = Counter(tensor["action"] for tensor in report["tensors"].values())
     done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
     console.print(f"{done}; {len(report['left'])} teacher tensors left behind")
-    if report["sampled"]:
-        console.print(report["sampled"])
     if not report["sampled"]:
         return
+    console.print(report["sampled"])
     table = Table(title=f"Alignment: {report['align']}; spaces: {report['spaces']}")
     for column in ("layer", "from", "space", "width", "matched", "constant", "r", "held-out r"):
         table.add_column(column, justify="left" if column == "space" else "right", no_wrap=True)

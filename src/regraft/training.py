@@ -122,7 +122,7 @@ def train(
     trainer = _trainer(base, adapted, work, settings, splits, progress, start_evaluated=resume is not None)
     trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history)
-    scores = {**curve_scores(curve), "test": _score(trainer, splits["test"], base, settings)}
+    scores = {**curve_scores(curve), "test": _score(trainer, splits["test"], settings)}
     training = {"task": task, "data": f"{described['data']}, {language}", **asdict(settings), "scores": scores}
     provenance: dict[str, Any] = {"labels": list(ner.LABELS), "training": training}
     if start is not None and start.report:
@@ -172,7 +172,7 @@ def evaluate(
     set_seed(settings.seed)
     adapted = attach(base, module, directory)
     trainer = _trainer(base, adapted, Path(str(directory)), settings, None, progress, start_evaluated=True)
-    return _score(trainer, splits[split], base, settings)
+    return _score(trainer, splits[split], settings)
 
 
 def _check_choice(kind: str, got: str, valid: tuple[str, ...]) -> None:
@@ -233,7 +233,7 @@ def _trainer(
     return trainer
 
 
-def _score(trainer: Trainer, split: Dataset, base: BaseModel, settings: Settings) -> dict[str, float]:
-    tokenizer = base.tokenizer(**base.family.word_options)
+def _score(trainer: Trainer, split: Dataset, settings: Settings) -> dict[str, float]:
+    tokenizer = trainer.data_collator.tokenizer
     metrics = trainer.predict(ner.encode_split(split, tokenizer, settings.max_length)).metrics
     return {name: metrics[f"test_{name}"] for name in METRICS}
