@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 import regraft
-from regraft.cli import main
+from regraft.cli.main import main
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_sample_shards_once_and_port_from_their_sum(
         (tmp_path / f"{name}.txt").write_text("\n".join(part))
         code, out, _ = run("sample", *models, "--texts", tmp_path / f"{name}.txt", "--out", tmp_path / name, "--quiet")
         assert code == 0
-        assert "student tokens (100%); 12 pairs of spaces" in out
+        assert "student tokens (100%); 13 pairs of spaces" in out
     moments = ("--moments", tmp_path / "one", "--moments", tmp_path / "two")
     for kind in ("lora", "bottleneck"):
         module = make_module(teacher, kind)

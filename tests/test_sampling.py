@@ -165,8 +165,10 @@ def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
 def test_spaces_of_covers_both_conventions(make_model: Callable[..., str]) -> None:
     teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", layers=2))
     names = {space.name for space in spaces_of(teacher, student, "avg", ["query"])}
-    assert names == {"attention_input", "query_output", "ff_output"}
-    pairs = {(space.student_layer, space.teacher_layer) for space in spaces_of(teacher, student, "avg")}
-    assert pairs == {(0, 0), (0, 1), (1, 2), (1, 3)}
+    assert names == {"attention_input", "query_output", "ff_output", "final_hidden"}
+    spaces = spaces_of(teacher, student, "avg")
+    assert {(space.student_layer, space.teacher_layer) for space in spaces} == {(0, 0), (0, 1), (1, 2), (1, 3)}
+    assert [space for space in spaces if space.name == "final_hidden"] == [Space(1, 3, "final_hidden")]
+    assert Space(3, 3, "pooled") in spaces_of(teacher, teacher, "skip")
     decoders = resolve(make_model("llama", layers=2)), resolve(make_model("llama", layers=2))
     assert "layer_output" not in {space.name for space in spaces_of(*decoders, "skip")}

@@ -1,5 +1,5 @@
 """`python -m regraft`, for launchers that want a module."""
 
-from .cli import main
+from .cli.main import main
 
 main()

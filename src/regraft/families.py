@@ -1,13 +1,29 @@
-"""One record per model type: where its layers and sites are. A new model is a new record."""
+"""One record per model type: where its layers, sites and heads are. A new model is a new record."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from .errors import ModelError, unknown_choice
+
+
+@dataclass(frozen=True)
+class Head:
+    """The task head of a model class.
+
+    Attributes:
+        linears: paths of its linear layers, from what it reads to the labels.
+        reads: the space it reads: the final hidden state of each token (or of the one that stands for the text), or
+            what the model's pooler makes of the first token.
+        activation: between two linear layers, a key of transformers' ``ACT2FN``.
+    """
+
+    linears: tuple[str, ...]
+    reads: Literal["final_hidden", "pooled"] = "final_hidden"
+    activation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -17,12 +33,19 @@ class Family:
     Attributes:
         layers: path of the list of layers inside the bare model.
         sites: site name (a key of `roles.SITES`) -> path of the submodule inside a layer.
+        heads: how a model class ends (such as ``"ForTokenClassification"``) -> its task head.
+        final_norm: path, inside the bare model, of the module whose output is the final hidden state; empty where that
+            is the output norm of the last layer.
+        pooler: path of the bare model's pooler; empty where it has none.
         word_options: what the tokenizer has to be told so that it takes texts split into words.
         causal: whether a token sees only what precedes it, so that a word is best represented by its last piece.
     """
 
     layers: str
     sites: Mapping[str, str]
+    heads: Mapping[str, Head]
+    final_norm: str = ""
+    pooler: str = ""
     causal: bool = False
     word_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -39,6 +62,13 @@ class Family:
         return rf"(.*\.)?{re.escape(self.layers)}\.\d+\.{re.escape(self.sites[site])}"
 
 
+_ONE_LINEAR = {"ForTokenClassification": Head(("classifier",)), "ForQuestionAnswering": Head(("qa_outputs",))}
+
+
+def _classifies(head: Head) -> dict[str, Head]:
+    return {**_ONE_LINEAR, "ForSequenceClassification": head}
+
+
 _BERT = Family(
     layers="encoder.layer",
     sites={
@@ -50,6 +80,16 @@ _BERT = Family(
         "ff_down": "output.dense",
         "output_norm": "output.LayerNorm",
     },
+    heads=_classifies(Head(("classifier",), reads="pooled")),
+    pooler="pooler",
+)
+
+_ROBERTA = replace(
+    _BERT, heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="tanh")), pooler=""
+)
+
+_ELECTRA = replace(
+    _BERT, heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="gelu")), pooler=""
 )
 
 _DISTILBERT = Family(
@@ -63,6 +103,7 @@ _DISTILBERT = Family(
         "ff_down": "ffn.lin2",
         "output_norm": "output_layer_norm",
     },
+    heads=_classifies(Head(("pre_classifier", "classifier"), activation="relu")),
 )
 
 _LLAMA = Family(
@@ -76,15 +117,21 @@ _LLAMA = Family(
         "ff_up": "mlp.up_proj",
         "ff_down": "mlp.down_proj",
     },
+    heads={
+        "ForTokenClassification": Head(("score",)),
+        "ForSequenceClassification": Head(("score",)),
+        "ForQuestionAnswering": Head(("qa_outputs",)),
+    },
+    final_norm="norm",
     causal=True,
 )
 
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
-    "roberta": replace(_BERT, word_options={"add_prefix_space": True}),
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "electra": _BERT,
+    "roberta": replace(_ROBERTA, word_options={"add_prefix_space": True}),
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": _ELECTRA,
     "distilbert": _DISTILBERT,
     "llama": _LLAMA,
     "mistral": _LLAMA,

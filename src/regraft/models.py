@@ -211,16 +211,32 @@ class SiteShape:
 
 
 def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
-    """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``."""
-    sites = {}
-    for path, module in model.named_modules():
-        parsed = family.parse(path)
-        if parsed is None:
-            continue
-        weight = module.weight
-        # A linear weight is (out, in); a normalisation has one width on both sides.
-        sites[parsed] = SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
+    """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``.
+
+    What comes behind the last layer (the final norm, the pooler) is counted to it.
+    """
+    modules = dict(model.named_modules())
+    sites = {
+        place: _shape(path, module.weight)
+        for path, module in modules.items()
+        if (place := family.parse(path)) is not None
+    }
+    last = depth(sites) - 1
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    if family.final_norm:
+        path = prefix + family.final_norm
+        sites[last, "final_norm"] = _shape(path, modules[path].weight)
+    elif (last, "output_norm") in sites:
+        sites[last, "final_norm"] = sites[last, "output_norm"]
+    path = prefix + family.pooler
+    if family.pooler and modules.get(path) is not None:
+        sites[last, "pooler"] = _shape(path, modules[path].dense.weight)
     return sites
+
+
+def _shape(path: str, weight: Any) -> SiteShape:
+    # A linear weight is (out, in); a normalisation has one width on both sides.
+    return SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
 
 
 def find_space(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:

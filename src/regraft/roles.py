@@ -42,7 +42,13 @@ SITES: Mapping[str, Site] = {
     "ff_down": Site("ff_hidden", "ff_output"),
     # Post-LN encoders only: from the sum of feed-forward output and residual to the layer's output.
     "output_norm": Site("residual_sum", "layer_output", is_norm=True),
+    # One of each per model, counted to its last layer: what task heads read.
+    "final_norm": Site("final_sum", "final_hidden", is_norm=True),
+    "pooler": Site("pooler_input", "pooled"),
 }
+# What a task head may read, and those of it that have one vector per text, not per token.
+HEAD_SPACES = ("final_hidden", "pooled")
+PER_TEXT = ("pooled",)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from .families import Family
 from .layers import match_layers
 from .models import BaseModel, depth, find_sites, find_space
 from .moments import Moments
-from .pairing import Encoding, encode, make_pairing, pool
-from .roles import SITES, spaces_at
+from .pairing import Encoding, Ints, encode, make_pairing, pool
+from .roles import HEAD_SPACES, PER_TEXT, SITES, spaces_at
 from .samples import Sample, Source, Space, SplitMoments
 from .seeding import generator
 
@@ -31,7 +31,7 @@ DEFAULT_SITES = ("query", "value", "output_norm")
 def spaces_of(
     teacher: BaseModel, student: BaseModel, layers: str | Sequence[int], sites: Sequence[str] | None = None
 ) -> list[Space]:
-    """List the pairs of spaces that modules on some sites need, in either convention.
+    """List the pairs of spaces that modules on some sites, and task heads, need, in either convention.
 
     Args:
         teacher: the model that modules were trained on.
@@ -43,15 +43,25 @@ def spaces_of(
         PlanError: an unknown site, one that a model lacks, or layers that cannot be matched.
     """
     shapes = [find_sites(base.skeleton(), base.family) for base in (teacher, student)]
-    known = [site for site in SITES if all((0, site) in shape for shape in shapes)]
+    known = [site for site in SITES if site in teacher.family.sites and site in student.family.sites]
     chosen = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
     for site in chosen:
         if site not in known:
             raise PlanError(unknown_choice("site", site, known))
     names = {name for site in chosen for name in spaces_at(site)}
-    groups = match_layers(layers, *(depth(shape) for shape in shapes))
-    return sorted(
+    depths = [depth(shape) for shape in shapes]
+    groups = match_layers(layers, *depths)
+    spaces = {
         Space(layer, share.layer, name) for layer, group in enumerate(groups) for share in group for name in names
+    }
+    lasts = [count - 1 for count in depths]
+    return sorted(
+        spaces
+        | {
+            Space(lasts[1], lasts[0], name)
+            for name in HEAD_SPACES
+            if all(find_space(shape, last, name) for shape, last in zip(shapes, lasts, strict=True))
+        }
     )
 
 
@@ -112,14 +122,12 @@ def sample(
             tokens += found.student_tokens
             if not found.count:
                 continue
-            x_t = {
-                key: pool(x, found.teacher_rows, found.teacher_pair, found.count, teacher.family.causal)
-                for key, x in _observe(model_t, watched_t, encoding_t).items()
-            }
-            x_s = {
-                key: pool(x, found.student_rows, found.student_pair, found.count, student.family.causal)
-                for key, x in _observe(model_s, watched_s, encoding_s).items()
-            }
+            x_t = _pooled(
+                _observe(model_t, watched_t, encoding_t), found.teacher_rows, found.teacher_pair, found.count, teacher
+            )
+            x_s = _pooled(
+                _observe(model_s, watched_s, encoding_s), found.student_rows, found.student_pair, found.count, student
+            )
             for space in spaces:
                 s, t = x_s[space.student_layer, space.name], x_t[space.teacher_layer, space.name]
                 moments = Moments.of(s, t.to(s.device))
@@ -156,6 +164,15 @@ def _longest(base: BaseModel) -> int:
     return int(getattr(base.config, "max_position_embeddings", 514)) - 2
 
 
+def _pooled(
+    observed: Mapping[tuple[int, str], Tensor], rows: Ints, pair: Ints, count: int, base: BaseModel
+) -> dict[tuple[int, str], Tensor]:
+    """Pool token vectors to one per pair; what stands for a whole text already has one."""
+    return {
+        key: x if key[1] in PER_TEXT else pool(x, rows, pair, count, base.family.causal) for key, x in observed.items()
+    }
+
+
 def _watched(
     model: Any, family: Family, who: str, wanted: set[tuple[int, str]]
 ) -> dict[tuple[int, str], tuple[Any, bool]]:
@@ -178,7 +195,7 @@ def _recording(watched: Mapping[tuple[int, str], tuple[Any, bool]]) -> Iterator[
     def hook(key: tuple[int, str], is_input: bool) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            seen[key] = value.flatten(0, 1)
+            seen[key] = value.flatten(0, -2)
 
         return record
 
@@ -197,7 +214,7 @@ def _recording(watched: Mapping[tuple[int, str], tuple[Any, bool]]) -> Iterator[
 def _observe(
     model: Any, watched: Mapping[tuple[int, str], tuple[Any, bool]], encoding: Encoding
 ) -> dict[tuple[int, str], Tensor]:
-    """Return (texts * tokens, d) activations per (layer, space)."""
+    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     device = next(model.parameters()).device
     with _recording(watched) as seen:
         model(

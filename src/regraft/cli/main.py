@@ -1,0 +1,30 @@
+"""The entry point."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+from transformers.utils.logging import disable_progress_bar
+
+from ..errors import RegraftError
+from . import porting, training  # noqa: F401 (their commands register themselves)
+from .app import app, errors
+
+
+def main() -> None:
+    """Run the command line."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("transformers", "huggingface_hub", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    disable_progress_bar()
+    try:
+        app()
+    except RegraftError as error:
+        errors.print("error: ", style="bold red", end="")
+        errors.print(str(error), soft_wrap=True, highlight=False)
+        sys.exit(2)

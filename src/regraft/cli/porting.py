@@ -1,0 +1,129 @@
+"""Look at a port, sample a pair of models, port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from .. import checkpoint, port, samples, sampling, tables
+from ..models import resolve
+from ..roles import Convention
+from ..texts import read_texts
+from .app import app, console
+from .options import (
+    AlignOpt,
+    BatchOpt,
+    DeviceOpt,
+    DtypeOpt,
+    LayersOpt,
+    LengthOpt,
+    ModuleArg,
+    PairingOpt,
+    QuietOpt,
+    ReplaceOpt,
+    SpacesOpt,
+    StudentOpt,
+    TeacherOpt,
+    TextsOpt,
+    parse_layers,
+    sampling_options,
+)
+
+
+@app.command()
+def plan(
+    module: ModuleArg,
+    student: StudentOpt,
+    teacher: TeacherOpt = None,
+    layers: LayersOpt = "skip",
+    align: AlignOpt = "none",
+    spaces: SpacesOpt = "released",
+    verbose: Annotated[bool, typer.Option("--verbose", help="One line per tensor.")] = False,
+) -> None:
+    """Show who gets what from whom, from configurations alone; nothing is loaded, nothing is written."""
+    drawn = port.plan(checkpoint.load(module), student, teacher, parse_layers(layers), align, cast(Convention, spaces))
+    tables.show_plan(console, drawn, verbose)
+    drawn.check()
+
+
+@app.command()
+def sample(
+    teacher: Annotated[str, typer.Option(help="The model that modules were trained on: directory or hub id.")],
+    student: StudentOpt,
+    texts: Annotated[Path, typer.Option(help="Plain text, one per line (or .conllu).")],
+    out: Annotated[Path, typer.Option(help="Directory to write the moments to.")],
+    layers: LayersOpt = "skip",
+    sites: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated sites that the modules to come sit on. Default: query,value and, in encoders, "
+            "output_norm: what LoRA and bottlenecks sit on by default."
+        ),
+    ] = None,
+    pairing: PairingOpt = "offsets",
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    batch_size: BatchOpt = 32,
+    max_length: LengthOpt = 256,
+    replace: ReplaceOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Run both models over texts once, and keep the moments for porting any number of modules.
+
+    Shards of texts may be sampled apart, on as many machines as one likes: 'regraft transfer --moments A --moments B'
+    adds them up.
+    """
+    samples.check_output(out, replace)
+    pair = resolve(teacher), resolve(student)
+    spaces = sampling.spaces_of(
+        *pair, parse_layers(layers), [site.strip() for site in sites.split(",")] if sites else None
+    )
+    taken = sampling.sample(
+        *pair, spaces, read_texts(texts), pairing, **sampling_options(device, dtype, batch_size, max_length, quiet)
+    )
+    samples.save_sample(taken, out, replace)
+    console.print(f"{taken.describe()}; {len(spaces)} pairs of spaces in {out}")
+
+
+@app.command()
+def transfer(
+    module: ModuleArg,
+    student: StudentOpt,
+    out: Annotated[Path, typer.Option(help="Directory to write the student's module to.")],
+    teacher: TeacherOpt = None,
+    layers: LayersOpt = "skip",
+    align: AlignOpt = "none",
+    pairing: PairingOpt = "offsets",
+    spaces: SpacesOpt = "released",
+    texts: TextsOpt = None,
+    moments: Annotated[
+        list[Path] | None, typer.Option(help="Directory of 'regraft sample', instead of --texts; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    batch_size: BatchOpt = 32,
+    max_length: LengthOpt = 256,
+    replace: ReplaceOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Port a teacher's module to a student and write a directory that PEFT loads."""
+    checkpoint.check_output(out, replace)
+    ported = port.transfer(
+        checkpoint.load(module),
+        student,
+        teacher,
+        parse_layers(layers),
+        align,
+        texts=None if texts is None else read_texts(texts),
+        pairing=pairing,
+        spaces=cast(Convention, spaces),
+        seed=seed,
+        moments=moments or None,
+        **sampling_options(device, dtype, batch_size, max_length, quiet),
+    )
+    ported.save(out, replace)
+    tables.show_port(console, ported.report)
+    console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
