@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import regraft
+from regraft.models import HEAD_CLASSES
 
 torch.set_num_threads(1)  # tiny models only wait for each other on more
 
@@ -128,14 +129,14 @@ def peft_config(kind: str, model_type: str, **extra: Any) -> PeftConfig:
 def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write a PEFT module of random (not zero) weights for a model; return its directory."""
 
-    def make(base: str, kind: str = "lora", labels: int | None = None, **extra: Any) -> str:
+    def make(
+        base: str, kind: str = "lora", labels: int | None = None, task_type: str = "TOKEN_CLS", **extra: Any
+    ) -> str:
         config = transformers.AutoConfig.from_pretrained(base)
-        if labels is None:
-            model = transformers.AutoModel.from_pretrained(base)
-        else:
-            extra["task_type"] = "TOKEN_CLS"
-            model = transformers.AutoModelForTokenClassification.from_pretrained(base, num_labels=labels)
-        model = get_peft_model(model, peft_config(kind, config.model_type, **extra))
+        if labels is not None:
+            head = regraft.families.FAMILIES[config.model_type].heads[HEAD_CLASSES[task_type]]
+            extra = {"task_type": task_type, "modules_to_save": head.modules, **extra}
+        model = get_peft_model(load_base(base, labels, task_type), peft_config(kind, config.model_type, **extra))
         torch.manual_seed(1)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and "original_module" not in name:
@@ -147,13 +148,19 @@ def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return make
 
 
-def load_peft(base: str, module: str | Path, labels: int | None = None, **loading: Any) -> PeftModel:
-    """Load a module into its base model with PEFT alone."""
+def load_base(base: str, labels: int | None = None, task_type: str = "TOKEN_CLS") -> Any:
+    """Load a bare model, or one with a task head of so many labels."""
     if labels is None:
-        model = transformers.AutoModel.from_pretrained(base)
-    else:
-        model = transformers.AutoModelForTokenClassification.from_pretrained(base, num_labels=labels)
-    return PeftModel.from_pretrained(model, str(module), **loading).eval()
+        return transformers.AutoModel.from_pretrained(base)
+    auto = getattr(transformers, f"AutoModel{HEAD_CLASSES[task_type]}")
+    return auto.from_pretrained(base, num_labels=labels)
+
+
+def load_peft(
+    base: str, module: str | Path, labels: int | None = None, task_type: str = "TOKEN_CLS", **loading: Any
+) -> PeftModel:
+    """Load a module into its base model with PEFT alone."""
+    return PeftModel.from_pretrained(load_base(base, labels, task_type), str(module), **loading).eval()
 
 
 @pytest.fixture(scope="session")

@@ -213,4 +213,4 @@ def test_provenance_and_card_of_a_port(module_directory: Path, make_model: Calla
     assert (report["layers"], report["align"], report["seed"]) == ("skip", "none", 0)
     card = (tmp_path / "port" / "README.md").read_text()
     assert f"base_model: {student}" in card
-    assert "4 copied, 2 fresh" in card
+    assert "6 copied" in card

@@ -47,11 +47,13 @@ def test_plan_transfer_and_what_they_print(
     code, out, _ = run("plan", module, "--student", student)
     assert code == 0
     assert re.search(r"1 .* query .* 2 .* 2 .* 32 .* copied", out)
-    assert "2 teacher tensors are left: task head" in out
+    assert re.search(r"head .* 2 .* copied", out)
+    _, out, _ = run("plan", module, "--student", student, "--head", "fresh")
+    assert "2 teacher tensors are left: task head: the student's is freshly initialised" in out
     assert "8 teacher tensors are left: the student's layers take over other layers" in out
     code, out, _ = run("transfer", module, "--student", student, "--out", tmp_path / "ported")
     assert code == 0
-    assert "8 copied, 2 fresh; 10 teacher tensors left behind" in out
+    assert "10 copied; 8 teacher tensors left behind" in out
     assert regraft.load(tmp_path / "ported").report["align"] == "none"
 
 

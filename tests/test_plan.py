@@ -37,10 +37,11 @@ def test_plan_reads_no_weights_and_accounts_for_every_tensor(
     )
     assert not plan.problems
     actions = [target.action for target in plan.targets]
-    assert actions.count("mapped") == 8
-    assert actions.count("fresh") == 2
+    assert actions.count("mapped") == 9  # four LoRA tensors in each layer, and the head's weight
+    assert actions.count("copied") == 1  # its bias
     assert set(plan.widths.values()) == {(48, 32)}
-    assert {space.name for space in plan.widths} == {"attention_input", "query_output", "value_output"}
+    names = {"attention_input", "query_output", "value_output", "final_hidden"}
+    assert {space.name for space in plan.widths} == names
     used = {part.tensor for target in plan.targets for part in target.parts}
     assert used | set(plan.left) == set(module.tensors)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -12,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, load_peft, wordpiece_tokenizer
+from conftest import WORDS, load_peft
 from transformers import set_seed
 
 import regraft
 from regraft.errors import ModuleFileError, TaskError
 from regraft.models import resolve
 from regraft.runs import last_checkpoint
-from regraft.starts import fresh_module, start_from
-from regraft.tasks import ner
-from regraft.training import Settings, evaluate, train
+from regraft.settings import Settings, preset
+from regraft.starts import attach, fresh_module, keeps_head
+from regraft.tasks.records import TASKS
+from regraft.training import evaluate, train
 
+NER = TASKS["ner"]
 FAST = Settings(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
 
 
@@ -48,39 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_without_a_training_file_the_last_tenth_validates(folder: Path) -> None:
-    splits = ner.load_splits(folder, "en")
-    assert {name: len(split) for name, split in splits.items()} == {"train": 72, "validation": 8, "test": 30}
-    assert splits["train"][0]["words"][-2:] == ["river", "city"]
-    assert splits["train"][0]["tags"][-2:] == [ner.LABELS.index("B-LOC"), ner.LABELS.index("I-LOC")]
-    assert ner.load_splits(folder / "en", "xx")["test"][0] == splits["test"][0]
-
-
-def test_only_the_first_piece_of_a_word_carries_its_tag() -> None:
-    tokenizer = wordpiece_tokenizer()
-    row = {"words": ["the", "grandmother", "walks"], "tags": [0, 1, 0]}
-    encoded = ner.encode_split(ner.Dataset.from_list([row]), tokenizer, 64)[0]
-    pieces = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    labelled = {piece: label for piece, label in zip(pieces, encoded["labels"], strict=True) if label != ner.IGNORED}
-    assert len(labelled) == 3
-    assert list(labelled.values()) == [0, 1, 0]
-    assert len(pieces) > 5
-
-
-def test_span_f1_by_hand() -> None:
-    names = {label: i for i, label in enumerate(ner.LABELS)}
-    truth = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
-    found = [["B-PER", "O", "O", "B-LOC"], ["B-ORG", "O"]]  # the person is cut short: 2 of 3 right
-    labels = np.full((2, 5), ner.IGNORED)
-    logits = np.zeros((2, 5, len(names)))
-    for row, (gold, guess) in enumerate(zip(truth, found, strict=True)):
-        for i, (right, guessed) in enumerate(zip(gold, guess, strict=True)):
-            labels[row, i + 1] = names[right]
-            logits[row, i + 1, names[guessed]] = 1
-    scores = ner.score(logits, labels)
-    assert scores == pytest.approx({"precision": 200 / 3, "recall": 200 / 3, "f1": 200 / 3})
-
-
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 def test_train_port_train_again_and_evaluate(
     folder: Path, make_model: Callable[..., str], tmp_path: Path, kind: str
@@ -100,41 +68,97 @@ def test_train_port_train_again_and_evaluate(
 
     again = evaluate(tmp_path / "teacher", data=folder, progress=False)
     assert again == pytest.approx(scores["test"])
-    load_peft(teacher, tmp_path / "teacher", labels=len(ner.LABELS))
+    load_peft(teacher, tmp_path / "teacher", labels=len(NER.labels))
 
     regraft.transfer(regraft.load(tmp_path / "teacher"), student).save(tmp_path / "ported")
     result = train(student, tmp_path / "student", init=tmp_path / "ported", data=folder, settings=FAST, progress=False)
     assert result.peft_type == trained.peft_type
-    assert result.labels == ner.LABELS
+    assert result.labels == NER.labels
     assert result.report["teacher"] == teacher
     key = next(key for key in result.tensors if key.endswith(("lora_A.weight", "bottleneck_down.weight")))
     assert not torch.equal(result.tensors[key], regraft.load(tmp_path / "ported").tensors[key])
 
 
 def test_fresh_heads_follow_the_seed_of_the_training(
-    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    make_model: Callable[..., str], make_module: Callable[..., str]
 ) -> None:
     """All starts of one seed share the head, so that they can be compared."""
-    base = make_model(layers=2)
-    module = make_module(base, "lora", labels=len(ner.LABELS))
-    regraft.transfer(regraft.load(module), base).save(tmp_path / "ported")
+    base = resolve(make_model(layers=2))
+    module = regraft.load(make_module(base.name, "lora", labels=len(NER.labels)))
+    ported = regraft.transfer(module, base, head="fresh")
+    assert not keeps_head(ported, NER, None)
 
-    def head(seed: int, fresh: bool) -> torch.Tensor:
+    def head(seed: int, start: regraft.Module | None) -> torch.Tensor:
         set_seed(seed)
-        ported = regraft.load(tmp_path / "ported")
-        model = (
-            fresh_module(resolve(base), "lora", 4, 4, 6)
-            if fresh
-            else start_from(resolve(base), ported, tmp_path / "ported")
-        )
+        model = fresh_module(base, NER, "lora", 4, 4, 6) if start is None else attach(base, start, NER, fresh_head=True)
         return model.base_model.model.classifier.modules_to_save["default"].weight
 
-    assert torch.equal(head(0, fresh=False), head(0, fresh=True))
-    assert not torch.equal(head(0, fresh=False), head(1, fresh=False))
-    set_seed(0)
-    trained = start_from(resolve(base), regraft.load(module), Path(module))
-    kept = trained.base_model.model.classifier.modules_to_save["default"].weight
-    assert torch.equal(kept, regraft.load(module).tensors["base_model.model.classifier.weight"])
+    assert torch.equal(head(0, ported), head(0, None))
+    assert not torch.equal(head(0, ported), head(1, ported))
+    attached = attach(base, module, NER)
+    kept = attached.base_model.model.classifier.modules_to_save["default"].weight
+    assert torch.equal(kept, module.tensors["base_model.model.classifier.weight"])
+
+
+def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    plain = regraft.load(make_module(base, "lora", labels=len(NER.labels)))
+    named = regraft.Module(plain.config, plain.tensors, "named", {"labels": list(reversed(NER.labels))})
+    other = regraft.Module(plain.config, plain.tensors, "other", {"labels": [*"abcdefghi"]})
+    assert keeps_head(named, NER, None)
+    assert keeps_head(regraft.transfer(named, base), NER, None)
+    assert not keeps_head(named, NER, "fresh")
+    assert not keeps_head(plain, NER, None)  # nobody knows the order of its labels
+    assert keeps_head(plain, NER, "teacher")
+    assert not keeps_head(other, NER, None)
+    assert keeps_head(other, TASKS["classification"], None)  # its data have yet to say what the labels are
+    with pytest.raises(ModuleFileError, match=r"other was trained on labels a, b, c.*use --head fresh"):
+        keeps_head(other, NER, "teacher")
+    with pytest.raises(ModuleFileError, match="drawn at random by its port"):
+        keeps_head(regraft.transfer(named, base, head="fresh"), NER, "teacher")
+
+
+def test_labels_in_another_order_score_the_same(folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
+    base = make_model(layers=2, initializer_range=0.05)
+    longer = replace(FAST, epochs=8, learning_rate=2e-2)
+    trained = train(base, tmp_path / "trained", data=folder, settings=longer, progress=False)
+    turned = regraft.transfer(trained, base, labels=list(reversed(NER.labels)))
+    turned.save(tmp_path / "turned")
+    assert turned.hash() != trained.hash()
+    scores = [evaluate(tmp_path / name, data=folder, progress=False) for name in ("trained", "turned")]
+    assert scores[0] == scores[1]
+    assert scores[0]["f1"] > 10
+    # The first evaluation of a training that starts there sees the same head.
+    again = train(base, tmp_path / "again", init=tmp_path / "turned", data=folder, settings=FAST, progress=False)
+    assert again.labels == tuple(reversed(NER.labels))
+    before = again.provenance["training"]["scores"]["before training"]
+    assert before == pytest.approx(trained.provenance["training"]["scores"]["validation"])
+
+
+def test_a_module_moves_to_another_label_set_with_a_fresh_head(
+    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    base = make_model(layers=2)
+    module = make_module(base, "lora", labels=3)
+    with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
+        train(base, tmp_path / "x", init=module, data=folder, settings=replace(FAST, head="teacher"), progress=False)
+    moved = train(base, tmp_path / "moved", init=module, data=folder, settings=FAST, progress=False)
+    assert moved.tensors["base_model.model.classifier.weight"].shape == (9, 32)
+
+
+def test_the_papers_preset_and_what_overrides_it() -> None:
+    paper = preset("paper", TASKS["pi"])
+    assert (paper.epochs, paper.batch_size, paper.learning_rate, paper.head) == (30, 64, 1e-5, "fresh")
+    assert (paper.rank, paper.alpha, paper.bottleneck_size) == (8, 8, 96)
+    assert preset("paper", NER).epochs == preset("paper", TASKS["nli"]).epochs == 10
+    assert preset("paper", NER, learning_rate=3e-4, epochs=None) == replace(preset("paper", NER), learning_rate=3e-4)
+    assert preset("fast", NER) == Settings()
+    with pytest.raises(TaskError, match="unknown preset 'papr', expected one of fast, paper; did you mean 'paper'"):
+        preset("papr", NER)
+    with pytest.raises(TaskError, match="unknown precision 'bf16'"):
+        Settings(precision="bf16")
 
 
 def test_the_same_seed_trains_the_same_module(folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
@@ -155,7 +179,8 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     whole = train(base, tmp_path / "whole", data=folder, settings=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
     code = (
-        "from pathlib import Path; from regraft.training import *; torch.set_num_threads(1);"
+        "from pathlib import Path; from regraft.settings import *; from regraft.training import *;"
+        "torch.set_num_threads(1);"
         f"train({base!r}, Path({str(out)!r}), data=Path({str(folder)!r}), settings={settings!r}, progress=False)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
@@ -183,22 +208,6 @@ def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
 
 
-def test_bad_data_is_refused_with_file_and_line(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"has no val\.conllu and no test\.conllu"):
-        ner.load_splits(tmp_path, "en")
-    shutil.copytree(folder / "en", tmp_path / "en")
-    broken = tmp_path / "en" / "val.conllu"
-    broken.write_text("0\tthe\tO\n1\triver O\n")
-    with pytest.raises(TaskError, match=r"val\.conllu, line 2: found 2 columns"):
-        ner.load_splits(tmp_path, "en")
-    broken.write_text("0\tthe\tO\n\n0\triver\tB-PLACE\n")
-    with pytest.raises(TaskError, match=r"val\.conllu, sentence 2: found tag 'B-PLACE', expected one of O, B-PER"):
-        ner.load_splits(tmp_path, "en")
-    broken.write_text("\n\n")
-    with pytest.raises(TaskError, match="holds no sentence"):
-        ner.load_splits(tmp_path, "en")
-
-
 def test_modules_that_do_not_fit_the_task_are_refused(
     folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -207,11 +216,10 @@ def test_modules_that_do_not_fit_the_task_are_refused(
     with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
         evaluate(Path(three), data=folder, progress=False)
     nine = regraft.load(make_module(base, "lora", labels=9))
-    labels = list(reversed(ner.LABELS))
-    regraft.Module(nine.config, nine.tensors, "nine", {"labels": labels}).save(tmp_path / "nine")
-    with pytest.raises(ModuleFileError, match="was trained on labels I-MISC, B-MISC"):
+    regraft.Module(nine.config, nine.tensors, "nine", {"labels": [*"abcdefghi"]}).save(tmp_path / "nine")
+    with pytest.raises(ModuleFileError, match="was trained on labels a, b, c"):
         evaluate(tmp_path / "nine", data=folder, progress=False)
-    with pytest.raises(TaskError, match="unknown task 'nre', expected one of ner; did you mean 'ner'"):
+    with pytest.raises(TaskError, match="unknown task 'nre', expected one of classification, ner, nli, pi; did"):
         train(base, tmp_path / "x", task="nre", data=folder)
     with pytest.raises(TaskError, match="unknown PEFT method 'lra'"):
         train(base, tmp_path / "x", "lra", data=folder)
@@ -235,20 +243,6 @@ def test_bad_data_leaves_nothing_behind(make_model: Callable[..., str], tmp_path
     with pytest.raises(TaskError):
         train(make_model(layers=2), tmp_path / "out", data=tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_hub_data_set_is_read_through_the_same_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A local copy in the hub's layout (splits train_en, val_en, test_en) stands for the hub."""
-    rows = {"tokens": [["the", "river", "city"]], "ner_tags": [[0, 5, 6]], "lang": ["en"]}
-    (tmp_path / "data").mkdir()
-    for split in ("train_en", "val_en", "test_en", "test_de"):
-        ner.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
-    monkeypatch.setattr(ner, "HUB_ID", str(tmp_path))
-    splits = ner.load_splits(None, "en")
-    assert splits["train"][0] == {"words": ["the", "river", "city"], "tags": [0, 5, 6]}
-    assert set(splits) == set(ner.SPLITS)
-    with pytest.raises(TaskError, match=r"cannot load .* \(fr\) from the hub; pass local files with --data"):
-        ner.load_splits(None, "fr")
 
 
 def test_starts_that_do_not_fit_the_model_are_refused(

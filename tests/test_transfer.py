@@ -139,7 +139,7 @@ def test_the_head_is_fresh_from_the_seed_and_shaped_by_the_labels(
 ) -> None:
     teacher, student = make_model(layers=4), make_model("distilbert", layers=2)
     module = make_module(teacher, "lora", labels=5)
-    first, again, other = (port(module, student, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (port(module, student, seed=seed, head="fresh") for seed in (0, 0, 1))
     head = "base_model.model.classifier.weight"
     assert first.tensors[head].shape == (5, 32)
     assert torch.equal(first.tensors[head], again.tensors[head])

@@ -25,6 +25,11 @@ class Head:
     reads: Literal["final_hidden", "pooled"] = "final_hidden"
     activation: str | None = None
 
+    @property
+    def modules(self) -> list[str]:
+        """Names of the modules that hold it in the model."""
+        return sorted({path.partition(".")[0] for path in self.linears})
+
 
 @dataclass(frozen=True)
 class Family:

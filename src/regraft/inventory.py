@@ -123,14 +123,14 @@ def take_inventory(module: Module, family: Family) -> Inventory:
     check_portable(module)
     tensors: dict[tuple[int, str], dict[Role, str]] = {}
     paths: dict[tuple[int, str], str] = {}
-    head, refused = [], {}
+    heads, head, refused = head_keys(module), [], {}
     for key in sorted(module.tensors):
         place = _place(key, module.peft_type, family)
         if place is not None:
             layer, site, role, path = place
             tensors.setdefault((layer, site), {})[role] = key
             paths[layer, site] = path
-        elif any(f".{name}." in key for name in module.config.get("modules_to_save") or ()):
+        elif key in heads:
             head.append(key)
         else:
             refused[key] = "no site of this model type that regraft knows"
@@ -142,6 +142,12 @@ def take_inventory(module: Module, family: Family) -> Inventory:
         )
     held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
     return Inventory(held, tuple(head), refused, head_class_of(module), head_rows(module.tensors))
+
+
+def head_keys(module: Module) -> list[str]:
+    """List the keys of the tensors that the module saves whole (PEFT's ``modules_to_save``)."""
+    names = module.config.get("modules_to_save") or ()
+    return sorted(key for key in module.tensors if any(f".{name}." in key for name in names))
 
 
 def head_rows(tensors: Mapping[str, Tensor]) -> int | None:

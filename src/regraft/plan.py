@@ -7,54 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from .checkpoint import Module
 from .errors import PlanError, unknown_choice
+from .heads import HEADS, HeadPlan, plan_head
 from .inventory import PREFIX, Held, Inventory, check_fits, shape_at, take_inventory
 from .layers import Group, match_layers
 from .models import BaseModel, SiteShape, depth, find_sites, space_width
+from .parts import Action, Part, Place, Target
 from .roles import CONVENTIONS, Convention, Role
 from .samples import Space
-from .student import Place, expected_tensors, student_config
-
-Action = Literal["copied", "averaged", "mapped", "fresh", "refused"]
-# Task types whose head is trained from scratch; any other module saved whole belongs to the pretrained model.
-_FRESH_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One teacher tensor in a student tensor.
-
-    Attributes:
-        tensor: its key in the teacher's module.
-        weight: factor (layers that are averaged have less than 1).
-        spaces: for each axis the pair of spaces whose map acts on it; None where no map does.
-    """
-
-    tensor: str
-    weight: float
-    spaces: tuple[Space | None, ...]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One tensor of the student's module.
-
-    Attributes:
-        key: its key in the student's module.
-        shape: its shape.
-        action: what happens to it.
-        place: (layer, site), None for a task head.
-        parts: the teacher tensors it is made of; none where it is freshly initialised.
-    """
-
-    key: str
-    shape: tuple[int, ...]
-    action: Action
-    place: Place | None = None
-    parts: tuple[Part, ...] = ()
+from .student import expected_tensors, student_config
 
 
 @dataclass(frozen=True)
@@ -66,6 +30,7 @@ class Plan:
         student: name of the student.
         config: the PEFT configuration of the student's module.
         groups: per student layer its shares of teacher layers.
+        labels: names of the student's labels in the order of its head's rows, empty where they are not known.
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
@@ -76,6 +41,7 @@ class Plan:
     student: str
     config: Mapping[str, Any]
     groups: tuple[Group, ...]
+    labels: tuple[str, ...]
     targets: tuple[Target, ...]
     left: Mapping[str, str]
     widths: Mapping[Space, tuple[int, int]]
@@ -98,6 +64,8 @@ def make_plan(
     layers: str | Sequence[int] = "skip",
     align: str = "none",
     spaces: Convention = "released",
+    head: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a port from configurations and shapes alone.
 
@@ -108,6 +76,9 @@ def make_plan(
         layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
         align: name of the alignment method; with ``"none"`` widths have to agree.
         spaces: ``"released"`` or ``"measured"``, see `roles.Role.spaces`.
+        head: ``"teacher"`` to port the task head, ``"fresh"`` to initialise the student's; by default the teacher's
+            wherever it can be ported and the label sets agree.
+        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
 
     Raises:
         PlanError: an unknown choice, or layers that cannot be matched.
@@ -115,10 +86,12 @@ def make_plan(
     """
     if spaces not in CONVENTIONS:
         raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
+    if head is not None and head not in HEADS:
+        raise PlanError(unknown_choice("head", head, HEADS))
     inventory = take_inventory(module, teacher.family)
     teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
-    skeleton = student.skeleton(inventory.head_class, inventory.num_labels)
+    skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
     groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
 
@@ -134,14 +107,20 @@ def make_plan(
         reasons = draft.problems or sorted(set(draft.left.values())) or ["its layers are not taken over"]
         raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
-    config = student_config(module.config, student.name, skeleton, student.family, student_sites, draft.held)
-    heads = draft.account_for(expected_tensors(config, skeleton), skeleton.base_model_prefix)
+    config = student_config(
+        module.config, student.name, skeleton, student.family, student_sites, draft.held, inventory.head_class
+    )
+    ported = plan_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+    expected = expected_tensors(config, skeleton)
+    draft.add_head(ported, head, expected, skeleton.base_model_prefix)
+    draft.check(expected)
     left = {
         key: "the student's layers take over other layers"
         for held in inventory.held.values()
         for key in held.tensors.values()
     }
-    left |= dict.fromkeys(inventory.head, "task head: the student's is freshly initialised")
+    why = f" ({ported.reason})" if ported.reason else ""
+    left |= dict.fromkeys(inventory.head, f"task head: the student's is freshly initialised{why}")
     left |= {**inventory.refused, **draft.left}
     used = {part.tensor for target in draft.targets for part in target.parts}
     return Plan(
@@ -149,7 +128,8 @@ def make_plan(
         student.name,
         config,
         groups,
-        (*draft.targets, *heads),
+        tuple(labels or module.labels),
+        tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
         tuple(draft.problems),
@@ -207,6 +187,8 @@ class _Draft:
             return "refused"
         if self.align != "none" and spaces:
             return "mapped"
+        if parts[0].rows is not None:
+            return "reordered"
         return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
 
     def _spaces(self, role: Role, place: Place, teacher_layer: int) -> tuple[Space | None, ...]:
@@ -235,20 +217,34 @@ class _Draft:
                 )
         return tuple(spaces)
 
-    def account_for(self, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str) -> list[Target]:
-        """Compare what is planned with what PEFT expects; return the task head, which is all that may be missing."""
+    def add_head(
+        self, ported: HeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+    ) -> None:
+        """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
+        planned = {target.key for target in self.targets}
+        inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
+        needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
+        if not needed or self.inventory.head_class not in self.student.family.heads:
+            return
+        fresh = wanted == "fresh" or not needed.keys() <= ported.parts.keys()
+        if fresh and wanted == "teacher":
+            self._refuse(f"the head of {self.source} cannot be ported: {ported.reason}; use --head fresh")
+        if not fresh:
+            self.widths |= ported.widths
+        for key, shape in needed.items():
+            parts = () if fresh else (ported.parts[key],)
+            self.targets.append(Target(key, shape, self._action(parts) if parts else "fresh", None, parts))
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare what is planned with what PEFT expects."""
         planned = {target.key: target for target in self.targets}
-        on_sites = tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
-        heads = []
         for key, shape in expected.items():
             name = key.removeprefix(PREFIX)
             if key in planned:
                 if planned[key].shape != shape:  # a mistake in a family's record
                     self._refuse(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
-            elif key.startswith(on_sites):
+            elif key.startswith(self._on_sites()):
                 self._refuse(f"{self.source} has nothing for {key}, which PEFT expects; is the file complete?")
-            elif self.inventory.head_class in _FRESH_HEADS and not name.startswith(f"{base_model_prefix}."):
-                heads.append(Target(key, shape, "fresh"))
             else:
                 self._refuse(
                     f"{self.source} holds {name} whole (modules_to_save), a pretrained part of the model that no map "
@@ -256,7 +252,9 @@ class _Draft:
                 )
         for key in planned.keys() - expected.keys():
             self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
-        return heads
+
+    def _on_sites(self) -> tuple[str, ...]:
+        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
 
     def _refuse(self, problem: str) -> None:
         if problem not in self.problems:

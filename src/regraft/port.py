@@ -26,6 +26,8 @@ def plan(
     layers: str | Sequence[int] = "skip",
     align: str = "none",
     spaces: Convention = "released",
+    head: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a port without loading any weights; arguments as for `transfer`.
 
@@ -34,7 +36,7 @@ def plan(
             ``problems``.
     """
     method_named(align)
-    return make_plan(module, _teacher(module, teacher), resolve(student), layers, align, spaces)
+    return make_plan(module, _teacher(module, teacher), resolve(student), layers, align, spaces, head, labels)
 
 
 def transfer(
@@ -48,6 +50,8 @@ def transfer(
     spaces: Convention = "released",
     seed: int = 0,
     moments: Sample | str | Path | Sequence[str | Path] | None = None,
+    head: str | None = None,
+    labels: Sequence[str] | None = None,
     **sampling: Any,
 ) -> Module:
     """Port a teacher's module to a student.
@@ -65,6 +69,9 @@ def transfer(
             ``"measured"`` by the spaces they live in.
         seed: of everything that is drawn.
         moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
+        head: ``"teacher"`` ports the task head, its input through the final hidden states; ``"fresh"`` (the paper)
+            initialises the student's; by default the teacher's wherever it can be ported and the label sets agree.
+        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
         sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
 
     Returns:
@@ -75,7 +82,7 @@ def transfer(
     """
     method_named(align)
     base, target = _teacher(module, teacher), resolve(student)
-    drawn = make_plan(module, base, target, layers, align, spaces)
+    drawn = make_plan(module, base, target, layers, align, spaces, head, labels)
     drawn.check()
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
@@ -90,8 +97,8 @@ def transfer(
     provenance: dict[str, Any] = {
         "port": _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
     }
-    if module.labels:
-        provenance["labels"] = list(module.labels)
+    if drawn.labels:
+        provenance["labels"] = list(drawn.labels)
     return Module(drawn.config, tensors, f"port of {module.source}", provenance)
 
 

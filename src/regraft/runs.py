@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from .directories import read_json
 from .errors import ModuleFileError, TaskError
 
 _SETTINGS = "regraft-training.json"
-METRICS = ("precision", "recall", "f1")
 
 
 def work_directory(out: Path, settings: Mapping[str, Any], restart: bool) -> Path:
@@ -58,22 +57,22 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def learning_curve(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def learning_curve(history: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Turn the Trainer's log into rows of step, epoch and either the training loss or validation scores."""
     rows = []
     for entry in history:
         row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
         if "loss" in entry:
             rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
-        elif "eval_f1" in entry:
-            scores = {name: entry[f"eval_{name}"] for name in ("loss", *METRICS)}
+        elif f"eval_{metrics[-1]}" in entry:
+            scores = {name: entry[f"eval_{name}"] for name in ("loss", *metrics)}
             rows.append({**row, "split": "validation", **scores})
     return rows
 
 
-def curve_scores(curve: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Pick from a learning curve the scores before training and those of the best checkpoint."""
-    validated = [row for row in curve if "f1" in row]
-    best = max((row for row in validated if row["step"]), key=lambda row: row["f1"])
+def curve_scores(curve: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Pick from a learning curve the scores before training and those of the best checkpoint by the last metric."""
+    validated = [row for row in curve if "split" in row]
+    best = max((row for row in validated if row["step"]), key=lambda row: row[metrics[-1]])
     picked = {"before training": validated[0], "validation": best}
-    return {name: {metric: row[metric] for metric in METRICS} for name, row in picked.items()}
+    return {name: {metric: row[metric] for metric in metrics} for name, row in picked.items()}

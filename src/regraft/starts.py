@@ -1,31 +1,30 @@
-"""How a module begins: fresh, or attached to its base model from a directory; and how it is taken off again."""
+"""How a module begins: fresh, or attached to its base model; and how it is taken off again."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+import transformers
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import PeftType
-from peft.utils.other import ModulesToSaveWrapper
-from transformers import AutoModelForTokenClassification
 
 from .bottleneck import BottleneckConfig
 from .checkpoint import Module
-from .errors import ModuleFileError, TaskError, unknown_choice
-from .inventory import head_rows
+from .errors import ModelError, ModuleFileError, TaskError, unknown_choice
+from .inventory import head_keys, head_rows
 from .models import HEAD_CLASSES, BaseModel
-from .student import expected_tensors, modules_to_save_once
-from .tasks import ner
+from .student import expected_tensors, modules_to_save_once, parse_config
+from .tasks.records import Task
 
 PEFT_KINDS = ("bottleneck", "lora")
 
 
-def fresh_module(base: BaseModel, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
+def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
     """Put a module of random weights, and a fresh task head, on a base model.
 
     Args:
         base: the base model.
+        task: says which head, and its labels.
         peft: ``"lora"`` (on query and value) or ``"bottleneck"``.
         rank: of a LoRA.
         alpha: of a LoRA.
@@ -33,44 +32,53 @@ def fresh_module(base: BaseModel, peft: str, rank: int, alpha: int, bottleneck_s
 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
+        ModelError: a checkpoint that lacks weights which the head reads.
     """
     family = base.family
+    # PEFT would leave out the first layer of DistilBERT's head.
+    common: dict[str, Any] = {
+        "task_type": task.task_type,
+        "modules_to_save": family.heads[HEAD_CLASSES[task.task_type]].modules,
+    }
     config: PeftConfig
     if peft == "lora":
         targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        config = LoraConfig(task_type="TOKEN_CLS", r=rank, lora_alpha=alpha, target_modules=targets)
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **common)
     elif peft == "bottleneck" and "output_norm" in family.sites:
-        config = BottleneckConfig(task_type="TOKEN_CLS", bottleneck_size=bottleneck_size)
+        config = BottleneckConfig(bottleneck_size=bottleneck_size, **common)
     elif peft == "bottleneck":
         raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
     else:
         raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
-    return get_peft_model(_with_head(base), config)
+    return get_peft_model(_with_head(base, task), config)
 
 
-def attach(base: BaseModel, module: Module, directory: Path) -> PeftModel:
-    """Put a module from a directory on its base model, ready to train.
+def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False) -> PeftModel:
+    """Put a module on its base model, ready to train.
+
+    Args:
+        base: the model it was made for.
+        module: the module.
+        task: says which head, and its labels in the order of the head's rows.
+        fresh_head: draw a new head instead of the module's.
 
     Raises:
-        ModuleFileError: its labels are not the task's, or it was not made for this model: PEFT would load what fits
-            and leave the rest at random.
+        ModuleFileError: its head is not one for the task's labels, or it was not made for this model: PEFT would load
+            what fits and leave the rest at random.
     """
-    if module.config.get("task_type") != "TOKEN_CLS":
+    if module.config.get("task_type") != task.task_type:
         raise ModuleFileError(
-            f"{module.source} has task type {module.config.get('task_type')}, expected TOKEN_CLS: "
-            "a module trained with a token classification head"
+            f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
+            "a module trained with such a head"
         )
     rows = head_rows(module.tensors)
-    if rows is not None and rows != len(ner.LABELS):
+    if rows is not None and rows != len(task.labels) and not fresh_head:
         raise ModuleFileError(
-            f"{module.source} has a head of {rows} labels, the task has {len(ner.LABELS)}: {', '.join(ner.LABELS)}"
-        )
-    if module.labels and module.labels != ner.LABELS:
-        raise ModuleFileError(
-            f"{module.source} was trained on labels {', '.join(module.labels)}, the task has {', '.join(ner.LABELS)}"
+            f"{module.source} has a head of {rows} labels, the task has {len(task.labels)}: {', '.join(task.labels)}"
         )
     try:
-        expected = expected_tensors(module.config, base.skeleton(HEAD_CLASSES["TOKEN_CLS"], len(ner.LABELS)))
+        skeleton = base.skeleton(HEAD_CLASSES[task.task_type], rows or len(task.labels))
+        expected = expected_tensors(module.config, skeleton)
     except ValueError as error:
         raise ModuleFileError(f"{module.source} does not fit {base.name}: {str(error).splitlines()[0]}") from error
     wrong = {key for key, shape in expected.items() if key not in module.tensors or module.tensors[key].shape != shape}
@@ -80,21 +88,42 @@ def attach(base: BaseModel, module: Module, directory: Path) -> PeftModel:
             f"{module.source} does not fit {base.name} ({len(wrong)} tensors are missing, unexpected or of another "
             f"shape, such as {min(wrong)}); port it to this model first (regraft transfer)"
         )
-    return PeftModel.from_pretrained(_with_head(base), str(directory), is_trainable=True)
-
-
-def start_from(base: BaseModel, module: Module, directory: Path) -> PeftModel:
-    """Attach a module as a start of training: a head that its port initialised freshly is drawn anew.
-
-    So the head follows the seed of the training, and all starts of one seed share it.
-    """
-    model = attach(base, module, directory)
-    fresh = any(made["action"] == "fresh" for made in module.report.get("tensors", {}).values())
-    if fresh and "training" not in module.provenance:
-        for wrapper in model.modules():
-            if isinstance(wrapper, ModulesToSaveWrapper):
-                wrapper.modules_to_save["default"].load_state_dict(wrapper.original_module.state_dict())
+    model = get_peft_model(_with_head(base, task), parse_config({**module.config, "inference_mode": False}))
+    drawn = get_peft_model_state_dict(model, save_embedding_layers=False) if fresh_head else {}
+    heads = {key: drawn[key] for key in head_keys(module) if fresh_head}
+    set_peft_model_state_dict(model, {**module.tensors, **heads})
     return model
+
+
+def keeps_head(module: Module, task: Task, head: str | None) -> bool:
+    """Decide whether a training that starts from a module keeps its task head.
+
+    Args:
+        module: the start.
+        task: its labels, empty where they are taken from the data.
+        head: what the user wants: ``"teacher"``, ``"fresh"`` or None.
+
+    Returns:
+        By default True where the head was ported or trained, and its label names are known and the task's; a head that
+        a port drew at random follows the seed of the training, so that all starts of one seed share it.
+
+    Raises:
+        ModuleFileError: the user wants a head that is not there, or one for other labels.
+    """
+    agree = set(module.labels) == set(task.labels) if task.labels and module.labels else True
+    drawn = "training" not in module.provenance and any(
+        made["action"] == "fresh" for made in module.report.get("tensors", {}).values()
+    )
+    if head != "teacher":
+        return head is None and agree and not drawn and bool(module.labels)
+    if drawn:
+        raise ModuleFileError(f"the head of {module.source} was drawn at random by its port; use --head fresh")
+    if not agree:
+        raise ModuleFileError(
+            f"{module.source} was trained on labels {', '.join(module.labels)}, the task has "
+            f"{', '.join(task.labels)}; use --head fresh"
+        )
+    return True
 
 
 def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str, Any]) -> Module:
@@ -108,8 +137,22 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
     return Module({**plain, "inference_mode": True}, tensors, source, provenance)
 
 
-def _with_head(base: BaseModel) -> Any:
-    names = dict(enumerate(ner.LABELS))
-    return AutoModelForTokenClassification.from_pretrained(
-        base.name, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
+def _with_head(base: BaseModel, task: Task) -> Any:
+    names = dict(enumerate(task.labels))
+    ending = HEAD_CLASSES[task.task_type]
+    model, loading = getattr(transformers, f"AutoModel{ending}").from_pretrained(
+        base.name,
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        output_loading_info=True,
     )
+    lacking = sorted(key for key in loading["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    if lacking:
+        raise ModelError(
+            f"{base.name} lacks {lacking[0]}, a pretrained weight that its {type(model).__name__} reads, and no module "
+            "would hold the random one in its place; use a checkpoint that has it"
+        )
+    if model.config.pad_token_id is None:  # decoders that classify look for the last token before the padding
+        model.config.pad_token_id = base.tokenizer().pad_token_id
+    return model

@@ -13,9 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from .families import Family
 from .inventory import Held
 from .models import SiteShape
-
-Place = tuple[int, str]
-"""(student layer, site)"""
+from .parts import Place
 
 
 def student_config(
@@ -25,6 +23,7 @@ def student_config(
     family: Family,
     sites: Mapping[Place, SiteShape],
     held: Mapping[Place, Held],
+    head_class: str,
 ) -> dict[str, Any]:
     """Rewrite a teacher's PEFT configuration for the student; what is not about module names stays as it is.
 
@@ -35,6 +34,7 @@ def student_config(
         family: the record of the student's model type.
         sites: the student's sites.
         held: what each site of the student takes over.
+        head_class: how the class of its base model ends.
     """
     config = {key: value for key, value in teacher.items() if key != "runtime_config"}
     config |= {
@@ -44,6 +44,9 @@ def student_config(
         "target_modules": _target_modules(skeleton, family, held),
         "exclude_modules": None,
     }
+    if head_class in family.heads:
+        # PEFT's own list lacks the first layer of DistilBERT's head.
+        config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.heads[head_class].modules]
     config |= modules_to_save_once(config)
     if config.get("auto_mapping"):
         config["auto_mapping"] = {
@@ -90,6 +93,13 @@ def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -
     return rf"(?:.*\.)?{re.escape(family.layers)}\.(?:{choices})"
 
 
+def parse_config(config: Mapping[str, Any]) -> PeftConfig:
+    """Make PEFT's configuration object of the content of ``adapter_config.json``."""
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
+    parsed: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
+    return parsed
+
+
 def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
     """Ask PEFT which tensors it expects of a module with this configuration: key -> shape.
 
@@ -97,10 +107,8 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
         config: a PEFT configuration as in ``adapter_config.json``.
         skeleton: the base model without weights; PEFT's layers are put into it.
     """
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
-    peft_config: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
-        model = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
+        model = get_peft_model(skeleton, parse_config(config), low_cpu_mem_usage=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {key: tuple(tensor.shape) for key, tensor in state.items()}

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .layers import Group
-from .plan import Plan, Target
+from .parts import Target
+from .plan import Plan
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
@@ -45,7 +46,7 @@ def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
     spaces = {space for target in targets for part in target.parts for space in part.spaces if space}
     widths = sorted({plan.widths[space] for space in spaces})
     names = sorted({space.name for space in spaces})
-    identity = all(target.action in ("copied", "averaged", "fresh") for target in targets)
+    identity = all(target.action in ("copied", "averaged", "reordered", "fresh") for target in targets)
     return (
         ", ".join(f"{d_t}" if d_t == d_s else f"{d_t} -> {d_s}" for d_s, d_t in widths),
         "" if identity else "\n".join(names),

@@ -16,7 +16,7 @@ def read_texts(path: Path) -> list[str]:
         TaskError: a ``.conllu`` file with a malformed line.
     """
     if path.suffix == ".conllu":
-        texts = [" ".join(words) for words, _ in read_sentences(path)]
+        texts = [" ".join(words) for _, words, _ in read_sentences(path)]
     else:
         try:
             texts = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,66 +14,32 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
-from transformers import (
-    DataCollatorForTokenClassification,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from .checkpoint import Module, check_output, load
-from .errors import TaskError, unknown_choice
+from .errors import ModuleFileError, TaskError, unknown_choice
 from .models import BaseModel, resolve
-from .runs import METRICS, curve_scores, last_checkpoint, learning_curve, work_directory
-from .starts import attach, detach, fresh_module, start_from
-from .tasks import ner
-
-TASKS = ("ner",)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Every field that changes the outcome is here, and is written beside the result.
-
-    Attributes:
-        epochs: passes over the training split.
-        batch_size: sentences per step and device.
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps that warm up.
-        seed: of the fresh weights, the order of the data and dropout.
-        max_length: tokens after which a sentence is cut.
-        max_train: how many training sentences to use, all by default.
-        max_eval: how many validation and test sentences to use, all by default.
-        rank: of a fresh LoRA.
-        alpha: of a fresh LoRA.
-        bottleneck_size: width of a fresh bottleneck.
-    """
-
-    epochs: float = 3.0
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup: float = 0.06
-    seed: int = 0
-    max_length: int = 256
-    max_train: int | None = None
-    max_eval: int | None = None
-    rank: int = 8
-    alpha: int = 8
-    bottleneck_size: int = 96
+from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
+from .settings import Settings
+from .starts import attach, detach, fresh_module, keeps_head
+from .tasks.data import SPLITS, Loaded, load_task
+from .tasks.encoding import collator, encode_split, score
+from .tasks.records import Task, task_named
 
 
 def train(
     model: str | Path,
     out: Path,
     peft: str = "lora",
-    init: Path | None = None,
-    data: Path | None = None,
+    init: str | Path | None = None,
+    data: str | Path | None = None,
     language: str = "en",
     task: str = "ner",
     settings: Settings | None = None,
     replace_existing: bool = False,
     progress: bool = True,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Module:
     """Fine-tune a fresh module, or one that was ported, and write it with its learning curve.
 
@@ -82,14 +49,15 @@ def train(
         model: the base model.
         out: where the module goes: what PEFT loads, ``regraft.json`` with all scores, ``curve.jsonl``.
         peft: ``"lora"`` (query and value) or ``"bottleneck"``, where `init` is None.
-        init: a module to start from. Heads that a port initialised freshly are drawn anew from the seed, so that
-            all starts share the head of their seed.
-        data: folder with the task's data; None for the hub.
+        init: a module to start from, see `Settings.head` for its task head.
+        data: folder or data set of the hub, see `tasks.data.load_task`; None for the task's own on the hub.
         language: which language of the task.
-        task: one of `TASKS`.
+        task: a key of `tasks.records.TASKS`.
         settings: how to train.
         replace_existing: replace `out` where it exists.
         progress: whether to draw progress bars.
+        columns: name of a column of the task -> its name in the data, where these differ.
+        labels: names of the labels, instead of the task's.
 
     Returns:
         The best module by validation score; its ``provenance["training"]["scores"]`` has the scores before training,
@@ -99,32 +67,36 @@ def train(
         RegraftError: data, model, module or directories that do not serve.
     """
     settings = settings or Settings()
-    _check_choice("task", task, TASKS)
+    record = _relabelled(task_named(task), labels)
     check_output(out, replace_existing)
     base = resolve(model)
     start = None if init is None else load(init)
+    kept = start is not None and keeps_head(start, record, settings.head)
+    if start is not None and kept and start.labels:
+        record = _relabelled(record, start.labels)
+    loaded = load_task(record, data, language, columns)
     described = {
         **asdict(settings),
         "model": base.name,
         "start": peft if start is None else start.hash(),
-        "data": str(data or ner.HUB_ID),
-        "language": language,
+        "data": loaded.source,
+        "columns": dict(columns or {}),
+        "labels": list(loaded.task.labels),
     }
-    splits = _limited(ner.load_splits(data, language), settings)
     set_seed(settings.seed)
     if start is None:
-        adapted = fresh_module(base, peft, settings.rank, settings.alpha, settings.bottleneck_size)
+        adapted = fresh_module(base, loaded.task, peft, settings.rank, settings.alpha, settings.bottleneck_size)
     else:
-        adapted = start_from(base, start, Path(str(init)))
+        adapted = attach(base, start, loaded.task, fresh_head=not kept)
     with PartialState().main_process_first():
         work = work_directory(out, described, replace_existing)
     resume = last_checkpoint(work)
-    trainer = _trainer(base, adapted, work, settings, splits, progress, start_evaluated=resume is not None)
+    trainer = _trainer(base, adapted, work, settings, loaded, progress, trains=True, eval_on_start=resume is None)
     trainer.train(resume_from_checkpoint=resume)
-    curve = learning_curve(trainer.state.log_history)
-    scores = {**curve_scores(curve), "test": _score(trainer, splits["test"], settings)}
-    training = {"task": task, "data": f"{described['data']}, {language}", **asdict(settings), "scores": scores}
-    provenance: dict[str, Any] = {"labels": list(ner.LABELS), "training": training}
+    curve = learning_curve(trainer.state.log_history, record.metrics)
+    scores = {**curve_scores(curve, record.metrics), "test": _score(trainer, loaded, "test", settings)}
+    training = {"task": task, "data": loaded.source, **asdict(settings), "scores": scores}
+    provenance: dict[str, Any] = {"labels": list(loaded.task.labels), "training": training}
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)
@@ -136,26 +108,30 @@ def train(
 
 
 def evaluate(
-    directory: Path,
+    directory: str | Path,
     model: str | Path | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     language: str = "en",
     task: str = "ner",
     split: str = "test",
     settings: Settings | None = None,
     progress: bool = True,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Score a module on a split of a task.
 
     Args:
-        directory: the module.
+        directory: the module. Where the names of its labels are known, they are matched with the task's by name.
         model: its base model; by default the one its configuration names.
         data: as for `train`.
         language: as for `train`.
-        task: one of `TASKS`.
+        task: as for `train`.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         settings: batch size and lengths.
         progress: whether to draw progress bars.
+        columns: as for `train`.
+        labels: as for `train`.
 
     Returns:
         Metric -> percent.
@@ -164,25 +140,37 @@ def evaluate(
         RegraftError: data, model or module that do not serve.
     """
     settings = settings or Settings()
-    _check_choice("task", task, TASKS)
-    _check_choice("split", split, ner.SPLITS)
+    record = _relabelled(task_named(task), labels)
+    if split not in SPLITS:
+        raise TaskError(unknown_choice("split", split, SPLITS))
     module = load(directory)
+    if module.labels:
+        if record.labels and set(record.labels) != set(module.labels):
+            raise ModuleFileError(
+                f"{module.source} was trained on labels {', '.join(module.labels)}, the task has "
+                f"{', '.join(record.labels)}"
+            )
+        record = _relabelled(record, module.labels)
     base = resolve(model if model is not None else module.base_model)
-    splits = _limited(ner.load_splits(data, language), settings)
+    loaded = load_task(record, data, language, columns)
     set_seed(settings.seed)
-    adapted = attach(base, module, directory)
-    trainer = _trainer(base, adapted, Path(str(directory)), settings, None, progress, start_evaluated=True)
-    return _score(trainer, splits[split], settings)
+    adapted = attach(base, module, loaded.task)
+    with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
+        trainer = _trainer(base, adapted, Path(work), settings, loaded, progress)
+        return _score(trainer, loaded, split, settings)
 
 
-def _check_choice(kind: str, got: str, valid: tuple[str, ...]) -> None:
-    if got not in valid:
-        raise TaskError(unknown_choice(kind, got, valid))
+def _relabelled(task: Task, labels: Sequence[str] | None) -> Task:
+    """Give a task other labels, or its own in another order: rows of the data find theirs by name."""
+    return replace(task, labels=tuple(labels)) if labels else task
 
 
-def _limited(splits: Mapping[str, Dataset], settings: Settings) -> dict[str, Dataset]:
-    limits = {"train": settings.max_train, "validation": settings.max_eval, "test": settings.max_eval}
-    return {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in splits.items()}
+def _encoded(loaded: Loaded, split: str, tokenizer: Any, settings: Settings) -> Dataset:
+    rows = loaded.splits[split]
+    limit = settings.max_train if split == "train" else settings.max_eval
+    return encode_split(
+        loaded.task, rows.select(range(min(len(rows), limit or len(rows)))), tokenizer, settings.max_length
+    )
 
 
 def _trainer(
@@ -190,11 +178,13 @@ def _trainer(
     model: PeftModel,
     work: Path,
     settings: Settings,
-    splits: Mapping[str, Dataset] | None,
+    loaded: Loaded,
     progress: bool,
-    start_evaluated: bool,
+    trains: bool = False,
+    eval_on_start: bool = False,
 ) -> Trainer:
-    tokenizer = base.tokenizer(**base.family.word_options)
+    task = loaded.task
+    tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -204,36 +194,31 @@ def _trainer(
         warmup_steps=settings.warmup,
         lr_scheduler_type="linear",
         seed=settings.seed,
-        eval_strategy="epoch" if splits else "no",
-        eval_on_start=not start_evaluated,
+        eval_strategy="epoch" if trains else "no",
+        eval_on_start=eval_on_start,
         save_strategy="epoch",
         save_total_limit=1,
-        load_best_model_at_end=splits is not None,
-        metric_for_best_model="f1",
+        load_best_model_at_end=trains,
+        metric_for_best_model=task.metrics[-1],
         logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if settings.length_grouped else "random",
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",
+        **settings.mixed_precision(),
     )
-    encoded = {
-        name: ner.encode_split(split, tokenizer, settings.max_length)
-        for name, split in (splits or {}).items()
-        if name != "test"
-    }
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=encoded.get("train"),
-        eval_dataset=encoded.get("validation"),
-        data_collator=DataCollatorForTokenClassification(tokenizer),
-        compute_metrics=lambda output: ner.score(np.asarray(output.predictions), np.asarray(output.label_ids)),
+        train_dataset=_encoded(loaded, "train", tokenizer, settings) if trains else None,
+        eval_dataset=_encoded(loaded, "validation", tokenizer, settings) if trains else None,
+        data_collator=collator(task, tokenizer),
+        compute_metrics=lambda output: score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _score(trainer: Trainer, split: Dataset, settings: Settings) -> dict[str, float]:
-    tokenizer = trainer.data_collator.tokenizer
-    metrics = trainer.predict(ner.encode_split(split, tokenizer, settings.max_length)).metrics
-    return {name: metrics[f"test_{name}"] for name in METRICS}
+def _score(trainer: Trainer, loaded: Loaded, split: str, settings: Settings) -> dict[str, float]:
+    metrics = trainer.predict(_encoded(loaded, split, trainer.data_collator.tokenizer, settings)).metrics
+    return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}

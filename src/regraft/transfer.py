@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .axes import Assignment
-from .plan import Part, Plan, Target
+from .parts import Part, Target
+from .plan import Plan
 from .samples import Space
 from .seeding import generator
 
@@ -55,7 +56,7 @@ def _port(part: Part, tensor: Tensor, maps: Mapping[Space, Assignment]) -> Tenso
     for axis, space in enumerate(part.spaces):
         if space is not None:
             tensor = maps[space].apply(tensor, axis)
-    return tensor.clone()
+    return tensor.clone() if part.rows is None else tensor[list(part.rows)]
 
 
 def _fresh(target: Target, seed: int) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 import typer
 
 from ..alignment import METHODS
-from ..errors import PlanError, unknown_choice
+from ..errors import PlanError, TaskError, unknown_choice
+from ..tasks.records import TASKS
 
 ModuleArg = Annotated[str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT saved it.")]
 StudentOpt = Annotated[str, typer.Option(help="Model the module goes to: directory or hub id.")]
@@ -30,6 +31,18 @@ SpacesOpt = Annotated[
     str,
     typer.Option(help="Which space maps what a module writes: released (as the authors' code) or measured."),
 ]
+HeadOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Task head: teacher (ported too) or fresh (the paper). Default: the teacher's, wherever it can be ported."
+    ),
+]
+HeadLabelsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", help="Comma-separated names of the student's labels, in its head's order. Default: the teacher's."
+    ),
+]
 PairingOpt = Annotated[
     str, typer.Option(help="Which tokens go together: offsets (shared characters) or position (the paper).")
 ]
@@ -42,12 +55,47 @@ BatchOpt = Annotated[int, typer.Option(min=1, help="Texts per batch.")]
 LengthOpt = Annotated[int, typer.Option(min=8, help="Tokens after which a text is cut.")]
 ReplaceOpt = Annotated[bool, typer.Option("--replace", help="Replace the output directory where it exists.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-TaskOpt = Annotated[str, typer.Option(help="What to train and score: ner.")]
+TaskOpt = Annotated[
+    str,
+    typer.Option(
+        help="What to train and score. " + " ".join(f"{name}: {task.summary}." for name, task in TASKS.items())
+    ),
+]
 DataOpt = Annotated[
-    Path | None,
-    typer.Option(help="Folder with val.conllu, test.conllu and maybe train.conllu (in LANG/ or itself). Default: hub."),
+    str | None,
+    typer.Option(
+        help="Folder with train, val (or dev) and test files (.conllu, .tsv, .csv, .jsonl, .parquet; in LANG/ or "
+        "itself), or a data set of the hub, ID or ID:CONFIG. Default: the task's own on the hub."
+    ),
 ]
 LangOpt = Annotated[str, typer.Option("--lang", help="Language of the task's data.")]
+ColumnOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=COLUMN where the data call a column of the task otherwise; may be repeated. Names: "
+        + "; ".join(f"{name}: {', '.join(task.columns)}" for name, task in TASKS.items())
+        + "."
+    ),
+]
+LabelsOpt = Annotated[
+    str | None, typer.Option(help="Comma-separated names of the labels, where they are not the task's.")
+]
+
+
+def parse_columns(pairs: list[str] | None) -> dict[str, str]:
+    """Read ``--column NAME=COLUMN``, given any number of times."""
+    columns = {}
+    for pair in pairs or ():
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column):
+            raise TaskError(f"found --column {pair}, expected NAME=COLUMN, such as text=review")
+        columns[name] = column
+    return columns
+
+
+def parse_labels(text: str | None) -> list[str] | None:
+    """Read ``--labels``."""
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def parse_layers(text: str) -> str | list[int]:

@@ -17,6 +17,8 @@ from .options import (
     BatchOpt,
     DeviceOpt,
     DtypeOpt,
+    HeadLabelsOpt,
+    HeadOpt,
     LayersOpt,
     LengthOpt,
     ModuleArg,
@@ -27,6 +29,7 @@ from .options import (
     StudentOpt,
     TeacherOpt,
     TextsOpt,
+    parse_labels,
     parse_layers,
     sampling_options,
 )
@@ -40,10 +43,21 @@ def plan(
     layers: LayersOpt = "skip",
     align: AlignOpt = "none",
     spaces: SpacesOpt = "released",
+    head: HeadOpt = None,
+    labels: HeadLabelsOpt = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="One line per tensor.")] = False,
 ) -> None:
     """Show who gets what from whom, from configurations alone; nothing is loaded, nothing is written."""
-    drawn = port.plan(checkpoint.load(module), student, teacher, parse_layers(layers), align, cast(Convention, spaces))
+    drawn = port.plan(
+        checkpoint.load(module),
+        student,
+        teacher,
+        parse_layers(layers),
+        align,
+        cast(Convention, spaces),
+        head,
+        parse_labels(labels),
+    )
     tables.show_plan(console, drawn, verbose)
     drawn.check()
 
@@ -97,6 +111,8 @@ def transfer(
     align: AlignOpt = "none",
     pairing: PairingOpt = "offsets",
     spaces: SpacesOpt = "released",
+    head: HeadOpt = None,
+    labels: HeadLabelsOpt = None,
     texts: TextsOpt = None,
     moments: Annotated[
         list[Path] | None, typer.Option(help="Directory of 'regraft sample', instead of --texts; may be repeated.")
@@ -122,6 +138,8 @@ def transfer(
         spaces=cast(Convention, spaces),
         seed=seed,
         moments=moments or None,
+        head=head,
+        labels=parse_labels(labels),
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)

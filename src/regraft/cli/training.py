@@ -9,8 +9,24 @@ import typer
 from accelerate import PartialState
 
 from .. import tables
+from ..settings import Settings, preset
+from ..tasks.records import task_named
 from .app import app, console
-from .options import BatchOpt, DataOpt, LangOpt, LengthOpt, QuietOpt, ReplaceOpt, TaskOpt
+from .options import (
+    BatchOpt,
+    ColumnOpt,
+    DataOpt,
+    LabelsOpt,
+    LangOpt,
+    LengthOpt,
+    QuietOpt,
+    ReplaceOpt,
+    TaskOpt,
+    parse_columns,
+    parse_labels,
+)
+
+_FAST = Settings()
 
 
 @app.command()
@@ -19,16 +35,50 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory to write the module, its scores and its learning curve to.")],
     task: TaskOpt = "ner",
     peft: Annotated[str, typer.Option(help="Kind of a fresh module: lora or bottleneck.")] = "lora",
-    init: Annotated[Path | None, typer.Option(help="Module to start from, such as a ported one.")] = None,
+    init: Annotated[str | None, typer.Option(help="Module to start from, such as a ported one.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Task head of --init: teacher (keep it) or fresh. Default: keep it where it was ported or trained and "
+            "its labels are the task's; the paper preset draws a fresh one."
+        ),
+    ] = None,
     data: DataOpt = None,
     lang: LangOpt = "en",
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the training split.")] = 3.0,
-    batch_size: BatchOpt = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of a linear schedule.")] = 1e-3,
+    column: ColumnOpt = None,
+    labels: LabelsOpt = None,
+    set_up: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            help="Where the values below start from. fast: as shown. paper: batches of 64, learning rate 1e-5, no "
+            "warm-up, 10 epochs (pi: 30), full precision, fresh head.",
+        ),
+    ] = "fast",
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, help=f"Passes over the training split. [fast: {_FAST.epochs}]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help=f"Rows per step and device. [fast: {_FAST.batch_size}]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help=f"Peak of a linear schedule. [fast: {_FAST.learning_rate}]")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help=f"Share of the steps that warm up. [fast: {_FAST.warmup}]")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16 (mixed), or auto: mixed where there is a GPU. [fast: auto]"),
+    ] = None,
+    length_grouped: Annotated[
+        bool | None,
+        typer.Option("--length-grouped/--shuffled", help="Batches of rows of similar length. [fast: length-grouped]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of fresh weights, data order and dropout.")] = 0,
     max_length: LengthOpt = 256,
-    max_train: Annotated[int | None, typer.Option(min=1, help="Use this many training sentences.")] = None,
-    max_eval: Annotated[int | None, typer.Option(min=1, help="Use this many validation and test sentences.")] = None,
+    max_train: Annotated[int | None, typer.Option(min=1, help="Use this many training rows.")] = None,
+    max_eval: Annotated[int | None, typer.Option(min=1, help="Use this many validation and test rows.")] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of a fresh LoRA.")] = 8,
     alpha: Annotated[int, typer.Option(min=1, help="Alpha of a fresh LoRA.")] = 8,
     bottleneck_size: Annotated[int, typer.Option(min=1, help="Width of a fresh bottleneck.")] = 96,
@@ -41,10 +91,15 @@ def train(
     """
     from .. import training  # the Trainer takes a while to import
 
-    settings = training.Settings(
+    settings = preset(
+        set_up,
+        task_named(task),
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        warmup=warmup,
+        precision=precision,
+        length_grouped=length_grouped,
         seed=seed,
         max_length=max_length,
         max_train=max_train,
@@ -52,8 +107,22 @@ def train(
         rank=rank,
         alpha=alpha,
         bottleneck_size=bottleneck_size,
+        head=head,
     )
-    module = training.train(model, out, peft, init, data, lang, task, settings, replace, progress=not quiet)
+    module = training.train(
+        model,
+        out,
+        peft,
+        init,
+        data,
+        lang,
+        task,
+        settings,
+        replace,
+        progress=not quiet,
+        columns=parse_columns(column),
+        labels=parse_labels(labels),
+    )
     if PartialState().is_main_process:
         tables.show_scores(console, module.provenance["training"]["scores"])
         console.print(f"Wrote {out}")
@@ -61,20 +130,33 @@ def train(
 
 @app.command()
 def evaluate(
-    module: Annotated[Path, typer.Argument(help="Directory of a module that PEFT or regraft saved.")],
+    module: Annotated[str, typer.Argument(help="Directory or hub id of a module.")],
     task: TaskOpt = "ner",
     model: Annotated[str | None, typer.Option(help="Base model. Default: the one the module names.")] = None,
     data: DataOpt = None,
     lang: LangOpt = "en",
+    column: ColumnOpt = None,
+    labels: LabelsOpt = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     batch_size: BatchOpt = 32,
     max_length: LengthOpt = 256,
-    max_eval: Annotated[int | None, typer.Option(min=1, help="Score this many sentences.")] = None,
+    max_eval: Annotated[int | None, typer.Option(min=1, help="Score this many rows.")] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Score a module on a task."""
     from .. import training
 
-    settings = training.Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
-    scores = training.evaluate(module, model, data, lang, task, split, settings, progress=not quiet)
+    settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
+    scores = training.evaluate(
+        module,
+        model,
+        data,
+        lang,
+        task,
+        split,
+        settings,
+        progress=not quiet,
+        columns=parse_columns(column),
+        labels=parse_labels(labels),
+    )
     tables.show_scores(console, {split: scores})

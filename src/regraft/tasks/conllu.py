@@ -8,8 +8,8 @@ from pathlib import Path
 from ..errors import TaskError
 
 
-def read_sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield the (words, tags) of each sentence.
+def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Yield the (line of the first word, words, tags) of each sentence; its words are on consecutive lines.
 
     Args:
         path: a UTF-8 file.
@@ -23,12 +23,13 @@ def read_sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"cannot read {path}: {error}") from error
+    number = 0
     # Only line feeds end a line: tokens may hold other characters that Python counts as line boundaries.
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.rstrip("\r")
         if not line.strip():
             if words:
-                yield words, tags
+                yield number - len(words), words, tags
             words, tags = [], []
             continue
         columns = line.split("\t")
@@ -37,4 +38,4 @@ def read_sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
         words.append(columns[1])
         tags.append(columns[2])
     if words:
-        yield words, tags
+        yield number + 1 - len(words), words, tags

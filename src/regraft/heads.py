@@ -1,0 +1,88 @@
+"""Who gets what of the task head: the same linear layers, the first one through the map of what the head reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .families import Head
+from .inventory import PREFIX, Inventory
+from .models import BaseModel, SiteShape, depth, space_width
+from .parts import Part
+from .samples import Space
+
+HEADS = ("fresh", "teacher")
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """The head of the student's module.
+
+    Attributes:
+        parts: student key -> what it is made of; empty where the head is freshly initialised.
+        widths: the pair of spaces that the head reads -> (d_s, d_t).
+        reason: why it is freshly initialised; empty where it is not.
+    """
+
+    parts: Mapping[str, Part]
+    widths: Mapping[Space, tuple[int, int]]
+    reason: str = ""
+
+
+def plan_head(
+    inventory: Inventory,
+    teacher: BaseModel,
+    student: BaseModel,
+    teacher_sites: Mapping[tuple[int, str], SiteShape],
+    student_sites: Mapping[tuple[int, str], SiteShape],
+    names: Sequence[str],
+    wanted: Sequence[str] | None,
+) -> HeadPlan:
+    """Match the heads of the two models.
+
+    Args:
+        inventory: the teacher's module.
+        teacher: the model it was trained on.
+        student: the model it goes to.
+        teacher_sites: the teacher's sites.
+        student_sites: the student's sites.
+        names: the teacher's label names in the order of its rows, empty where they are not known.
+        wanted: the student's; None for the teacher's, as they are.
+    """
+    head_t = teacher.family.heads.get(inventory.head_class)
+    head_s = student.family.heads.get(inventory.head_class)
+    if head_t is None or head_s is None:
+        return _fresh("this task type has no head that regraft knows")
+    if (len(head_t.linears), head_t.activation, head_t.reads) != (len(head_s.linears), head_s.activation, head_s.reads):
+        return _fresh(f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
+    if wanted is not None and sorted(wanted) != sorted(names):
+        known = ", ".join(names) or "not known"
+        return _fresh(f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(wanted)}")
+    rows = None
+    if wanted is not None and list(wanted) != list(names):
+        rows = tuple(names.index(name) for name in wanted)
+    space = Space(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
+    d_s = space_width(student_sites, space.student_layer, space.name)
+    d_t = space_width(teacher_sites, space.teacher_layer, space.name)
+    if len(head_s.linears) > 1 and d_s != d_t:
+        return _fresh(f"the head has a hidden layer of its own, {d_t} wide in the teacher and {d_s} in the student")
+    parts = {}
+    for number, (path_t, path_s) in enumerate(zip(head_t.linears, head_s.linears, strict=True), start=1):
+        picked = rows if number == len(head_s.linears) else None
+        axes = {"weight": (None, space if number == 1 else None), "bias": (None,)}
+        for leaf, spaces in axes.items():
+            key = f"{PREFIX}{path_t}.{leaf}"
+            if key in inventory.head:
+                parts[f"{PREFIX}{path_s}.{leaf}"] = Part(key, 1.0, spaces, picked)
+            elif leaf == "weight":
+                return _fresh(f"the module holds no {path_t}")
+    return HeadPlan(parts, {space: (d_s, d_t)})
+
+
+def _fresh(reason: str) -> HeadPlan:
+    return HeadPlan({}, {}, reason)
+
+
+def _describe(head: Head) -> str:
+    layers = "one linear layer" if len(head.linears) == 1 else f"{len(head.linears)} linear layers ({head.activation})"
+    return f"{layers} on the {head.reads.replace('_', ' ')} vector"

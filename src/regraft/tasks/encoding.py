@@ -1,0 +1,80 @@
+"""From a task's rows to what a model takes, and from its logits to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from seqeval.metrics import f1_score, precision_score, recall_score
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
+
+from ..errors import TaskError
+from .records import Task
+
+IGNORED = -100
+
+
+def encode_split(task: Task, dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
+    """Tokenize. Of a word the first piece carries its tag, everything else is ignored.
+
+    Args:
+        task: the task.
+        dataset: one of its splits.
+        tokenizer: a fast tokenizer, for words.
+        max_length: tokens after which an input is cut (of two texts the longer one).
+
+    Raises:
+        TaskError: the tokenizer cannot tell which piece belongs to which word.
+    """
+    words = task.task_type == "TOKEN_CLS"
+    if words and not getattr(tokenizer, "is_fast", False):
+        raise TaskError(
+            f"{type(tokenizer).__name__} cannot tell which piece belongs to which word; use a fast tokenizer"
+        )
+
+    def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        inputs = [batch[name] for name in task.inputs]
+        encoded = tokenizer(*inputs, is_split_into_words=words, truncation=True, max_length=max_length)
+        labels = batch[task.target]
+        if words:
+            labels = [_of_first_pieces(encoded.word_ids(row), tags) for row, tags in enumerate(labels)]
+        return {**encoded, "labels": labels}
+
+    return dataset.map(encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
+
+
+def _of_first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
+    return [
+        tags[word] if word is not None and word != before else IGNORED
+        for word, before in zip(words, [None, *words[:-1]], strict=True)
+    ]
+
+
+def collator(task: Task, tokenizer: Any) -> Any:
+    """Return what makes a padded batch of encoded rows."""
+    return (DataCollatorForTokenClassification if task.task_type == "TOKEN_CLS" else DataCollatorWithPadding)(tokenizer)
+
+
+def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Score logits in percent.
+
+    Args:
+        task: its labels name the columns of the logits.
+        predictions: (texts, labels) or (sentences, tokens, labels) logits.
+        labels: (texts,) or (sentences, tokens) indices into the task's labels, `IGNORED` where no word begins.
+
+    Returns:
+        For words: precision, recall and F1 of spans, micro-averaged, as conlleval does. For texts: accuracy.
+    """
+    best = predictions.argmax(-1)
+    if task.task_type == "SEQ_CLS":
+        return {"accuracy": 100 * float((best == labels).mean())}
+    kept = labels != IGNORED
+    names = np.array(task.labels)
+    found = [names[row[mask]].tolist() for row, mask in zip(best, kept, strict=True)]
+    truth = [names[row[mask]].tolist() for row, mask in zip(labels, kept, strict=True)]
+    metrics = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    return {name: 100 * float(metric(truth, found, zero_division=0)) for name, metric in metrics.items()}

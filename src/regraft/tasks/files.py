@@ -1,0 +1,94 @@
+"""Rows of local files, each with the place it was read from, so that a bad one can be found."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..errors import TaskError
+from .conllu import read_sentences
+
+FORMATS = (".conllu", ".tsv", ".csv", ".jsonl", ".parquet")
+
+Row = tuple[str, Mapping[str, Any]]
+"""(where it was read, column -> value)"""
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a file.
+
+    Args:
+        path: a file in one of `FORMATS`. ``.tsv`` and ``.csv`` begin with the names of the columns; in ``.tsv`` quotes
+            are characters like any other, as in PAWS-X and XNLI.
+        columns: what to call the words and the tags of a ``.conllu`` file, which has no names.
+
+    Raises:
+        TaskError: a file that cannot be read, with the line where there is one.
+    """
+    readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
+    if path.suffix == ".conllu":
+        for line, words, tags in read_sentences(path):
+            yield f"{path}, sentence of line {line}", dict(zip(columns, (words, tags), strict=False))
+        return
+    try:
+        yield from readers[path.suffix](path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TaskError(f"cannot read {path}: {error}") from error
+
+
+def _separated(path: Path) -> Iterator[Row]:
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True, **style)
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row:
+                raise TaskError(f"{where}: found more fields than the {len(reader.fieldnames or ())} of the first line")
+            yield where, row
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TaskError(f"{where}: expected a JSON object per line: {error}") from error
+            if not isinstance(row, dict):
+                raise TaskError(f"{where}: found a {type(row).__name__}, expected a JSON object per line")
+            yield where, row
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        dataset = Dataset.from_parquet(str(path))
+    except Exception as error:  # pyarrow's errors come under many names, and datasets wraps them
+        raise TaskError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error
+    yield from rows_of(dataset, str(path))
+
+
+def rows_of(dataset: Dataset, source: str) -> Iterator[Row]:
+    """Yield the rows of a loaded data set, labels by name where it has their names."""
+    names = {name: labels for name, feature in dataset.features.items() if (labels := _label_names(feature))}
+    for number, row in enumerate(dataset, start=1):
+        yield (
+            f"{source}, row {number}",
+            {column: _named(value, names[column]) if column in names else value for column, value in row.items()},
+        )
+
+
+def _label_names(feature: Any) -> list[str] | None:
+    names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
+    return names
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value

@@ -1,0 +1,112 @@
+"""What a task is: one record each. A new task is a new record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import TaskError, unknown_choice
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the hub, one part per language.
+
+    Attributes:
+        name: its id.
+        config: name of the configuration, ``{language}`` in it replaced; None for the default one.
+        splits: split -> name of the split there, ``{language}`` in it replaced.
+    """
+
+    name: str
+    config: str | None
+    splits: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a module is trained for.
+
+    Attributes:
+        summary: one line for people.
+        task_type: PEFT's name of it, which says what head the model gets: ``"TOKEN_CLS"`` or ``"SEQ_CLS"``.
+        inputs: names of the columns that hold the input: one of word lists, or one or two of texts.
+        target: name of the column that holds the labels.
+        labels: their names in the order of the head's rows; empty where they are taken from the data.
+        metrics: names of its scores; the last picks the best checkpoint.
+        hub: where its data come from by default.
+        paper_epochs: how long the paper trains.
+    """
+
+    summary: str
+    task_type: Literal["TOKEN_CLS", "SEQ_CLS"]
+    inputs: tuple[str, ...]
+    target: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    hub: Hub | None = None
+    paper_epochs: int = 10
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the task reads."""
+        return (*self.inputs, self.target)
+
+
+_SPLITS = {"train": "train", "validation": "validation", "test": "test"}
+
+TASKS: Mapping[str, Task] = {
+    "ner": Task(
+        "named entity recognition (WikiNEuRal)",
+        "TOKEN_CLS",
+        inputs=("tokens",),
+        target="ner_tags",
+        # The order of the hub's integer tags.
+        labels=("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"),
+        metrics=("precision", "recall", "f1"),
+        hub=Hub(
+            "Babelscape/wikineural",
+            None,
+            {"train": "train_{language}", "validation": "val_{language}", "test": "test_{language}"},
+        ),
+    ),
+    "pi": Task(
+        "paraphrase identification (PAWS-X)",
+        "SEQ_CLS",
+        inputs=("sentence1", "sentence2"),
+        target="label",
+        labels=("0", "1"),  # the data set's own names; 1 is a paraphrase
+        metrics=("accuracy",),
+        hub=Hub("google-research-datasets/paws-x", "{language}", _SPLITS),
+        paper_epochs=30,
+    ),
+    "nli": Task(
+        "natural language inference (XNLI)",
+        "SEQ_CLS",
+        inputs=("premise", "hypothesis"),
+        target="label",
+        labels=("entailment", "neutral", "contradiction"),
+        metrics=("accuracy",),
+        hub=Hub("facebook/xnli", "{language}", _SPLITS),
+    ),
+    "classification": Task(
+        "any labels of single texts, from data of yours",
+        "SEQ_CLS",
+        inputs=("text",),
+        target="label",
+        labels=(),
+        metrics=("accuracy",),
+    ),
+}
+
+
+def task_named(name: str) -> Task:
+    """Return the record of a task.
+
+    Raises:
+        TaskError: there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise TaskError(unknown_choice("task", name, TASKS))
+    return TASKS[name]

@@ -1,0 +1,329 @@
+"""Data of all tasks: what is read, what is refused, and how it is scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import WORDS, wordpiece_tokenizer
+from datasets import ClassLabel, Dataset, Features, Value
+
+import regraft
+from regraft.errors import TaskError
+from regraft.settings import Settings
+from regraft.tasks.data import SPLITS, load_task
+from regraft.tasks.encoding import IGNORED, encode_split, score
+from regraft.tasks.records import TASKS, Hub, Task
+from regraft.training import evaluate, train
+
+NER, PI, NLI, OWN = (TASKS[name] for name in ("ner", "pi", "nli", "classification"))
+
+
+def write_rows(
+    folder: Path, rows: list[dict[str, object]], ending: str, splits: tuple[str, ...] = ("dev", "test")
+) -> None:
+    """Write the same rows as every split, in any format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        path = folder / f"{split}{ending}"
+        if ending == ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        elif ending == ".parquet":
+            Dataset.from_list(rows).to_parquet(path)
+        elif ending == ".csv":
+            Dataset.from_list(rows).to_csv(path)
+        else:
+            lines = ["\t".join(rows[0]), *("\t".join(str(value) for value in row.values()) for row in rows)]
+            path.write_text("\n".join(lines) + "\n")
+
+
+PAIRS = [
+    {"id": i, "premise": f'the {WORDS[i]} "opens', "hypothesis": f"a {WORDS[i + 1]} closes", "label": NLI.labels[i % 3]}
+    for i in range(30)
+]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    write_rows(tmp_path / "fr", PAIRS, ending)
+    loaded = load_task(NLI, tmp_path, "fr")
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 27, "validation": 3, "test": 30}
+    assert loaded.splits["train"][4] == {"premise": 'the river "opens', "hypothesis": "a city closes", "label": 1}
+    assert loaded.splits["validation"][0]["premise"] == PAIRS[27]["premise"]
+    assert load_task(NLI, tmp_path / "fr", "xx").splits["test"][0] == loaded.splits["test"][0]
+
+
+def test_words_come_from_conllu_and_from_named_columns_alike(tmp_path: Path) -> None:
+    rows = [{"words": ["the", "river", "city"], "tags": ["O", "B-LOC", "I-LOC"]}, {"words": ["a"], "tags": ["O"]}]
+    write_rows(tmp_path / "json", rows, ".jsonl", ("train", "val", "test"))
+    (tmp_path / "conllu").mkdir()
+    for split in ("train", "val", "test"):
+        sentences = [
+            "".join(f"{i}\t{w}\t{t}\n" for i, (w, t) in enumerate(zip(*row.values(), strict=True))) for row in rows
+        ]
+        (tmp_path / "conllu" / f"{split}.conllu").write_text("\n".join(sentences))
+    columns = {"tokens": "words", "ner_tags": "tags"}
+    one, two = load_task(NER, tmp_path / "json", columns=columns), load_task(NER, tmp_path / "conllu")
+    assert one.splits["train"].to_list() == two.splits["train"].to_list()
+    assert one.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": [0, 5, 6]}
+
+
+def test_labels_may_be_named_taken_from_the_data_or_numbered(tmp_path: Path) -> None:
+    rows = [{"review": f"the {word}", "stars": ["good", "bad"][i % 2]} for i, word in enumerate(WORDS[:20])]
+    write_rows(tmp_path / "a", rows, ".csv")
+    columns = {"text": "review", "label": "stars"}
+    assert load_task(OWN, tmp_path / "a", columns=columns).task.labels == ("bad", "good")
+    named = load_task(OWN, tmp_path / "a", columns=columns, labels=["good", "bad"])
+    assert named.task.labels == ("good", "bad")
+    assert named.splits["train"]["label"][:3] == [0, 1, 0]
+    numbers = [{"text": f"the {word}", "label": i % 2} for i, word in enumerate(WORDS[:20])]
+    write_rows(tmp_path / "b", numbers, ".jsonl")
+    assert load_task(OWN, tmp_path / "b", labels=["no", "yes"]).splits["train"]["label"][:3] == [0, 1, 0]
+    assert load_task(OWN, tmp_path / "b", labels=["1", "0"]).splits["train"]["label"][:3] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("the city opens\tit closes\tneutral", None),
+        ("the city opens\tit closes", r"dev\.tsv, line 3: no 'label', expected columns premise, hypothesis, label"),
+        (
+            "the city opens\tit closes\tmaybe",
+            r"line 3: found label 'maybe', expected one of entailment, neut",
+        ),
+        ("  \tit closes\tneutral", r"line 3: 'premise' is empty; leave the row out"),
+        ("a\tb\tneutral\tmore", r"line 3: found more fields than the 3 of the first line"),
+    ],
+)
+def test_bad_rows_are_refused_with_file_and_line(tmp_path: Path, line: str, message: str | None) -> None:
+    write_rows(tmp_path, [{key: row[key] for key in NLI.columns} for row in PAIRS[:1]], ".tsv")
+    with (tmp_path / "dev.tsv").open("a") as file:
+        file.write(line + "\n")
+    if message is None:
+        assert len(load_task(NLI, tmp_path).splits["train"]) == 1
+    else:
+        with pytest.raises(TaskError, match=message):
+            load_task(NLI, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "a"}', r"dev\.jsonl, line 2: no 'label'"),
+        ('{"text": "a", "label"', r"dev\.jsonl, line 2: expected a JSON object per line"),
+        ('["a", "b"]', r"line 2: found a list, expected a JSON object per line"),
+        ('{"text": 3, "label": "x"}', r"line 2: 'text' is a int, expected a text"),
+        ('{"text": null, "label": "x"}', r"line 2: no 'text'"),
+    ],
+)
+def test_bad_json_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    write_rows(tmp_path, [{"text": "a", "label": "x"}], ".jsonl")
+    with (tmp_path / "dev.jsonl").open("a") as file:
+        file.write(text + "\n")
+    with pytest.raises(TaskError, match=message):
+        load_task(OWN, tmp_path)
+
+
+def test_bad_sentences_are_refused_with_file_and_line(tmp_path: Path) -> None:
+    good = "0\tthe\tO\n"
+    (tmp_path / "test.conllu").write_text(good)
+    broken = tmp_path / "val.conllu"
+    for text, message in (
+        ("0\tthe\tO\n1\triver O\n", r"val\.conllu, line 2: found 2 columns"),
+        (
+            "0\tthe\tO\n\n0\triver\tB-PLACE\n",
+            r"val\.conllu, sentence of line 3: found label 'B-PLACE', expected one",
+        ),
+        ("\n\n", "has no row to use as validation"),
+    ):
+        broken.write_text(text)
+        with pytest.raises(TaskError, match=message):
+            load_task(NER, tmp_path)
+    write_rows(tmp_path / "json", [{"tokens": ["a", "b"], "ner_tags": ["O"]}], ".jsonl")
+    with pytest.raises(TaskError, match="line 1: expected as many 'ner_tags' as 'tokens'"):
+        load_task(NER, tmp_path / "json")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"has no test file, expected train, val \(or dev\) and test in one of"):
+        load_task(NER, tmp_path)
+    write_rows(tmp_path, PAIRS, ".tsv")
+    with pytest.raises(TaskError, match="unknown column 'premiss', expected one of premise, hypothesis, label"):
+        load_task(NLI, tmp_path, columns={"premiss": "x"})
+    with pytest.raises(TaskError, match=r"line 2: no 'sentence1', expected columns sentence1, .* found id, premise"):
+        load_task(PI, tmp_path)
+    shutil.copy(tmp_path / "dev.tsv", tmp_path / "val.tsv")
+    with pytest.raises(TaskError, match=r"has both val\.tsv and dev\.tsv, expected one validation file"):
+        load_task(NLI, tmp_path)
+    with pytest.raises(TaskError, match="this task has no data of its own"):
+        load_task(OWN)
+    (tmp_path / "bin").mkdir()
+    for name in ("dev.csv", "test.csv"):
+        (tmp_path / "bin" / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TaskError, match=r"cannot read .*\.csv"):
+        load_task(OWN, tmp_path / "bin")
+
+
+def in_the_hubs_layout(folder: Path, rows: Dataset, splits: list[str]) -> str:
+    """Write a local copy of a data set as the hub has it."""
+    (folder / "data").mkdir(parents=True)
+    for split in splits:
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return str(folder)
+
+
+def test_hub_data_sets_are_read_through_the_same_checks(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"tokens": [["the", "river", "city"]], "ner_tags": [[0, 5, 6]], "lang": ["en"]})
+    name = in_the_hubs_layout(tmp_path / "ner", rows, ["train_en", "val_en", "test_en", "test_de"])
+    task = replace(NER, hub=Hub(name, None, NER.hub.splits))
+    loaded = load_task(task)
+    assert loaded.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": [0, 5, 6]}
+    assert set(loaded.splits) == set(SPLITS)
+    with pytest.raises(TaskError, match=r"has the splits .*test_de.*, expected test_fr and one or both of train_fr"):
+        load_task(task, language="fr")
+    with pytest.raises(TaskError, match=r"cannot load nobody/nothing \(de\) from the hub; pass local"):
+        load_task(NLI, "nobody/nothing:de")
+
+
+def test_labels_of_the_hub_are_matched_by_name_not_by_number(tmp_path: Path) -> None:
+    features = Features(
+        {
+            "premise": Value("string"),
+            "hypothesis": Value("string"),
+            "label": ClassLabel(names=["contradiction", "neutral", "entailment"]),
+        }
+    )
+    rows = Dataset.from_dict({"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 2]}, features=features)
+    name = in_the_hubs_layout(tmp_path, rows, ["train", "test"])
+    splits = load_task(replace(NLI, hub=Hub(name, None, NLI.hub.splits))).splits
+    assert splits["test"]["label"] == [2, 0]
+    assert (len(splits["train"]), len(splits["validation"])) == (1, 1)
+
+
+def test_only_the_first_piece_of_a_word_carries_its_tag() -> None:
+    tokenizer = wordpiece_tokenizer()
+    row = {"tokens": ["the", "grandmother", "walks"], "ner_tags": [0, 1, 0]}
+    encoded = encode_split(NER, Dataset.from_list([row]), tokenizer, 64)[0]
+    pieces = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    labelled = {piece: label for piece, label in zip(pieces, encoded["labels"], strict=True) if label != IGNORED}
+    assert len(labelled) == 3
+    assert list(labelled.values()) == [0, 1, 0]
+    assert len(pieces) > 5
+
+
+def test_two_texts_are_one_input_and_the_longer_is_cut() -> None:
+    tokenizer = wordpiece_tokenizer()
+    rows = Dataset.from_list([{"sentence1": "the old river", "sentence2": "a city " * 20, "label": 1}])
+    encoded = encode_split(PI, rows, tokenizer, 24)[0]
+    first = tokenizer("the old river")["input_ids"]
+    assert len(encoded["input_ids"]) == 24
+    assert encoded["input_ids"][: len(first)] == first
+    assert encoded["labels"] == 1
+
+
+def test_span_f1_by_hand() -> None:
+    names = {label: i for i, label in enumerate(NER.labels)}
+    truth = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
+    found = [["B-PER", "O", "O", "B-LOC"], ["B-ORG", "O"]]  # the person is cut short: 2 of 3 right
+    labels = np.full((2, 5), IGNORED)
+    logits = np.zeros((2, 5, len(names)))
+    for row, (gold, guess) in enumerate(zip(truth, found, strict=True)):
+        for i, (right, guessed) in enumerate(zip(gold, guess, strict=True)):
+            labels[row, i + 1] = names[right]
+            logits[row, i + 1, names[guessed]] = 1
+    assert score(NER, logits, labels) == pytest.approx({"precision": 200 / 3, "recall": 200 / 3, "f1": 200 / 3})
+
+
+def test_accuracy_by_hand() -> None:
+    logits = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.1, 0.2], [1.0, 0.0, 0.0]])
+    assert score(NLI, logits, np.array([0, 1, 1, 0])) == {"accuracy": 75.0}
+
+
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+@pytest.mark.parametrize(("teacher", "student"), [("bert", "bert"), ("roberta", "distilbert")])
+def test_texts_train_port_and_keep_what_they_learnt(
+    tmp_path: Path, make_model: Callable[..., str], teacher: str, student: str, kind: str
+) -> None:
+    """A word gives the label away, so that a tiny model learns it."""
+    dice = np.random.default_rng(0)
+    rows = []
+    for i in range(160):
+        words = [*dice.choice(WORDS[:20], size=5), ["paints", "reads"][i % 2]]
+        rows.append({"text": " ".join(dice.permutation(words)), "label": ["art", "books"][i % 2]})
+    write_rows(tmp_path / "data", rows, ".jsonl")
+    settings = Settings(epochs=12, batch_size=8, learning_rate=3e-2, rank=4, bottleneck_size=16)
+    base = make_model(teacher, layers=2, initializer_range=0.05)
+    options = {"task": "classification", "data": tmp_path / "data", "progress": False}
+    trained = train(base, tmp_path / "teacher", kind, settings=settings, **options)
+    assert trained.labels == ("art", "books")
+    scores = trained.provenance["training"]["scores"]
+    if kind == "lora":  # a bottleneck cannot turn what a model of random weights says into labels
+        assert scores["test"]["accuracy"] > 75
+    assert evaluate(tmp_path / "teacher", **options) == scores["test"]
+    ported = regraft.transfer(trained, make_model(student, layers=2, initializer_range=0.05))
+    ported.save(tmp_path / "ported")
+    if teacher == student:  # the same weights: it knows already
+        assert evaluate(tmp_path / "ported", **options) == scores["test"]
+    again = train(ported.base_model, tmp_path / "again", init=tmp_path / "ported", settings=settings, **options)
+    if kind == "lora":
+        assert again.provenance["training"]["scores"]["test"]["accuracy"] > 75
+    assert evaluate(tmp_path / "again", **options) == again.provenance["training"]["scores"]["test"]
+
+
+def test_a_checkpoint_without_the_pooler_that_its_head_reads_is_refused(
+    tmp_path: Path, make_model: Callable[..., str]
+) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    base = make_model(layers=2)
+    AutoModelForMaskedLM.from_pretrained(base).save_pretrained(tmp_path / "bare")
+    wordpiece_tokenizer().save_pretrained(tmp_path / "bare")
+    write_rows(tmp_path / "data", PAIRS, ".tsv")
+    with pytest.raises(regraft.RegraftError, match=r"lacks bert\.pooler\.dense\.bias, a pretrained weight"):
+        train(str(tmp_path / "bare"), tmp_path / "out", data=tmp_path / "data", task="nli", progress=False)
+    assert not (tmp_path / "out.training").exists()
+
+
+def test_a_task_is_one_record() -> None:
+    for name, task in TASKS.items():
+        assert isinstance(task, Task), name
+        assert len(task.columns) == len(set(task.columns)) >= 2
+        assert set(task.metrics) <= {"precision", "recall", "f1", "accuracy"}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "folder", "languages"),
+    [
+        ("ner", "wikineural", ("de", "en", "es", "ru")),
+        ("pi", "pawsx", ("de", "en", "fr", "zh")),
+        ("nli", "xnli", ("de", "en", "fr", "ru", "zh")),
+    ],
+)
+def test_all_real_files_read_without_a_bad_row(data: Path, name: str, folder: str, languages: tuple[str, ...]) -> None:
+    for language in languages:
+        splits = load_task(TASKS[name], data / folder, language).splits
+        assert len(splits["train"]) > 1700
+        assert len(splits["validation"]) == pytest.approx(len(splits["train"]) / 9, rel=0.01)
+        assert set(splits["test"].features) == set(TASKS[name].columns)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "folder", "language"), [("pi", "pawsx", "en"), ("nli", "xnli", "fr")])
+def test_pairs_of_real_texts_train_port_and_score(
+    minilm: str, data: Path, tmp_path: Path, name: str, folder: str, language: str
+) -> None:
+    """The whole walk on real rows, too few of them to learn the task: a port onto the same model changes no answer."""
+    settings = Settings(epochs=2, max_train=96, max_eval=64, max_length=64)
+    options = {"task": name, "data": data / folder, "language": language, "settings": settings, "progress": False}
+    trained = train(minilm, tmp_path / "teacher", **options)
+    curve = [json.loads(line) for line in (tmp_path / "teacher" / "curve.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in curve if "accuracy" in row] == [0, 1, 2]
+    regraft.transfer(trained, minilm).save(tmp_path / "ported")
+    assert evaluate(tmp_path / "ported", **options) == trained.provenance["training"]["scores"]["test"]
