@@ -1,7 +1,8 @@
 """Does a ported module help a shallower student? Real encoder, real data, several seeds, one table.
 
 Teacher: the MiniLM encoder (6 layers, 384 wide). Student: its layers 0, 2 and 4, not distilled. Task: WikiNEuRal,
-English. All starts get the same training; per seed they share the task head's first values and the order of the data.
+English. All starts get the same training and, per seed, the same order of the data and the same first values of a fresh
+task head; "+ head" starts from the teacher's.
 
     REGRAFT_DATA=... python benchmarks/wikineural.py --out results/
 
@@ -21,10 +22,17 @@ from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
-from regraft.training import Settings, train
+from regraft.settings import Settings
+from regraft.training import train
 
 LEARNING_RATE = {"bottleneck": 1e-3, "lora": 2e-3}
-STARTS = {"student": None, "tm-avg_released": "avg_released", "tm-avg": "avg", "tm-skip": "skip"}
+STARTS = {
+    "student": None,
+    "tm-avg_released": ("avg_released", "fresh"),
+    "tm-avg": ("avg", "fresh"),
+    "tm-skip": ("skip", "fresh"),
+    "tm-skip + head": ("skip", "teacher"),
+}
 
 
 def main() -> None:
@@ -68,13 +76,15 @@ def main() -> None:
 
         above = arguments.out / f"{peft}-teacher"
         scores[peft, "teacher"] = [run(teacher, above, 0, None, 2 * arguments.train, 1.5 * arguments.epochs)]
-        for start, layers in STARTS.items():
+        for start, ported in STARTS.items():
+            name = f"{peft}-{start.replace(' + ', '+')}"
             for seed in arguments.seeds:
                 init = None
-                if layers is not None:
-                    init = arguments.out / f"{peft}-{start}-init"
-                    regraft.transfer(regraft.load(above), student, teacher, layers=layers).save(init, replace=True)
-                out = arguments.out / f"{peft}-{start}-{seed}"
+                if ported is not None:
+                    init = arguments.out / f"{name}-init"
+                    layers, head = ported
+                    regraft.transfer(regraft.load(above), student, layers=layers, head=head).save(init, replace=True)
+                out = arguments.out / f"{name}-{seed}"
                 result = run(student, out, seed, init, arguments.train, arguments.epochs)
                 scores.setdefault((peft, start), []).append(result)
 
