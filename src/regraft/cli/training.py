@@ -56,24 +56,24 @@ def train(
         ),
     ] = "fast",
     epochs: Annotated[
-        float | None, typer.Option(min=0.01, help=f"Passes over the training split. [fast: {_FAST.epochs}]")
+        float | None, typer.Option(min=0.01, help=f"Passes over the training split. (fast: {_FAST.epochs})")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help=f"Rows per step and device. [fast: {_FAST.batch_size}]")
+        int | None, typer.Option(min=1, help=f"Rows per step and device. (fast: {_FAST.batch_size})")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help=f"Peak of a linear schedule. [fast: {_FAST.learning_rate}]")
+        float | None, typer.Option(min=0.0, help=f"Peak of a linear schedule. (fast: {_FAST.learning_rate})")
     ] = None,
     warmup: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help=f"Share of the steps that warm up. [fast: {_FAST.warmup}]")
+        float | None, typer.Option(min=0.0, max=1.0, help=f"Share of the steps that warm up. (fast: {_FAST.warmup})")
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16, float16 (mixed), or auto: mixed where there is a GPU. [fast: auto]"),
+        typer.Option(help="float32, bfloat16, float16 (mixed), or auto: mixed where there is a GPU. (fast: auto)"),
     ] = None,
     length_grouped: Annotated[
         bool | None,
-        typer.Option("--length-grouped/--shuffled", help="Batches of rows of similar length. [fast: length-grouped]"),
+        typer.Option("--length-grouped/--shuffled", help="Batches of rows of similar length. (fast: length-grouped)"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of fresh weights, data order and dropout.")] = 0,
     max_length: LengthOpt = 256,
