@@ -151,6 +151,8 @@ def evaluate(
                 f"{', '.join(record.labels)}"
             )
         record = _relabelled(record, module.labels)
+    if model is None and not module.base_model:
+        raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     base = resolve(model if model is not None else module.base_model)
     loaded = load_task(record, data, language, columns)
     set_seed(settings.seed)
