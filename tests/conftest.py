@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import regraft
+from regraft.cli.main import main
 from regraft.models import HEAD_CLASSES
 
 torch.set_num_threads(1)  # tiny models only wait for each other on more
@@ -161,6 +163,21 @@ def load_peft(
 ) -> PeftModel:
     """Load a module into its base model with PEFT alone."""
     return PeftModel.from_pretrained(load_base(base, labels, task_type), str(module), **loading).eval()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; return its exit code, output and error output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["regraft", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        output = capsys.readouterr()
+        return int(stopped.value.code or 0), output.out, output.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

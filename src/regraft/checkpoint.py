@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,13 +18,20 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .directories import check_writable, new_directory, read_json, read_safetensors
+from .adapterhub.conversion import from_peft, to_peft
+from .adapterhub.layouts import HubFiles
+from .directories import check_writable, new_directory, read_json, read_tensors
 from .errors import ModuleFileError
 from .modelcard import model_card
+from .models import ModelLike, resolve
 
 PROVENANCE = "regraft.json"
 CARD, CURVE = "README.md", "curve.jsonl"
-_OURS = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE)
+# AdapterHub's files; its configuration has the name of PEFT's.
+HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
+HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
+_HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
+_OURS = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
 _VERSIONED = ("regraft", "torch", "transformers", "peft")
 
 
@@ -93,8 +99,7 @@ class Module:
         Raises:
             ModuleFileError: the directory exists and may not be replaced.
         """
-        versions = {name: version(name) for name in _VERSIONED}
-        provenance = {**self.provenance, "versions": versions, "hash": self.hash()}
+        provenance = self._stamped()
         with new_directory(path, replace, _OURS) as directory:
             save_file(
                 {name: tensor.contiguous() for name, tensor in self.tensors.items()},
@@ -107,6 +112,49 @@ class Module:
             if curve is not None:
                 (directory / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve))
         return Path(path)
+
+    def save_adapterhub(
+        self,
+        path: str | os.PathLike[str],
+        base: ModelLike | None = None,
+        name: str = "regraft",
+        replace: bool = False,
+    ) -> Path:
+        """Write a directory that AdapterHub's ``model.load_adapter`` loads, with ``regraft.json`` and a model card.
+
+        Args:
+            path: the directory; it appears whole or not at all.
+            base: the base model, of which the configuration is read; by default the one that the module names.
+            name: what the library is to call the adapter, and its head.
+            replace: replace a module that is there already.
+
+        Returns:
+            The directory.
+
+        Raises:
+            ModuleFileError: what the library cannot represent exactly, or a directory that may not be replaced.
+            ModelError: no such base model.
+        """
+        if base is None and not self.base_model:
+            raise ModuleFileError(f"{self.source} names no base model, expected one; name it (--model)")
+        resolved = resolve(self.base_model if base is None else base)
+        config = {**self.config, "base_model_name_or_path": resolved.name}
+        files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
+        provenance = self._stamped()
+        with new_directory(path, replace, _OURS) as directory:
+            # load_adapter reads safetensors only when told to.
+            _write_json(directory / CONFIG_NAME, files.config)
+            torch.save(dict(files.tensors), directory / HUB_WEIGHTS)
+            if files.head_config is not None:
+                _write_json(directory / HEAD_CONFIG, files.head_config)
+                torch.save(dict(files.head_tensors), directory / HEAD_WEIGHTS)
+            _write_json(directory / PROVENANCE, provenance)
+            (directory / CARD).write_text(model_card(config, provenance, adapterhub=True), encoding="utf-8")
+        return Path(path)
+
+    def _stamped(self) -> dict[str, Any]:
+        versions = {name: version(name) for name in _VERSIONED}
+        return {**self.provenance, "versions": versions, "hash": self.hash()}
 
 
 def check_output(path: str | os.PathLike[str], replace: bool) -> None:
@@ -123,7 +171,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load(source: str | os.PathLike[str]) -> Module:
-    """Read a module that PEFT saved.
+    """Read a module that PEFT, or AdapterHub's library, saved; the latter is converted to PEFT's form.
 
     Args:
         source: a local directory, or a hub id.
@@ -132,7 +180,8 @@ def load(source: str | os.PathLike[str]) -> Module:
         The module, with its tensors on the CPU.
 
     Raises:
-        ModuleFileError: nothing of that name, no module in it, unreadable files, or NaN in a tensor.
+        ModuleFileError: nothing of that name, no module in it, unreadable files, NaN in a tensor, or an AdapterHub
+            module that cannot be converted exactly.
     """
     directory = Path(source)
     if not directory.exists():
@@ -140,36 +189,44 @@ def load(source: str | os.PathLike[str]) -> Module:
     if not (directory / CONFIG_NAME).is_file():
         raise ModuleFileError(f"{source} holds no {CONFIG_NAME}, expected a directory that PEFT saved a module to")
     config = read_json(directory / CONFIG_NAME)
-    if not isinstance(config, dict) or "peft_type" not in config:
-        raise ModuleFileError(f"{directory / CONFIG_NAME} has no 'peft_type', expected a module that PEFT saved")
-    tensors = _read_tensors(directory)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
+    if not isinstance(config, dict) or config.keys().isdisjoint({"peft_type", "config"}):
+        raise ModuleFileError(
+            f"{directory / CONFIG_NAME} has no 'peft_type' (nor AdapterHub's 'config'), expected a module that PEFT or "
+            "AdapterHub saved"
+        )
     provenance = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
     if not isinstance(provenance, dict):
         raise ModuleFileError(f"{directory / PROVENANCE} holds no object, expected what regraft wrote; remove it")
-    return Module(config, tensors, str(source), provenance)
+    if "peft_type" in config:
+        tensors = read_tensors(directory, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
+        module = Module(config, tensors, str(source), provenance)
+    else:
+        module = _read_adapterhub(directory, config, str(source), provenance)
+    for name, tensor in module.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
+    return module
+
+
+def _read_adapterhub(directory: Path, config: Mapping[str, Any], source: str, provenance: Mapping[str, Any]) -> Module:
+    tensors = read_tensors(directory, HUB_SAFETENSORS, HUB_WEIGHTS)
+    files = HubFiles(config, tensors)
+    if any((directory / name).is_file() for name in (HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)):
+        head_config = read_json(directory / HEAD_CONFIG)
+        if not isinstance(head_config, dict):
+            raise ModuleFileError(f"{directory / HEAD_CONFIG} holds no object, expected what AdapterHub saves")
+        files = HubFiles(config, tensors, head_config, read_tensors(directory, HEAD_SAFETENSORS, HEAD_WEIGHTS))
+    peft_config, peft_tensors, labels = to_peft(files, source)
+    converted = {"format": "adapterhub", "source": source, **{key: config.get(key) for key in ("name", "version")}}
+    provenance = {**provenance, "converted": converted, **({"labels": list(labels)} if labels else {})}
+    return Module(peft_config, peft_tensors, source, provenance)
 
 
 def _download(name: str) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=["adapter_*", PROVENANCE]))
+        return Path(snapshot_download(name, allow_patterns=["adapter_*", *_HUB, PROVENANCE]))
     except Exception as error:  # the hub's client raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise ModuleFileError(
             f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"
         ) from error
-
-
-def _read_tensors(directory: Path) -> dict[str, Tensor]:
-    if (directory / SAFETENSORS_WEIGHTS_NAME).is_file():
-        return read_safetensors(directory / SAFETENSORS_WEIGHTS_NAME)
-    path = directory / WEIGHTS_NAME
-    if not path.is_file():
-        raise ModuleFileError(f"{directory} holds neither {SAFETENSORS_WEIGHTS_NAME} nor {WEIGHTS_NAME}")
-    try:
-        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {error}") from error
-    return tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -86,6 +88,31 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModuleFileError(f"cannot read {path} as JSON: {error}") from error
+
+
+def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, Tensor]:
+    """Read the tensors of a directory onto the CPU, from safetensors or else from what torch.save wrote.
+
+    Args:
+        directory: where they are.
+        safetensors: name of the file in the one format.
+        pickled: name of the file in the other; no code in it is run.
+
+    Raises:
+        ModuleFileError: neither is there, or the one there is cannot be read.
+    """
+    if (directory / safetensors).is_file():
+        return read_safetensors(directory / safetensors)
+    path = directory / pickled
+    if not path.is_file():
+        raise ModuleFileError(f"{directory} holds neither {safetensors} nor {pickled}, expected one of them")
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ModuleFileError(f"{path} holds more than tensors by name, expected what torch.save makes of a state dict")
+    return dict(tensors)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

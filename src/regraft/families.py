@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -65,6 +65,16 @@ class Family:
     def pattern(self, site: str) -> str:
         """Regular expression that PEFT matches against the full paths of a site in all layers."""
         return rf"(.*\.)?{re.escape(self.layers)}\.\d+\.{re.escape(self.sites[site])}"
+
+    def pattern_of(self, places: Iterable[tuple[int, str]]) -> str:
+        """Regular expression that PEFT matches against the full paths of some (layer, site), and of no others."""
+        layers: dict[str, list[str]] = {}
+        for layer, site in sorted(places):
+            layers.setdefault(site, []).append(str(layer))
+        choices = "|".join(
+            rf"(?:{'|'.join(numbers)})\.{re.escape(self.sites[site])}" for site, numbers in layers.items()
+        )
+        return rf"(?:.*\.)?{re.escape(self.layers)}\.(?:{choices})"
 
 
 _ONE_LINEAR = {"ForTokenClassification": Head(("classifier",)), "ForQuestionAnswering": Head(("qa_outputs",))}

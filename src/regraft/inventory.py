@@ -12,24 +12,15 @@ from torch import Tensor
 
 from .axes import Free
 from .checkpoint import Module
-from .errors import ModuleFileError, unknown_choice
+from .errors import ModuleFileError
 from .families import Family
-from .models import HEAD_CLASSES, SiteShape
-from .roles import PEFT_TYPES, Role, roles_of
+from .models import SiteShape
+from .options import check_portable, head_class_of
+from .roles import Role, roles_of
 
 PREFIX = "base_model.model."
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
-# Options of a module that mean more than its tensors say, and why porting it would go wrong.
-_REFUSED_OPTIONS: Mapping[str, str] = {
-    "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
-    "layer_replication": "replicated layers have no counterpart",
-    "target_parameters": "bare parameters are no sites",
-    "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
-    "megatron_config": "Megatron's layers are split across devices",
-}
-# Initialisations that also change the base weights, so that the module alone is not what was trained.
-_REFUSED_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga", "mica")
 
 
 @dataclass(frozen=True)
@@ -68,48 +59,6 @@ class Inventory:
     num_labels: int | None
 
 
-def check_portable(module: Module) -> None:
-    """Refuse methods and options that regraft does not port, by name.
-
-    Raises:
-        ModuleFileError: with the option and the reason.
-    """
-    if module.peft_type not in PEFT_TYPES:
-        raise ModuleFileError(
-            f"{module.source} is a {module.peft_type} module, expected one of {', '.join(PEFT_TYPES)}"
-        )
-    for option, reason in _REFUSED_OPTIONS.items():
-        if module.config.get(option):
-            raise ModuleFileError(f"{module.source} uses {option}, which cannot be ported: {reason}")
-    if module.config.get("bias", "none") != "none":
-        raise ModuleFileError(
-            f"{module.source} trains biases of the base model (bias={module.config['bias']!r}), which cannot be "
-            "ported; train with bias='none'"
-        )
-    init = str(module.config.get("init_lora_weights", True)).lower()
-    if init.startswith(_REFUSED_INITS):
-        raise ModuleFileError(
-            f"{module.source} was initialised with {init!r}, which changes the base weights too; "
-            "convert it to plain LoRA first (PEFT: save_pretrained(path_initial_model_for_weight_conversion=...))"
-        )
-
-
-def head_class_of(module: Module) -> str:
-    """Tell how the class of a module's base model ends, from its task type or else from the class that PEFT noted.
-
-    Raises:
-        ModuleFileError: a task type without a class.
-    """
-    task_type = module.config.get("task_type")
-    if task_type:
-        if task_type not in HEAD_CLASSES:
-            raise ModuleFileError(f"{module.source}: {unknown_choice('task type', task_type, HEAD_CLASSES)}")
-        return HEAD_CLASSES[task_type]
-    base_class = (module.config.get("auto_mapping") or {}).get("base_model_class", "")
-    match = re.search(r"For[A-Z]\w*$", base_class)
-    return match[0] if match else ""
-
-
 def take_inventory(module: Module, family: Family) -> Inventory:
     """Sort the tensors of a module by layer, site and role.
 
@@ -120,7 +69,7 @@ def take_inventory(module: Module, family: Family) -> Inventory:
     Raises:
         ModuleFileError: a module of a kind, or with options, that cannot be ported, or without a single site.
     """
-    check_portable(module)
+    check_portable(module.config, module.source)
     tensors: dict[tuple[int, str], dict[Role, str]] = {}
     paths: dict[tuple[int, str], str] = {}
     heads, head, refused = head_keys(module), [], {}
@@ -141,7 +90,7 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             f"{', '.join(sorted(family.sites))} in {family.layers}.N"
         )
     held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
-    return Inventory(held, tuple(head), refused, head_class_of(module), head_rows(module.tensors))
+    return Inventory(held, tuple(head), refused, head_class_of(module.config, module.source), head_rows(module.tensors))
 
 
 def head_keys(module: Module) -> list[str]:

@@ -7,28 +7,43 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    """Write a model card for a module that regraft trained or ported.
+def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapterhub: bool = False) -> str:
+    """Write a model card for a module that regraft trained, ported or converted.
 
     Args:
         config: its PEFT configuration.
         provenance: the content of its ``regraft.json``.
+        adapterhub: whether the directory is one for AdapterHub's library, not for PEFT.
     """
     base = config.get("base_model_name_or_path")
     port, training = provenance.get("port"), provenance.get("training")
-    lines = ["---", f"base_model: {base}", "library_name: peft", "tags: [regraft, peft]", "---", ""]
-    lines += [f"# A {config['peft_type']} module for {base}", ""]
+    # AdapterHub's library goes by its old name on the hub.
+    library, tag = ("adapters", "adapter-transformers") if adapterhub else ("peft", "peft")
+    named = [f"base_model: {base}"] if base else []  # AdapterHub's modules may name none
+    lines = ["---", *named, f"library_name: {library}", f"tags: [regraft, {tag}]", "---", ""]
+    lines += [f"# A {config['peft_type']} module" + (f" for {base}" if base else ""), ""]
     if port:
         lines += _ported(port)
     if training:
         lines += _trained(training)
+    lines += ["## Use", "", "```python", *_use(config, adapterhub), "```", ""]
+    lines += [f"Written by regraft {provenance['versions']['regraft']}; `regraft.json` has every detail.", ""]
+    return "\n".join(lines)
+
+
+def _use(config: Mapping[str, Any], adapterhub: bool) -> list[str]:
+    if adapterhub:
+        return [
+            "from adapters import AutoAdapterModel",
+            "",
+            f"model = AutoAdapterModel.from_pretrained({config.get('base_model_name_or_path')!r})",
+            'model.load_adapter("path/of/this/directory", set_active=True)',
+        ]
     bottleneck = (
         ["import regraft  # makes PEFT know bottleneck adapters"] if config["peft_type"] == "BOTTLENECK" else []
     )
-    lines += ["## Use", "", "```python", *bottleneck, "from peft import PeftModel", ""]
-    lines += ['model = PeftModel.from_pretrained(base_model, "path/of/this/directory")', "```", ""]
-    lines += [f"Written by regraft {provenance['versions']['regraft']}; `regraft.json` has every detail.", ""]
-    return "\n".join(lines)
+    load = 'model = PeftModel.from_pretrained(base_model, "path/of/this/directory")'
+    return [*bottleneck, "from peft import PeftModel", "", load]
 
 
 def _ported(port: Mapping[str, Any]) -> list[str]:

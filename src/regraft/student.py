@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -86,11 +85,7 @@ def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -
     matched = [path for path, _ in skeleton.named_modules() if path.rpartition(".")[2] in last_names]
     if {family.parse(path) for path in matched} == set(held) and len(matched) == len(held):
         return last_names
-    layers: dict[str, list[str]] = {}
-    for layer, site in sorted(held):
-        layers.setdefault(site, []).append(str(layer))
-    choices = "|".join(rf"(?:{'|'.join(numbers)})\.{re.escape(family.sites[site])}" for site, numbers in layers.items())
-    return rf"(?:.*\.)?{re.escape(family.layers)}\.(?:{choices})"
+    return family.pattern_of(held)
 
 
 def parse_config(config: Mapping[str, Any]) -> PeftConfig:

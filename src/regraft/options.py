@@ -1,0 +1,78 @@
+"""Options of a PEFT configuration that mean more than a module's tensors say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ModuleFileError, unknown_choice
+from .models import HEAD_CLASSES
+from .roles import PEFT_TYPES
+
+# Why a module with the option would be wrong elsewhere.
+_REFUSED: Mapping[str, str] = {
+    "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
+    "layer_replication": "replicated layers have no counterpart",
+    "target_parameters": "bare parameters are no sites",
+    "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
+    "megatron_config": "Megatron's layers are split across devices",
+    "use_qalora": "QA-LoRA's matrices act on groups of the teacher's quantised inputs",
+    "use_bdlora": "BD-LoRA's matrices are blocks of the teacher's dimensions",
+    "kasa_config": "KaSA changes the base weights too",
+    "alora_invocation_tokens": "the tokens that switch it on are the teacher's vocabulary",
+    "arrow_config": "it routes between several modules",
+    "monteclora_config": "its matrices are samples of a distribution",
+}
+# Initialisations that also change the base weights, so that the module alone is not what was trained.
+_REFUSED_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga", "mica")
+
+
+def check_portable(config: Mapping[str, Any], source: str) -> None:
+    """Refuse methods and options that regraft does not port, by name.
+
+    Args:
+        config: PEFT's configuration.
+        source: what to call the module in messages.
+
+    Raises:
+        ModuleFileError: with the option and the reason.
+    """
+    if config.get("peft_type") not in PEFT_TYPES:
+        raise ModuleFileError(
+            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(PEFT_TYPES)}"
+        )
+    for option, reason in _REFUSED.items():
+        if config.get(option):
+            raise ModuleFileError(f"{source} uses {option}, which cannot be ported: {reason}")
+    if config.get("bias", "none") != "none":
+        raise ModuleFileError(
+            f"{source} trains biases of the base model (bias={config['bias']!r}), which cannot be "
+            "ported; train with bias='none'"
+        )
+    init = str(config.get("init_lora_weights", True)).lower()
+    if init.startswith(_REFUSED_INITS):
+        raise ModuleFileError(
+            f"{source} was initialised with {init!r}, which changes the base weights too; "
+            "convert it to plain LoRA first (PEFT: save_pretrained(path_initial_model_for_weight_conversion=...))"
+        )
+
+
+def head_class_of(config: Mapping[str, Any], source: str) -> str:
+    """Tell how the class of a module's base model ends, from its task type or else from the class that PEFT noted.
+
+    Args:
+        config: PEFT's configuration.
+        source: what to call the module in messages.
+
+    Raises:
+        ModuleFileError: a task type without a class.
+    """
+    task_type = config.get("task_type")
+    if task_type:
+        if task_type not in HEAD_CLASSES:
+            raise ModuleFileError(f"{source}: {unknown_choice('task type', task_type, HEAD_CLASSES)}")
+        return HEAD_CLASSES[task_type]
+    base_class = (config.get("auto_mapping") or {}).get("base_model_class", "")
+    match = re.search(r"For[A-Z]\w*$", base_class)
+    return match[0] if match else ""
