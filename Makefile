@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# AdapterHub's library wants an older transformers, so it lives in an environment of its own.
+INTEROP ?= .venv-interop
+EXCHANGE = $(INTEROP)/exchange
 
-.PHONY: install test fast lint bench clean
+.PHONY: install test fast lint interop bench clean
 
 install: $(STAMP)
 
@@ -12,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	touch $(STAMP)
 
-test: install lint        ## everything that CI runs
+test: install lint interop  ## everything that CI runs
 	$(BIN)/pytest
 
 fast: install             ## what takes seconds
@@ -23,9 +26,20 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+$(INTEROP)/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/pip install --quiet --requirement tests/interop/requirements.txt
+	touch $@
+
+interop: install $(INTEROP)/.installed  ## AdapterHub's own library loads what we write, and we what it writes
+	rm -rf $(EXCHANGE)
+	$(BIN)/python tests/interop/write_directories.py $(EXCHANGE)
+	$(INTEROP)/bin/python tests/interop/check_adapterhub.py $(EXCHANGE)
+	$(BIN)/python tests/interop/read_directories.py $(EXCHANGE)
+
 bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/wikineural.py --out out/wikineural
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP) .mypy_cache .pytest_cache .ruff_cache
