@@ -12,18 +12,18 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding", "fingerprints"},
-    {"roles", "families", "directories", "layers"},
+    {"errors", "axes", "seeding", "fingerprints", "distillation_losses"},
+    {"roles", "families", "directories", "layers", "distiller", "distillation_texts"},
     {"moments", "models", "bottleneck", "modelcard", "tasks.conllu"},
-    {"samples", "pairing", "checkpoint", "texts", "tasks.ner", "runs"},
-    {"sampling", "alignment", "inventory"},
+    {"samples", "pairing", "checkpoint", "texts", "tasks.ner", "runs", "shallower"},
+    {"sampling", "alignment", "inventory", "student_directories"},
     {"student"},
     {"plan", "starts"},
     {"transfer"},
-    {"port", "training", "tables"},
+    {"port", "training", "distillation", "tables"},
     {"__init__"},
     {"cli.app", "cli.options"},
-    {"cli.porting", "cli.training"},
+    {"cli.porting", "cli.training", "cli.distilling"},
     {"cli.main"},
     {"__main__"},
 )
