@@ -12,21 +12,21 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding", "fingerprints"},
-    {"roles", "families", "directories", "layers"},
+    {"errors", "axes", "seeding", "fingerprints", "distillation.losses"},
+    {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"},
     {"moments", "models", "bottleneck", "modelcard", "tasks.conllu", "tasks.records"},
-    {"samples", "pairing", "options", "adapterhub.layouts"},
-    {"texts", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.methods", "adapterhub.heads"},
+    {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
+    {"texts", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
     {"adapterhub.conversion"},
     {"checkpoint"},
-    {"sampling", "alignment", "inventory", "parts", "tasks.data"},
+    {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},
     {"student", "heads"},
     {"plan", "starts"},
     {"transfer"},
-    {"port", "training", "tables"},
+    {"port", "training", "distillation.distill", "tables"},
     {"__init__"},
     {"cli.app", "cli.options"},
-    {"cli.porting", "cli.training", "cli.converting"},
+    {"cli.porting", "cli.training", "cli.converting", "cli.distilling"},
     {"cli.main"},
     {"__main__"},
 )

@@ -1,4 +1,4 @@
-"""The README.md beside a module."""
+"""The README.md beside a module or a student."""
 
 from __future__ import annotations
 
@@ -75,3 +75,43 @@ def _trained(training: Mapping[str, Any]) -> list[str]:
         *rows,
         "",
     ]
+
+
+def student_card(provenance: Mapping[str, Any]) -> str:
+    """Write a model card for a student that regraft distilled.
+
+    Args:
+        provenance: the content of its ``regraft.json``.
+    """
+    report = provenance["distillation"]
+    texts, losses = report["texts"], report["losses"]
+    learned = "predictions and last hidden states" if report["language_model"] else "hidden states"
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {report['teacher']}",
+            "library_name: transformers",
+            "tags: [regraft, distillation]",
+            "---",
+            "",
+            f"# A student of {report['teacher']} with {len(report['layers'])} layers",
+            "",
+            f"Made of the teacher's layers {', '.join(map(str, report['layers']))} (0-based), and distilled from its "
+            f"{learned} on {texts['train']} texts with seed {report['seed']}; not trained on any task.",
+            "",
+            f"| on {texts['held_out']} held-out texts | before | after |",
+            "|---|---|---|",
+            *(f"| {name} | {value:.4f} | {losses['after'][name]:.4f} |" for name, value in losses["before"].items()),
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from transformers import AutoModel",
+            "",
+            'model = AutoModel.from_pretrained("path/of/this/directory")',
+            "```",
+            "",
+            f"Written by regraft {provenance['versions']['regraft']}; `regraft.json` has every detail.",
+            "",
+        ]
+    )

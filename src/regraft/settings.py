@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from .errors import TaskError, unknown_choice
+from .precision import PRECISIONS
 from .tasks.records import Task
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 HEADS = ("fresh", "teacher")
 
 
@@ -25,7 +23,7 @@ class Settings:
         learning_rate: peak of a linear schedule.
         warmup: share of the steps that warm up.
         length_grouped: whether batches are made of rows of similar length, which saves padding.
-        precision: one of `PRECISIONS`; ``"auto"`` is mixed precision where the device has it.
+        precision: one of `precision.PRECISIONS`; ``"auto"`` is mixed precision where a GPU has it.
         seed: of the fresh weights, the order of the data and dropout.
         max_length: tokens after which an input is cut.
         max_train: how many training rows to use, all by default.
@@ -58,16 +56,9 @@ class Settings:
         if self.head is not None and self.head not in HEADS:
             raise TaskError(unknown_choice("head", self.head, HEADS))
 
-    def mixed_precision(self) -> dict[str, bool]:
-        """Return the Trainer's arguments for the precision on this machine."""
-        chosen = self.precision
-        if chosen == "auto" and torch.cuda.is_available():
-            chosen = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        return {"bf16": chosen == "bfloat16", "fp16": chosen == "float16"}
-
 
 def _paper(task: Task) -> dict[str, Any]:
-    """Return what Klimaszewski et al. (LREC-COLING 2024) state; a constant rate's warm-up and grouping they do not."""
+    """Return what Klimaszewski et al. (LREC-COLING 2024) state; they name no warm-up."""
     return {
         "epochs": float(task.paper_epochs),
         "batch_size": 64,

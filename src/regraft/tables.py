@@ -84,3 +84,11 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
     for split, values in scores.items():
         table.add_row(split, *(f"{value:.2f}" for value in values.values()))
     console.print(table)
+
+
+def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Print losses on held-out text, one row per loss."""
+    table = Table("held-out loss", "before", "after")
+    for name, value in before.items():
+        table.add_row(name, f"{value:.4f}", f"{after[name]:.4f}")
+    console.print(table)

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from .checkpoint import Module, check_output, load
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .models import BaseModel, resolve
+from .precision import mixed_precision
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .settings import Settings
 from .starts import attach, detach, fresh_module, keeps_head
@@ -187,6 +188,7 @@ def _trainer(
 ) -> Trainer:
     task = loaded.task
     tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
+    mixed = mixed_precision(settings.precision)
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -207,7 +209,8 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",
-        **settings.mixed_precision(),
+        bf16=mixed == "bfloat16",
+        fp16=mixed == "float16",
     )
     trainer = Trainer(
         model=model,

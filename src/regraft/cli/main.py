@@ -10,7 +10,7 @@ import warnings
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
-from . import converting, porting, training  # noqa: F401 (their commands register themselves)
+from . import converting, distilling, porting, training  # noqa: F401 (their commands register themselves)
 from .app import app, errors
 
 

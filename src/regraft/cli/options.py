@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -46,9 +45,15 @@ HeadLabelsOpt = Annotated[
 PairingOpt = Annotated[
     str, typer.Option(help="Which tokens go together: offsets (shared characters) or position (the paper).")
 ]
-TextsOpt = Annotated[
-    Path | None, typer.Option(help="Plain text, one per line (or .conllu), to compare the two models on.")
-]
+_TEXTS = (
+    "plain text, one per line (or .conllu); a table (.jsonl, .csv, .tsv, .parquet); or a data set on the hub, ID or "
+    "ID:CONFIG."
+)
+TextsOpt = Annotated[str, typer.Option(help=f"Texts to run both models on: {_TEXTS}")]
+SomeTextsOpt = Annotated[str | None, typer.Option(help=f"Texts to compare the two models on: {_TEXTS}")]
+TextColumnOpt = Annotated[str, typer.Option(help="What holds the texts of a table or a data set.")]
+TextSplitOpt = Annotated[str, typer.Option(help="Split of a data set on the hub to read texts from.")]
+MaxTextsOpt = Annotated[int | None, typer.Option(min=1, help="Read so many texts, the first.")]
 DeviceOpt = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU where there is one.")]
 DtypeOpt = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: the checkpoint's own.")]
 BatchOpt = Annotated[int, typer.Option(min=1, help="Texts per batch.")]

@@ -21,14 +21,18 @@ from .options import (
     HeadOpt,
     LayersOpt,
     LengthOpt,
+    MaxTextsOpt,
     ModuleArg,
     PairingOpt,
     QuietOpt,
     ReplaceOpt,
+    SomeTextsOpt,
     SpacesOpt,
     StudentOpt,
     TeacherOpt,
+    TextColumnOpt,
     TextsOpt,
+    TextSplitOpt,
     parse_labels,
     parse_layers,
     sampling_options,
@@ -66,7 +70,7 @@ def plan(
 def sample(
     teacher: Annotated[str, typer.Option(help="The model that modules were trained on: directory or hub id.")],
     student: StudentOpt,
-    texts: Annotated[Path, typer.Option(help="Plain text, one per line (or .conllu).")],
+    texts: TextsOpt,
     out: Annotated[Path, typer.Option(help="Directory to write the moments to.")],
     layers: LayersOpt = "skip",
     sites: Annotated[
@@ -76,6 +80,9 @@ def sample(
             "output_norm: what LoRA and bottlenecks sit on by default."
         ),
     ] = None,
+    column: TextColumnOpt = "text",
+    text_split: TextSplitOpt = "train",
+    max_texts: MaxTextsOpt = None,
     pairing: PairingOpt = "offsets",
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -95,7 +102,11 @@ def sample(
         *pair, parse_layers(layers), [site.strip() for site in sites.split(",")] if sites else None
     )
     taken = sampling.sample(
-        *pair, spaces, read_texts(texts), pairing, **sampling_options(device, dtype, batch_size, max_length, quiet)
+        *pair,
+        spaces,
+        read_texts(texts, column, max_texts, text_split),
+        pairing,
+        **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     samples.save_sample(taken, out, replace)
     console.print(f"{taken.describe()}; {len(spaces)} pairs of spaces in {out}")
@@ -113,7 +124,10 @@ def transfer(
     spaces: SpacesOpt = "released",
     head: HeadOpt = None,
     labels: HeadLabelsOpt = None,
-    texts: TextsOpt = None,
+    texts: SomeTextsOpt = None,
+    column: TextColumnOpt = "text",
+    text_split: TextSplitOpt = "train",
+    max_texts: MaxTextsOpt = None,
     moments: Annotated[
         list[Path] | None, typer.Option(help="Directory of 'regraft sample', instead of --texts; may be repeated.")
     ] = None,
@@ -133,7 +147,7 @@ def transfer(
         teacher,
         parse_layers(layers),
         align,
-        texts=None if texts is None else read_texts(texts),
+        texts=None if texts is None else read_texts(texts, column, max_texts, text_split),
         pairing=pairing,
         spaces=cast(Convention, spaces),
         seed=seed,

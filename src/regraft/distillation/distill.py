@@ -1,0 +1,226 @@
+"""Make a shallower student of a teacher and distill it on plain text: the paper's first step, free of any task.
+
+transformers' Trainer on accelerate does the training, so its launchers work as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PrinterCallback, TrainingArguments, set_seed
+
+from ..directories import check_writable
+from ..errors import TaskError
+from ..models import resolve
+from ..precision import mixed_precision
+from ..runs import last_checkpoint, work_directory
+from .directories import student_files, write_student
+from .shallower import choose_layers, load_teacher, matched_states, shallower
+from .texts import collator, encode, fingerprint, split
+from .trainer import Distiller
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to distill. Every field that changes the outcome is here, and is written beside the result.
+
+    The weights of the first three losses are those of DistilBERT's released script; they are for teachers with a
+    language-model head. Of the others, only the hidden states are matched, with the last two.
+
+    Attributes:
+        epochs: passes over the texts.
+        max_steps: stop after this many steps, whatever `epochs` says.
+        batch_size: texts per step and device.
+        learning_rate: peak of a linear schedule.
+        warmup: share of the steps that warm up.
+        seed: of which texts are held out, of masks, the order of the texts and dropout.
+        max_length: tokens after which a text is cut; what follows is not read.
+        temperature: that softens both models' predictions.
+        weight_kl: of the divergence from the teacher's predictions.
+        weight_lm: of the language model's own loss.
+        weight_cosine: of the angle between the last hidden states.
+        weight_hidden: of the distance from the teacher's hidden states, layer by layer.
+        mlm_probability: share of the tokens that a masked language model has to predict.
+        precision: one of `precision.PRECISIONS`; ``"auto"`` is mixed with bfloat16, or else float16, where a GPU can,
+            and float32 elsewhere. Weights are float32 always.
+        save_every: steps from one checkpoint, and evaluation, to the next.
+    """
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    warmup: float = 0.06
+    seed: int = 0
+    max_length: int = 128
+    temperature: float = 2.0
+    weight_kl: float = 5.0
+    weight_lm: float = 2.0
+    weight_cosine: float = 1.0
+    weight_hidden: float = 1.0
+    mlm_probability: float = 0.15
+    precision: str = "auto"
+    save_every: int = 500
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student that was distilled and written.
+
+    Attributes:
+        path: its directory.
+        layers: the teacher's layers that it is made of.
+        before: losses on held-out text before training: ``loss`` (the weighted sum), its parts, and for language
+            models ``teacher_lm``, the teacher's own loss on the same masks.
+        after: the same at the end.
+    """
+
+    path: Path
+    layers: tuple[int, ...]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def distill(
+    teacher: str | Path,
+    out: Path,
+    texts: Sequence[str],
+    layers: int | Sequence[int] = 2,
+    settings: Settings | None = None,
+    replace_existing: bool = False,
+    progress: bool = True,
+) -> Distilled:
+    """Take layers of a teacher, distill them on texts, and write the student as a model directory.
+
+    A teacher with a language-model head, masked or causal by its family, is distilled as DistilBERT was: divergence
+    of the predictions, language-model loss, cosine of the last hidden states. One without is distilled by its hidden
+    states alone: the cosine, and the mean squared distance of each student layer's output from what the teacher's
+    next layer that was taken reads. Then nothing is masked.
+
+    Of the texts 5% (at least one, at most 1000; chosen by the seed) are held out to evaluate on, with the same masks
+    every time. Checkpoints are kept in a directory beside `out` until the end: the same call after a kill goes on from
+    the last, and on a CPU ends with the very weights of the uninterrupted run.
+
+    Args:
+        teacher: a model of any type in `regraft.families`.
+        out: where the student goes: configuration, weights (in float32), tokenizer, ``regraft.json``, ``curve.jsonl``
+            and a model card. transformers loads it with every class that loads the teacher.
+        texts: plain texts.
+        layers: k for every k-th layer, or the layers' numbers (0-based, ascending).
+        settings: how to train.
+        replace_existing: replace a student that is there already.
+        progress: whether to draw progress bars.
+
+    Returns:
+        Where the student is, and its losses before and after.
+
+    Raises:
+        RegraftError: a model, texts, layers, settings or directories that do not serve.
+    """
+    settings = settings or Settings()
+    mixed = mixed_precision(settings.precision)
+    check_writable(out, replace_existing, student_files(out))
+    base = resolve(teacher)
+    depth = base.config.num_hidden_layers
+    taken = choose_layers(layers, depth)
+    parts = split(texts, settings.seed)
+    described = {
+        **asdict(settings),
+        "teacher": base.name,
+        "teacher_weights": base.weights_id,
+        "layers": list(taken),
+        "texts": {"train": len(parts[0]), "held_out": len(parts[1]), "sha256": fingerprint(*parts)},
+    }
+    model, has_head = load_teacher(base)
+    weights = _weights(settings, has_head)
+    tokenizer = base.tokenizer()
+    masked = has_head and not base.family.causal
+    data_collator = collator(tokenizer, settings.mlm_probability if masked else None, settings.seed)
+    train, held_out = (encode(part, tokenizer, settings.max_length, masked) for part in parts)
+    set_seed(settings.seed)
+    student = shallower(model, base.family, taken)
+    with PartialState().main_process_first():
+        work = work_directory(out, described, replace_existing)
+    resume = last_checkpoint(work)
+    trainer = Distiller(
+        teacher=model,
+        weights=weights,
+        temperature=settings.temperature,
+        matched=matched_states(taken, depth),
+        model=student,
+        args=_arguments(work, settings, mixed, progress, start_evaluated=resume is not None),
+        train_dataset=train,
+        eval_dataset=held_out,
+        data_collator=data_collator,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=resume)
+    names = ("loss", *trainer.reported)
+    curve = _learning_curve(trainer.state.log_history, names)
+    evaluated = [{name: row[name] for name in names} for row in curve if "split" in row]
+    before, after = evaluated[0], evaluated[-1]
+    if not math.isfinite(after["loss"]):
+        raise TaskError(f"the distillation diverged (loss {after['loss']}); start over with a lower learning rate")
+    report = {**described, "language_model": has_head, "weights": weights, "mixed_precision": mixed}
+    if trainer.is_world_process_zero():
+        report["losses"] = {"before": before, "after": after}
+        student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
+        write_student(out, student, base.tokenizer(), report, curve, replace_existing)  # a tokenizer that cuts nothing
+        shutil.rmtree(work)
+    trainer.accelerator.wait_for_everyone()
+    return Distilled(Path(out), taken, before, after)
+
+
+def _weights(settings: Settings, has_head: bool) -> dict[str, float]:
+    if has_head:
+        return {"kl": settings.weight_kl, "lm": settings.weight_lm, "cosine": settings.weight_cosine}
+    return {"cosine": settings.weight_cosine, "hidden": settings.weight_hidden}
+
+
+def _arguments(
+    work: Path, settings: Settings, mixed: str | None, progress: bool, start_evaluated: bool
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="linear",
+        seed=settings.seed,
+        bf16=mixed == "bfloat16",
+        fp16=mixed == "float16",
+        eval_strategy="steps",
+        eval_steps=settings.save_every,
+        eval_on_start=not start_evaluated,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
+        logging_steps=settings.save_every,
+        remove_unused_columns=False,  # masking reads which tokens are special
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not progress,
+        report_to="none",
+    )
+
+
+def _learning_curve(history: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Turn the Trainer's log into rows of step, epoch and either the training loss or the losses on held-out text."""
+    rows = []
+    for entry in history:
+        row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
+        if "loss" in entry:
+            rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
+        elif "eval_loss" in entry:
+            rows.append({**row, "split": "held-out", **{name: entry[f"eval_{name}"] for name in names}})
+    return rows
