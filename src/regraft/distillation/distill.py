@@ -208,6 +208,7 @@ def _arguments(
         logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
         logging_steps=settings.save_every,
         remove_unused_columns=False,  # masking reads which tokens are special
+        ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",

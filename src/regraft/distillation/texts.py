@@ -63,8 +63,8 @@ def collator(tokenizer: Any, mlm_probability: float | None, seed: int) -> Any:
 class SeededMasking(DataCollatorForLanguageModeling):  # type: ignore[misc]
     """Mask tokens for a masked language model, depending on the seed and the batch's own tokens alone.
 
-    So a resumed training masks as the uninterrupted one, and held-out batches are masked alike in every evaluation,
-    while the batches of a new epoch, shuffled anew, are masked anew.
+    So a resumed training masks as the uninterrupted one, and held-out batches, which are the same as long as their
+    size is, are masked alike in every evaluation; the batches of a new epoch, shuffled anew, are masked anew.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
