@@ -238,6 +238,48 @@ def test_a_refused_plan_is_shown_and_exits_2(
     assert re.search(r"bottleneck_down.bias .* copied", out)
 
 
+def test_own_data_train_port_and_score_by_commands(
+    run: Callable, make_model: Callable[..., str], tmp_path: Path
+) -> None:
+    """Columns are named on the command line, a value overrides its preset, and the head goes along."""
+    rows = "".join(f"{text},{'art' if i % 2 else 'books'}\n" for i, text in enumerate(make_texts(40)))
+    (tmp_path / "data").mkdir()
+    for split in ("dev", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text("review,topic\n" + rows)
+    options = ("--task", "classification", "--data", tmp_path / "data", "--column", "text=review", "--quiet")
+    options = (*options, "--column", "label=topic", "--batch-size", 8, "--max-length", 32)
+    base, student = make_model(layers=4), make_model(layers=2, seed=5)
+    teacher, ported, trained = (tmp_path / name for name in ("teacher", "ported", "trained"))
+    paper = ("--preset", "paper", "--epochs", 1)
+    code, out, error = run("train", "--model", base, "--peft", "bottleneck", *paper, *options, "--out", teacher)
+    assert code == 0, error
+    assert "accuracy" in out
+    settings = json.loads((teacher / "regraft.json").read_text())["training"]
+    assert (settings["learning_rate"], settings["epochs"], settings["batch_size"]) == (1e-5, 1, 8)
+    code, out, _ = run("transfer", teacher, "--student", student, "--out", ported)
+    assert code == 0
+    assert "10 copied" in out
+    code, out, _ = run("evaluate", ported, *options)
+    assert code == 0
+    assert "accuracy" in out
+    fast = ("--model", student, "--init", ported, "--epochs", 1, *options)
+    assert run("train", *fast, "--out", trained)[0] == 0
+    for arguments, message in (
+        (("--preset", "papr"), "unknown preset 'papr', expected one of fast, paper; did you mean 'paper'?"),
+        (("--head", "techer"), "unknown head 'techer', expected one of fresh, teacher"),
+        (("--column", "topic"), "found --column topic, expected NAME=COLUMN"),
+        (("--column", "labl=topic"), "unknown column 'labl', expected one of text, label"),
+        (("--labels", "a,b"), "dev.csv, line 2: found label 'books', expected one of a, b"),
+        (("--precision", "float16"), "got precision float16 without a GPU"),
+        (("--task", "nil"), "unknown task 'nil'"),
+    ):
+        code, _, error = run("train", *fast, "--out", tmp_path / "again", *arguments)
+        assert code == 2, message
+        assert message in error
+        assert "Traceback" not in error
+        assert not list(tmp_path.glob("again*"))
+
+
 def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str], tmp_path: Path, texts: Path) -> None:
     models = ("--teacher", make_model(layers=4), "--student", make_model(layers=2, seed=5))
     code, _, error = run("sample", *models, "--texts", texts, "--sites", "qeury", "--out", tmp_path / "m")
@@ -248,7 +290,7 @@ def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str]
 
 def test_help_teaches_and_the_module_form_works() -> None:
     result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
-    for command in ("plan", "sample", "transfer", "train", "evaluate"):
+    for command in ("plan", "sample", "transfer", "train", "evaluate", "distill", "convert"):
         assert command in result.stdout
 
 

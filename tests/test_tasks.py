@@ -160,6 +160,11 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "dev.tsv", tmp_path / "val.tsv")
     with pytest.raises(TaskError, match=r"has both val\.tsv and dev\.tsv, expected one validation file"):
         load_task(NLI, tmp_path)
+    write_rows(tmp_path / "one", [{"text": "a", "label": "x"}], ".csv")
+    with pytest.raises(TaskError, match="found the labels x, expected two or more, each once"):
+        load_task(OWN, tmp_path / "one")
+    with pytest.raises(TaskError, match="found the labels x, x, expected two or more, each once"):
+        load_task(OWN, tmp_path / "one", labels=["x", "x"])
     with pytest.raises(TaskError, match="this task has no data of its own"):
         load_task(OWN)
     (tmp_path / "bin").mkdir()

@@ -69,6 +69,7 @@ def train(
     """
     settings = settings or Settings()
     record = _relabelled(task_named(task), labels)
+    mixed_precision(settings.precision)  # refuses what this machine cannot do before any work
     check_output(out, replace_existing)
     base = resolve(model)
     start = None if init is None else load(init)

@@ -73,6 +73,8 @@ def load_task(
         raise TaskError(f"{source} has no row to use as {empty[0]}")
     if not task.labels:
         task = replace(task, labels=_names_in(task, rows.values()))
+    if len(set(task.labels)) < max(2, len(task.labels)):
+        raise TaskError(f"{source}: found the labels {', '.join(task.labels)}, expected two or more, each once")
     index = {name: i for i, name in enumerate(task.labels)}
     splits = {split: _dataset(task, values, index) for split, values in rows.items()}
     return Loaded(task, _with_validation(splits), source)
