@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import torch
 from transformers import AutoModel, AutoTokenizer
+
+from regraft.training import train
 
 
 def data_folder() -> Path:
@@ -34,6 +41,42 @@ def shallower(source: str, layers: list[int], out: Path) -> str:
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(source).save_pretrained(out)
     return str(out)
+
+
+def begin(arguments: argparse.Namespace) -> Path:
+    """Make the folder ``--out``, or find it again; refuse one with results of other arguments (seeds may be added)."""
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    described = json.dumps({name: str(value) for name, value in vars(arguments).items() if name != "seeds"})
+    asked = out / "arguments.json"
+    if asked.is_file() and asked.read_text() != described:
+        sys.exit(f"{out} holds results of other arguments ({asked.read_text()}); choose another --out")
+    asked.write_text(described)
+    return out
+
+
+def f1_of(model: str, out: Path, *arguments: Any, **options: Any) -> dict[str, float]:
+    """Train, unless `out` holds the result already; return the F1 before training, after an epoch, and on the test."""
+    if not (out / "regraft.json").is_file():
+        train(model, out, *arguments, **options, progress=False)
+    result = json.loads((out / "regraft.json").read_text())["training"]["scores"]
+    curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    by_epoch = [row["f1"] for row in curve if "f1" in row]
+    print(out.name, {split: round(values["f1"], 1) for split, values in result.items()}, flush=True)
+    return {"before training": by_epoch[0], "validation F1, epoch 1": by_epoch[1], "test F1": result["test"]["f1"]}
+
+
+def f1_table(names: tuple[str, str], scores: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> str:
+    """Tabulate mean and deviation over seeds, one row per pair of names."""
+    rows = []
+    for pair, results in scores.items():
+        columns = []
+        for column in results[0]:
+            values = [result[column] for result in results]
+            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            columns.append(f"{mean(values):.1f}{spread}")
+        rows.append([*pair, *columns])
+    return markdown([*names, *next(iter(scores.values()))[0]], rows)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -12,18 +12,15 @@ A run that was stopped goes on where it was. About an hour on 2 CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 
-from _common import data_folder, markdown, minilm, shallower
+from _common import begin, data_folder, f1_of, f1_table, minilm, shallower
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
 from regraft.settings import Settings
-from regraft.training import train
 
 LEARNING_RATE = {"bottleneck": 1e-3, "lora": 2e-3}
 STARTS = {
@@ -47,58 +44,33 @@ def main() -> None:
     disable_progress_bar()
     data = data_folder() / "wikineural"
     teacher = minilm()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    described = json.dumps({name: str(value) for name, value in vars(arguments).items() if name != "seeds"})
-    asked = arguments.out / "arguments.json"
-    if asked.is_file() and asked.read_text() != described:
-        sys.exit(f"{arguments.out} holds results of other arguments ({asked.read_text()}); choose another --out")
-    asked.write_text(described)
-    student = shallower(teacher, [0, 2, 4], arguments.out / "student")
+    out = begin(arguments)
+    student = shallower(teacher, [0, 2, 4], out / "student")
     scores: dict[tuple[str, str], list[dict[str, float]]] = {}
     for peft, rate in LEARNING_RATE.items():
-
-        def run(model: str, out: Path, seed: int, init: Path | None, count: int, epochs: float) -> dict[str, float]:
-            if not (out / "regraft.json").is_file():
-                settings = Settings(
-                    epochs=epochs,
-                    learning_rate=rate,  # noqa: B023 (used within the iteration)
-                    seed=seed,
-                    max_train=count,
-                    max_eval=arguments.test,
-                    bottleneck_size=48,
-                )
-                train(model, out, peft, init, data, settings=settings, progress=False)  # noqa: B023
-            result = json.loads((out / "regraft.json").read_text())["training"]["scores"]
-            curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
-            by_epoch = [row["f1"] for row in curve if "f1" in row]
-            print(out.name, {split: round(values["f1"], 1) for split, values in result.items()}, flush=True)
-            return {"before": by_epoch[0], "epoch 1": by_epoch[1], "test": result["test"]["f1"]}
-
-        above = arguments.out / f"{peft}-teacher"
-        scores[peft, "teacher"] = [run(teacher, above, 0, None, 2 * arguments.train, 1.5 * arguments.epochs)]
+        settings = Settings(
+            epochs=arguments.epochs,
+            learning_rate=rate,
+            max_train=arguments.train,
+            max_eval=arguments.test,
+            bottleneck_size=48,
+        )
+        longer = replace(settings, epochs=1.5 * arguments.epochs, max_train=2 * arguments.train)
+        above = out / f"{peft}-teacher"
+        scores[peft, "teacher"] = [f1_of(teacher, above, peft, None, data, settings=longer)]
         for start, ported in STARTS.items():
             name = f"{peft}-{start.replace(' + ', '+')}"
+            init = None
+            if ported is not None:
+                layers, head = ported
+                init = out / f"{name}-init"
+                regraft.transfer(regraft.load(above), student, layers=layers, head=head).save(init, replace=True)
             for seed in arguments.seeds:
-                init = None
-                if ported is not None:
-                    init = arguments.out / f"{name}-init"
-                    layers, head = ported
-                    regraft.transfer(regraft.load(above), student, layers=layers, head=head).save(init, replace=True)
-                out = arguments.out / f"{name}-{seed}"
-                result = run(student, out, seed, init, arguments.train, arguments.epochs)
+                seeded = replace(settings, seed=seed)
+                result = f1_of(student, out / f"{name}-{seed}", peft, init, data, settings=seeded)
                 scores.setdefault((peft, start), []).append(result)
-
-    rows = []
-    for (peft, start), results in scores.items():
-        columns = []
-        for name in ("before", "epoch 1", "test"):
-            values = [result[name] for result in results]
-            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            columns.append(f"{mean(values):.1f}{spread}")
-        rows.append([peft, start, *columns])
-    header = ["module", "start", "before training", "validation F1, epoch 1", "test F1"]
-    table = markdown(header, rows)
-    (arguments.out / "table.md").write_text(table + "\n")
+    table = f1_table(("module", "start"), scores)
+    (out / "table.md").write_text(table + "\n")
     print(table)
 
 
