@@ -53,7 +53,7 @@ def main() -> None:
                 train(model, out, arguments.peft, init, data, language, task, settings, progress=False)  # noqa: B023
             return float(json.loads((out / "regraft.json").read_text())["training"]["scores"]["test"][metric])  # noqa: B023
 
-        above = run("teacher", teacher, None, 3, 2250)
+        above = run("teacher", teacher, None, 2, 2250)
         ported = regraft.transfer(regraft.load(folder / "teacher"), student, teacher)
         ported.save(folder / "ported", replace=True)
         settings = Settings(max_length=128, max_eval=500)
