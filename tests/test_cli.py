@@ -269,6 +269,7 @@ def test_own_data_train_port_and_score_by_commands(
         (("--head", "techer"), "unknown head 'techer', expected one of fresh, teacher"),
         (("--column", "topic"), "found --column topic, expected NAME=COLUMN"),
         (("--column", "labl=topic"), "unknown column 'labl', expected one of text, label"),
+        (("--rank", 3), "got --rank beside --init, whose module is what it is"),
         (("--labels", "a,b"), "dev.csv, line 2: found label 'books', expected one of a, b"),
         (("--precision", "float16"), "got precision float16 without a GPU"),
         (("--task", "nil"), "unknown task 'nil'"),

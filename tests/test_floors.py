@@ -16,7 +16,7 @@ FLOORS = (
     {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"},
     {"moments", "models", "bottleneck", "modelcard", "tasks.conllu", "tasks.records"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
-    {"texts", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
+    {"texts", "tasks.sources", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
     {"adapterhub.conversion"},
     {"checkpoint"},
     {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},

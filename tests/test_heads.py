@@ -95,8 +95,22 @@ def test_a_head_on_the_pooler_goes_through_what_the_poolers_say_of_whole_texts(
     matched = weight.abs().sum(0) > 0
     assert matched.sum() == 32  # the wider student leaves 16 dimensions without a counterpart
     assert {tuple(column.tolist()) for column in weight.T[matched]} == {tuple(c.tolist()) for c in source.T}
-    with pytest.raises(regraft.RegraftError, match="pooled"):
-        regraft.transfer(module, student, align="lsa", texts=make_texts(20), spaces="measured", progress=False)
+    few = {"texts": make_texts(20), "batch_size": 1, "progress": False}
+    with pytest.raises(regraft.RegraftError, match=r"has 18 texts to fit pooled .* a fresh head \(--head fresh\)"):
+        regraft.transfer(module, student, align="lsa", spaces="measured", **few)
+
+
+def test_a_pooler_that_a_checkpoint_lacks_is_not_drawn_at_random(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    module = regraft.load(make_module(make_model(layers=4), "lora", 3, "SEQ_CLS"))
+    transformers.AutoModelForMaskedLM.from_pretrained(make_model(layers=2, seed=5)).save_pretrained(tmp_path / "bare")
+    wordpiece_tokenizer().save_pretrained(tmp_path / "bare")
+    options = {"align": "lsa", "spaces": "measured", "texts": make_texts(120), "progress": False}
+    with pytest.raises(regraft.RegraftError, match=r"lack pooled for student layer 1 .* a fresh head \(--head fresh\)"):
+        regraft.transfer(module, tmp_path / "bare", **options)
+    hashes = {regraft.transfer(module, tmp_path / "bare", head="fresh", **options).hash() for _ in range(2)}
+    assert len(hashes) == 1
 
 
 def test_labels_are_put_in_order_by_name(
@@ -138,6 +152,15 @@ def test_without_agreement_the_head_is_fresh_and_the_report_says_why(
     assert set(actions(regraft.transfer(named, base, head="fresh")).values()) == {"fresh"}
     with pytest.raises(PlanError, match="unknown head 'taecher', expected one of fresh, teacher; did you mean"):
         regraft.transfer(named, base, head="taecher")
+    with pytest.raises(PlanError, match="the labels a, b, b name one twice"):
+        regraft.transfer(named, base, labels=["a", "b", "b"])
+    bare = regraft.load(make_module(base, "lora"))
+    with pytest.raises(PlanError, match="has no task head that could be ported"):
+        regraft.transfer(bare, base, head="teacher")
+    assert regraft.transfer(bare, base, labels=["a", "b"]).labels == ()
+    torn = regraft.Module(plain.config, plain.tensors, "torn", {"labels": ["a", "b"]})
+    with pytest.raises(PlanError, match="names 2 labels for a head of 3 rows"):
+        regraft.transfer(torn, base, head="teacher")
 
 
 @pytest.mark.parametrize(

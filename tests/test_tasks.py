@@ -16,9 +16,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 import regraft
 from regraft.errors import TaskError
 from regraft.settings import Settings
-from regraft.tasks.data import SPLITS, load_task
+from regraft.tasks.data import load_task
 from regraft.tasks.encoding import IGNORED, encode_split, score
 from regraft.tasks.records import TASKS, Hub, Task
+from regraft.tasks.sources import SPLITS
 from regraft.training import evaluate, train
 
 NER, PI, NLI, OWN = (TASKS[name] for name in ("ner", "pi", "nli", "classification"))
@@ -53,7 +54,8 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     write_rows(tmp_path / "fr", PAIRS, ending)
     loaded = load_task(NLI, tmp_path, "fr")
     assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 27, "validation": 3, "test": 30}
-    assert loaded.splits["train"][4] == {"premise": 'the river "opens', "hypothesis": "a city closes", "label": 1}
+    row = {"premise": 'the river "opens', "hypothesis": "a city closes", "label": "neutral"}
+    assert loaded.splits["train"][4] == row
     assert loaded.splits["validation"][0]["premise"] == PAIRS[27]["premise"]
     assert load_task(NLI, tmp_path / "fr", "xx").splits["test"][0] == loaded.splits["test"][0]
 
@@ -70,7 +72,7 @@ def test_words_come_from_conllu_and_from_named_columns_alike(tmp_path: Path) -> 
     columns = {"tokens": "words", "ner_tags": "tags"}
     one, two = load_task(NER, tmp_path / "json", columns=columns), load_task(NER, tmp_path / "conllu")
     assert one.splits["train"].to_list() == two.splits["train"].to_list()
-    assert one.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": [0, 5, 6]}
+    assert one.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": ["O", "B-LOC", "I-LOC"]}
 
 
 def test_labels_may_be_named_taken_from_the_data_or_numbered(tmp_path: Path) -> None:
@@ -80,11 +82,11 @@ def test_labels_may_be_named_taken_from_the_data_or_numbered(tmp_path: Path) -> 
     assert load_task(OWN, tmp_path / "a", columns=columns).task.labels == ("bad", "good")
     named = load_task(OWN, tmp_path / "a", columns=columns, labels=["good", "bad"])
     assert named.task.labels == ("good", "bad")
-    assert named.splits["train"]["label"][:3] == [0, 1, 0]
+    assert named.splits["train"]["label"][:3] == ["good", "bad", "good"]
     numbers = [{"text": f"the {word}", "label": i % 2} for i, word in enumerate(WORDS[:20])]
     write_rows(tmp_path / "b", numbers, ".jsonl")
-    assert load_task(OWN, tmp_path / "b", labels=["no", "yes"]).splits["train"]["label"][:3] == [0, 1, 0]
-    assert load_task(OWN, tmp_path / "b", labels=["1", "0"]).splits["train"]["label"][:3] == [1, 0, 1]
+    assert load_task(OWN, tmp_path / "b", labels=["no", "yes"]).splits["train"]["label"][:2] == ["no", "yes"]
+    assert load_task(OWN, tmp_path / "b", labels=["1", "0"]).splits["train"]["label"][:2] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_labels_may_be_named_taken_from_the_data_or_numbered(tmp_path: Path) -> 
             "the city opens\tit closes\tmaybe",
             r"line 3: found label 'maybe', expected one of entailment, neut",
         ),
-        ("  \tit closes\tneutral", r"line 3: 'premise' is empty; leave the row out"),
+        ("  \tit closes\tneutral", r"line 3: 'premise' is empty"),
         ("a\tb\tneutral\tmore", r"line 3: found more fields than the 3 of the first line"),
     ],
 )
@@ -117,8 +119,12 @@ def test_bad_rows_are_refused_with_file_and_line(tmp_path: Path, line: str, mess
         ('{"text": "a"}', r"dev\.jsonl, line 2: no 'label'"),
         ('{"text": "a", "label"', r"dev\.jsonl, line 2: expected a JSON object per line"),
         ('["a", "b"]', r"line 2: found a list, expected a JSON object per line"),
-        ('{"text": 3, "label": "x"}', r"line 2: 'text' is a int, expected a text"),
+        ('{"text": 3, "label": "x"}', r"line 2: 'text' is of type int, expected a text"),
         ('{"text": null, "label": "x"}', r"line 2: no 'text'"),
+        ('{"text": "a", "label": ["x"]}', r"line 2: found \['x'\] for a label, expected a name or an integer"),
+        ('{"text": "a", "label": ""}', r"line 2: found '' for a label"),
+        ('{"text": "a", "label": true}', r"line 2: found True for a label"),
+        ('{"text": "a", "label": 0.5}', r"line 2: found 0.5 for a label"),
     ],
 )
 def test_bad_json_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -147,6 +153,10 @@ def test_bad_sentences_are_refused_with_file_and_line(tmp_path: Path) -> None:
     write_rows(tmp_path / "json", [{"tokens": ["a", "b"], "ner_tags": ["O"]}], ".jsonl")
     with pytest.raises(TaskError, match="line 1: expected as many 'ner_tags' as 'tokens'"):
         load_task(NER, tmp_path / "json")
+    for word in ("", " ", 3):
+        write_rows(tmp_path / "json", [{"tokens": ["a", word], "ner_tags": ["O", "O"]}], ".jsonl")
+        with pytest.raises(TaskError, match="line 1: 'tokens' is empty or has an empty word"):
+            load_task(NER, tmp_path / "json")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -187,7 +197,7 @@ def test_hub_data_sets_are_read_through_the_same_checks(tmp_path: Path) -> None:
     name = in_the_hubs_layout(tmp_path / "ner", rows, ["train_en", "val_en", "test_en", "test_de"])
     task = replace(NER, hub=Hub(name, None, NER.hub.splits))
     loaded = load_task(task)
-    assert loaded.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": [0, 5, 6]}
+    assert loaded.splits["train"][0] == {"tokens": ["the", "river", "city"], "ner_tags": ["O", "B-LOC", "I-LOC"]}
     assert set(loaded.splits) == set(SPLITS)
     with pytest.raises(TaskError, match=r"has the splits .*test_de.*, expected test_fr and one or both of train_fr"):
         load_task(task, language="fr")
@@ -206,13 +216,13 @@ def test_labels_of_the_hub_are_matched_by_name_not_by_number(tmp_path: Path) -> 
     rows = Dataset.from_dict({"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 2]}, features=features)
     name = in_the_hubs_layout(tmp_path, rows, ["train", "test"])
     splits = load_task(replace(NLI, hub=Hub(name, None, NLI.hub.splits))).splits
-    assert splits["test"]["label"] == [2, 0]
+    assert splits["test"]["label"] == ["contradiction", "entailment"]
     assert (len(splits["train"]), len(splits["validation"])) == (1, 1)
 
 
 def test_only_the_first_piece_of_a_word_carries_its_tag() -> None:
     tokenizer = wordpiece_tokenizer()
-    row = {"tokens": ["the", "grandmother", "walks"], "ner_tags": [0, 1, 0]}
+    row = {"tokens": ["the", "grandmother", "walks"], "ner_tags": ["O", "B-PER", "O"]}
     encoded = encode_split(NER, Dataset.from_list([row]), tokenizer, 64)[0]
     pieces = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     labelled = {piece: label for piece, label in zip(pieces, encoded["labels"], strict=True) if label != IGNORED}
@@ -223,7 +233,7 @@ def test_only_the_first_piece_of_a_word_carries_its_tag() -> None:
 
 def test_two_texts_are_one_input_and_the_longer_is_cut() -> None:
     tokenizer = wordpiece_tokenizer()
-    rows = Dataset.from_list([{"sentence1": "the old river", "sentence2": "a city " * 20, "label": 1}])
+    rows = Dataset.from_list([{"sentence1": "the old river", "sentence2": "a city " * 20, "label": "1"}])
     encoded = encode_split(PI, rows, tokenizer, 24)[0]
     first = tokenizer("the old river")["input_ids"]
     assert len(encoded["input_ids"]) == 24
@@ -247,6 +257,42 @@ def test_span_f1_by_hand() -> None:
 def test_accuracy_by_hand() -> None:
     logits = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.1, 0.2], [1.0, 0.0, 0.0]])
     assert score(NLI, logits, np.array([0, 1, 1, 0])) == {"accuracy": 75.0}
+
+
+def test_integers_are_places_in_the_tasks_list_whatever_the_order_of_a_head(
+    tmp_path: Path, make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    """A head with its labels in another order scores the same on names and on integers."""
+    names = [{"premise": f"the {word}", "hypothesis": "a", "label": NLI.labels[i % 3]} for i, word in enumerate(WORDS)]
+    places = [{**row, "label": i % 3} for i, row in enumerate(names)]
+    write_rows(tmp_path / "names", names, ".jsonl")
+    write_rows(tmp_path / "places", places, ".jsonl")
+    plain = regraft.load(make_module(make_model(layers=2), "lora", 3, "SEQ_CLS"))
+    labels = ["contradiction", "entailment", "neutral"]
+    regraft.Module(plain.config, plain.tensors, "turned", {"labels": labels}).save(tmp_path / "turned")
+    scores = [
+        evaluate(tmp_path / "turned", data=tmp_path / data, task="nli", progress=False) for data in ("names", "places")
+    ]
+    assert scores[0] == scores[1]
+    assert load_task(NLI, tmp_path / "names").fingerprint == load_task(NLI, tmp_path / "places").fingerprint
+    write_rows(tmp_path / "stars", [{"text": "a", "label": i % 3} for i in range(9)], ".jsonl")
+    with pytest.raises(TaskError, match="found label '0', expected one of 1, 2, 3"):  # no place where names are numbers
+        load_task(OWN, tmp_path / "stars", labels=["1", "2", "3"])
+
+
+def test_rows_that_a_data_set_marks_as_missing_are_left_out_and_counted(tmp_path: Path) -> None:
+    good = [{"sentence1": f"the {word}", "sentence2": "a", "label": "1"} for word in WORDS[:20]]
+    good[3]["label"] = "0"
+    write_rows(tmp_path / "local", [*good, {"sentence1": "NS", "sentence2": "a", "label": "0"}], ".tsv")
+    loaded = load_task(PI, tmp_path / "local")
+    assert (loaded.left_out, len(loaded.splits["test"])) == (2, 20)
+    blank = {"sentence1": "", "sentence2": "a", "label": "0"}
+    name = in_the_hubs_layout(tmp_path / "hub", Dataset.from_list([*good, blank]), ["train", "validation", "test"])
+    own = load_task(replace(PI, hub=Hub(name, None, PI.hub.splits)))
+    assert (own.left_out, len(own.splits["train"])) == (3, 20)
+    write_rows(tmp_path / "blank", [*good, blank], ".jsonl")
+    with pytest.raises(TaskError, match=r"dev\.jsonl, line 21: 'sentence1' is empty"):
+        load_task(PI, tmp_path / "blank")
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])

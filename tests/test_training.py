@@ -20,6 +20,7 @@ from regraft.models import resolve
 from regraft.runs import last_checkpoint
 from regraft.settings import Settings, preset
 from regraft.starts import attach, fresh_module, keeps_head
+from regraft.tasks.data import load_task
 from regraft.tasks.records import TASKS
 from regraft.training import evaluate, train
 
@@ -86,7 +87,7 @@ def test_fresh_heads_follow_the_seed_of_the_training(
     base = resolve(make_model(layers=2))
     module = regraft.load(make_module(base.name, "lora", labels=len(NER.labels)))
     ported = regraft.transfer(module, base, head="fresh")
-    assert not keeps_head(ported, NER, None)
+    assert ported.head_is_random
 
     def head(seed: int, start: regraft.Module | None) -> torch.Tensor:
         set_seed(seed)
@@ -101,23 +102,31 @@ def test_fresh_heads_follow_the_seed_of_the_training(
 
 
 def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
-    make_model: Callable[..., str], make_module: Callable[..., str]
+    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str]
 ) -> None:
     base = make_model(layers=2)
     plain = regraft.load(make_module(base, "lora", labels=len(NER.labels)))
     named = regraft.Module(plain.config, plain.tensors, "named", {"labels": list(reversed(NER.labels))})
     other = regraft.Module(plain.config, plain.tensors, "other", {"labels": [*"abcdefghi"]})
-    assert keeps_head(named, NER, None)
-    assert keeps_head(regraft.transfer(named, base), NER, None)
-    assert not keeps_head(named, NER, "fresh")
-    assert not keeps_head(plain, NER, None)  # nobody knows the order of its labels
-    assert keeps_head(plain, NER, "teacher")
-    assert not keeps_head(other, NER, None)
-    assert keeps_head(other, TASKS["classification"], None)  # its data have yet to say what the labels are
+    ner = load_task(NER, folder)
+    assert keeps_head(named, ner, None)
+    assert keeps_head(regraft.transfer(named, base), ner, None)
+    assert not keeps_head(named, ner, "fresh")
+    assert not keeps_head(plain, ner, None)  # nobody knows the order of its labels
+    assert keeps_head(plain, ner, "teacher")
+    assert not keeps_head(other, ner, None)
+    assert not keeps_head(None, ner, None)
+    assert keeps_head(named, replace(ner, declared=False, task=replace(NER, labels=("O", "B-PER"))), None)
     with pytest.raises(ModuleFileError, match=r"other was trained on labels a, b, c.*use --head fresh"):
-        keeps_head(other, NER, "teacher")
-    with pytest.raises(ModuleFileError, match="drawn at random by its port"):
-        keeps_head(regraft.transfer(named, base, head="fresh"), NER, "teacher")
+        keeps_head(other, ner, "teacher")
+    with pytest.raises(ModuleFileError, match="expected --init beside --head teacher"):
+        keeps_head(None, ner, "teacher")
+    drawn = regraft.transfer(named, base, head="fresh")
+    again = regraft.transfer(drawn, base)  # a head that was drawn at random does not become a teacher's by moving on
+    assert again.report["head"] == "fresh"
+    for module in (drawn, again):
+        with pytest.raises(ModuleFileError, match="drawn at random by a port"):
+            keeps_head(module, ner, "teacher")
 
 
 def test_labels_in_another_order_score_the_same(folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
@@ -193,6 +202,10 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):
         train(base, out, data=folder, settings=replace(settings, learning_rate=1.0), progress=False)
+    write_split(tmp_path / "val.conllu", 80, seed=7)
+    write_split(tmp_path / "test.conllu", 30, seed=1)
+    with pytest.raises(TaskError, match="unfinished training with other data, data_hash"):
+        train(base, out, data=tmp_path, settings=settings, progress=False)
     resumed = train(base, out, data=folder, settings=settings, progress=False)
     assert resumed.hash() == whole.hash()
     curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]

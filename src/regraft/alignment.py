@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from .axes import Assignment
 from .errors import PlanError, SamplingError, unknown_choice
 from .moments import Moments
+from .roles import HEAD_SPACES, PER_TEXT
 from .samples import Space, SplitMoments
 from .seeding import generator
 
@@ -82,15 +83,21 @@ def _lsa(problem: Problem) -> Assignment:
     assert moments is not None
     needed = max(problem.d_s, problem.d_t)
     if moments.n < needed:
+        counted = "texts" if problem.space.name in PER_TEXT else "token pairs"
         raise SamplingError(
-            f"lsa has {moments.n} token pairs to fit {problem.space.name} of student layer "
-            f"{problem.space.student_layer} on, expected at least its width, {needed}; give more texts"
+            f"lsa has {moments.n} {counted} to fit {problem.space.name} of student layer "
+            f"{problem.space.student_layer} on, expected at least its width, {needed}; "
+            f"give more texts{_instead(problem.space)}"
         )
     rows, columns = linear_sum_assignment(moments.correlation().numpy(), maximize=True)
     # With a student wider than the teacher some student dimensions stay unassigned.
     index = torch.full((problem.d_s,), -1)
     index[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return Assignment(index, problem.d_t)
+
+
+def _instead(space: Space) -> str:
+    return ", or take a fresh head (--head fresh)" if space.name in HEAD_SPACES else ""
 
 
 @_register("copy", "control: the first dimensions as they are, zeros where the teacher has no more", "no source needed")
@@ -173,7 +180,7 @@ def fit_maps(
         if method.needs_moments and split is None:
             raise SamplingError(
                 f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
-                f"{space.teacher_layer}; sample again with the --sites and --layers of this module"
+                f"{space.teacher_layer}; sample again with the --sites and --layers of this module{_instead(space)}"
             )
         maps[space] = method.fit(Problem(space, d_s, d_t, split.fit if split else None, seed))
         scores.append(_score(space, maps[space], split))

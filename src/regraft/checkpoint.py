@@ -75,6 +75,11 @@ class Module:
         """What was ported from where, how, and with which scores; empty for a module that was not ported."""
         return MappingProxyType(dict(self.provenance.get("port", {})))
 
+    @property
+    def head_is_random(self) -> bool:
+        """Whether its task head was drawn at random by a port, and nothing has trained it since."""
+        return self.report.get("head") == "fresh" and "training" not in self.provenance
+
     def hash(self) -> str:
         """Hash of all tensors: names, types, shapes and values."""
         digest = hashlib.sha256()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -108,8 +107,9 @@ def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, T
         raise ModuleFileError(f"{directory} holds neither {safetensors} nor {pickled}, expected one of them")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {error}") from error
+    except Exception as error:  # of whatever kind the garbage leads to
+        reason = str(error).strip().split("\n")[0]
+        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ModuleFileError(f"{path} holds more than tensors by name, expected what torch.save makes of a state dict")
     return dict(tensors)

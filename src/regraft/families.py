@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from .errors import ModelError, unknown_choice
 
+HEADS = ("fresh", "teacher")
+"""Where a task head comes from."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -43,6 +46,7 @@ class Family:
             is the output norm of the last layer.
         pooler: path of the bare model's pooler; empty where it has none.
         word_options: what the tokenizer has to be told so that it takes texts split into words.
+        spare_positions: position embeddings that no token uses (RoBERTa's begin behind the padding's index).
         causal: whether a token sees only what precedes it, so that a word is best represented by its last piece.
     """
 
@@ -51,6 +55,7 @@ class Family:
     heads: Mapping[str, Head]
     final_norm: str = ""
     pooler: str = ""
+    spare_positions: int = 0
     causal: bool = False
     word_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,7 +105,10 @@ _BERT = Family(
 )
 
 _ROBERTA = replace(
-    _BERT, heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="tanh")), pooler=""
+    _BERT,
+    heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="tanh")),
+    pooler="",
+    spare_positions=2,
 )
 
 _ELECTRA = replace(

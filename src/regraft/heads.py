@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .families import Head
-from .inventory import PREFIX, Inventory
+from .inventory import Inventory
 from .models import BaseModel, SiteShape, depth, space_width
+from .options import PREFIX
 from .parts import Part
 from .samples import Space
-
-HEADS = ("fresh", "teacher")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ def plan_head(
         return _fresh("this task type has no head that regraft knows")
     if (len(head_t.linears), head_t.activation, head_t.reads) != (len(head_s.linears), head_s.activation, head_s.reads):
         return _fresh(f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
+    if names and len(names) != inventory.num_labels:
+        return _fresh(f"the module names {len(names)} labels for a head of {inventory.num_labels} rows")
     if wanted is not None and sorted(wanted) != sorted(names):
         known = ", ".join(names) or "not known"
         return _fresh(f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(wanted)}")

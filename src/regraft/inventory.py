@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from .axes import Free
@@ -15,10 +14,9 @@ from .checkpoint import Module
 from .errors import ModuleFileError
 from .families import Family
 from .models import SiteShape
-from .options import check_portable, head_class_of
+from .options import PREFIX, alpha_at, check_portable, head_class_of
 from .roles import Role, roles_of
 
-PREFIX = "base_model.model."
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
 
@@ -118,8 +116,7 @@ def _held(module: Module, by_role: Mapping[Role, str], path: str) -> Held:
     rank, alpha = 0, 0.0
     if module.peft_type == "LORA":
         rank = next((shape[0] for role, shape in shapes.items() if role.suffix == "lora_A.weight"), 0)
-        patterns = module.config.get("alpha_pattern") or {}
-        alpha = patterns.get(get_pattern_key(list(patterns), path), module.config.get("lora_alpha", 8))
+        alpha = alpha_at(module.config, path)
     return Held(dict(by_role), shapes, rank, alpha)
 
 

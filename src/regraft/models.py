@@ -77,6 +77,11 @@ class BaseModel:
             return f"file:{hash_files(Path(self.name))}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
 
+    @property
+    def longest(self) -> int:
+        """How many tokens it can read."""
+        return int(self.config.max_position_embeddings) - self.family.spare_positions
+
     def skeleton(self, head: str = "", num_labels: int | None = None) -> Any:
         """Build the model on the meta device: every module and shape, no weights, milliseconds.
 
@@ -109,9 +114,11 @@ class BaseModel:
         if self.loaded is None:
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
-                model = AutoModel.from_pretrained(self.name, dtype=dtype)
+                model, loading = AutoModel.from_pretrained(self.name, dtype=dtype, output_loading_info=True)
             except Exception as error:  # the hub's client raises those of many libraries
                 raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
+            if any(key.startswith("pooler.") for key in loading["missing_keys"]):
+                model.pooler = None  # transformers would have drawn one at random
             yield _moved(model, dtype, device).eval()
             return
         model = _bare(self.loaded)

@@ -6,10 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from peft.utils.other import get_pattern_key
+
 from .errors import ModuleFileError, unknown_choice
 from .models import HEAD_CLASSES
 from .roles import PEFT_TYPES
 
+PREFIX = "base_model.model."
+"""What PEFT puts before the paths of a model's own modules."""
 # Why a module with the option would be wrong elsewhere.
 _REFUSED: Mapping[str, str] = {
     "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
@@ -76,3 +80,10 @@ def head_class_of(config: Mapping[str, Any], source: str) -> str:
     base_class = (config.get("auto_mapping") or {}).get("base_model_class", "")
     match = re.search(r"For[A-Z]\w*$", base_class)
     return match[0] if match else ""
+
+
+def alpha_at(config: Mapping[str, Any], path: str) -> float:
+    """Tell LoRA's alpha on the module at a path."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha: float = patterns.get(get_pattern_key(list(patterns), path), config.get("lora_alpha", 8))
+    return alpha

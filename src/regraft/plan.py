@@ -11,10 +11,12 @@ from typing import Any
 
 from .checkpoint import Module
 from .errors import PlanError, unknown_choice
-from .heads import HEADS, HeadPlan, plan_head
-from .inventory import PREFIX, Held, Inventory, check_fits, shape_at, take_inventory
+from .families import HEADS
+from .heads import HeadPlan, plan_head
+from .inventory import Held, Inventory, check_fits, shape_at, take_inventory
 from .layers import Group, match_layers
 from .models import BaseModel, SiteShape, depth, find_sites, space_width
+from .options import PREFIX
 from .parts import Action, Part, Place, Target
 from .roles import CONVENTIONS, Convention, Role
 from .samples import Space
@@ -46,6 +48,12 @@ class Plan:
     left: Mapping[str, str]
     widths: Mapping[Space, tuple[int, int]]
     problems: tuple[str, ...]
+
+    @property
+    def head(self) -> str | None:
+        """Where the task head comes from, ``"teacher"`` or ``"fresh"``; None for a module without one."""
+        actions = {target.action for target in self.targets if target.place is None}
+        return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
     def check(self) -> None:
         """Raise the first problem.
@@ -88,6 +96,8 @@ def make_plan(
         raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
     if head is not None and head not in HEADS:
         raise PlanError(unknown_choice("head", head, HEADS))
+    if labels is not None and len(set(labels)) < len(labels):
+        raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
     teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
@@ -110,7 +120,10 @@ def make_plan(
     config = student_config(
         module.config, student.name, skeleton, student.family, student_sites, draft.held, inventory.head_class
     )
-    ported = plan_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+    if module.head_is_random:
+        ported = HeadPlan({}, {}, "an earlier port drew the module's at random")
+    else:
+        ported = plan_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
     expected = expected_tensors(config, skeleton)
     draft.add_head(ported, head, expected, skeleton.base_model_prefix)
     draft.check(expected)
@@ -128,7 +141,7 @@ def make_plan(
         student.name,
         config,
         groups,
-        tuple(labels or module.labels),
+        tuple(labels or module.labels) if inventory.head_class in student.family.heads else (),
         tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
@@ -225,6 +238,8 @@ class _Draft:
         inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
         if not needed or self.inventory.head_class not in self.student.family.heads:
+            if wanted == "teacher":
+                self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
         fresh = wanted == "fresh" or not needed.keys() <= ported.parts.keys()
         if fresh and wanted == "teacher":

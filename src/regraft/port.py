@@ -153,6 +153,7 @@ def _report(
         "groups": [[asdict(share) for share in group] for group in drawn.groups],
         "align": align,
         "spaces": spaces if align != "none" else "not needed",
+        "head": drawn.head,
         "seed": seed,
         "sampled": taken.describe() if taken else None,
         "sample": asdict(taken.source) if taken else None,

@@ -25,6 +25,7 @@ def work_directory(out: Path, settings: Mapping[str, Any], restart: bool) -> Pat
     Raises:
         TaskError: there is one and `restart` is False, or the directory is not one of ours.
     """
+    out = out.absolute()
     work = out.with_name(f"{out.name}.training")
     if (work / _SETTINGS).is_file():
         before = read_json(work / _SETTINGS)
@@ -57,8 +58,10 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def learning_curve(history: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Turn the Trainer's log into rows of step, epoch and either the training loss or validation scores."""
+def learning_curve(
+    history: Iterable[Mapping[str, Any]], metrics: Sequence[str], split: str = "validation"
+) -> list[dict[str, Any]]:
+    """Turn the Trainer's log into rows of step, epoch and either the training loss or scores on the split."""
     rows = []
     for entry in history:
         row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
@@ -66,7 +69,7 @@ def learning_curve(history: Iterable[Mapping[str, Any]], metrics: Sequence[str])
             rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
         elif f"eval_{metrics[-1]}" in entry:
             scores = {name: entry[f"eval_{name}"] for name in ("loss", *metrics)}
-            rows.append({**row, "split": "validation", **scores})
+            rows.append({**row, "split": split, **scores})
     return rows
 
 

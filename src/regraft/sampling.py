@@ -111,11 +111,14 @@ def sample(
     totals: dict[Space, list[Moments]] = {}
     pairs = paired = tokens = 0
     with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:
+        # A checkpoint may lack the pooler that its class has; heads that need it are told by `alignment.fit_maps`.
+        poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
+        spaces = [space for space in spaces if poolers or space.name not in PER_TEXT]
         watched_t = _watched(model_t, teacher.family, "teacher", {(s.teacher_layer, s.name) for s in spaces})
         watched_s = _watched(model_s, student.family, "student", {(s.student_layer, s.name) for s in spaces})
         for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
-            encoding_t = encode(tokenizer_t, batch, min(max_length, _longest(teacher)))
-            encoding_s = encode(tokenizer_s, batch, min(max_length, _longest(student)))
+            encoding_t = encode(tokenizer_t, batch, min(max_length, teacher.longest))
+            encoding_s = encode(tokenizer_s, batch, min(max_length, student.longest))
             found = pair_tokens(batch, encoding_t, encoding_s)
             pairs += found.count
             paired += found.paired_student_tokens
@@ -157,11 +160,6 @@ def held_out_batches(count: int) -> set[int]:
     """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
     order = torch.randperm(count, generator=generator(0, "held-out batches"))
     return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
-
-
-def _longest(base: BaseModel) -> int:
-    # Position embeddings of the RoBERTa family start behind the padding index, hence the two spare places.
-    return int(getattr(base.config, "max_position_embeddings", 514)) - 2
 
 
 def _pooled(

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import TaskError, unknown_choice
+from .families import HEADS
 from .precision import PRECISIONS
 from .tasks.records import Task
-
-HEADS = ("fresh", "teacher")
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise TaskError(unknown_choice("precision", self.precision, PRECISIONS))
+        if not 0 <= self.warmup < 1:
+            raise TaskError(f"warmup is {self.warmup}, expected a share of the steps, from 0 to below 1")
         if self.head is not None and self.head not in HEADS:
             raise TaskError(unknown_choice("head", self.head, HEADS))
 

@@ -14,6 +14,7 @@ from .errors import ModelError, ModuleFileError, TaskError, unknown_choice
 from .inventory import head_keys, head_rows
 from .models import HEAD_CLASSES, BaseModel
 from .student import expected_tensors, modules_to_save_once, parse_config
+from .tasks.data import Loaded
 from .tasks.records import Task
 
 PEFT_KINDS = ("bottleneck", "lora")
@@ -69,7 +70,7 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
     if module.config.get("task_type") != task.task_type:
         raise ModuleFileError(
             f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
-            "a module trained with such a head"
+            "a module trained with such a head; name the task that it was trained for (--task)"
         )
     rows = head_rows(module.tensors)
     if rows is not None and rows != len(task.labels) and not fresh_head:
@@ -95,12 +96,12 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
     return model
 
 
-def keeps_head(module: Module, task: Task, head: str | None) -> bool:
-    """Decide whether a training that starts from a module keeps its task head.
+def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
+    """Decide whether a training keeps the task head of the module that it starts from.
 
     Args:
-        module: the start.
-        task: its labels, empty where they are taken from the data.
+        start: the module; None for a training from random numbers.
+        loaded: the task and its data.
         head: what the user wants: ``"teacher"``, ``"fresh"`` or None.
 
     Returns:
@@ -110,18 +111,17 @@ def keeps_head(module: Module, task: Task, head: str | None) -> bool:
     Raises:
         ModuleFileError: the user wants a head that is not there, or one for other labels.
     """
-    agree = set(module.labels) == set(task.labels) if task.labels and module.labels else True
-    drawn = "training" not in module.provenance and any(
-        made["action"] == "fresh" for made in module.report.get("tensors", {}).values()
-    )
+    agree = start is not None and (not start.labels or loaded.agrees(start.labels))
     if head != "teacher":
-        return head is None and agree and not drawn and bool(module.labels)
-    if drawn:
-        raise ModuleFileError(f"the head of {module.source} was drawn at random by its port; use --head fresh")
+        return head is None and agree and start is not None and bool(start.labels) and not start.head_is_random
+    if start is None:
+        raise ModuleFileError("there is no start whose head could be kept, expected --init beside --head teacher")
+    if start.head_is_random:
+        raise ModuleFileError(f"the head of {start.source} was drawn at random by a port; use --head fresh")
     if not agree:
         raise ModuleFileError(
-            f"{module.source} was trained on labels {', '.join(module.labels)}, the task has "
-            f"{', '.join(task.labels)}; use --head fresh"
+            f"{start.source} was trained on labels {', '.join(start.labels)}, the task has "
+            f"{', '.join(loaded.task.labels)}; use --head fresh"
         )
     return True
 
@@ -140,14 +140,19 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
 def _with_head(base: BaseModel, task: Task) -> Any:
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
-    model, loading = getattr(transformers, f"AutoModel{ending}").from_pretrained(
-        base.name,
-        num_labels=len(names),
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        output_loading_info=True,
-    )
-    lacking = sorted(key for key in loading["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    try:
+        model, loading = getattr(transformers, f"AutoModel{ending}").from_pretrained(
+            base.name,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
+            ignore_mismatched_sizes=True,  # the head of a model that was fine-tuned for other labels
+            output_loading_info=True,
+        )
+    except Exception as error:  # the hub's client raises those of many libraries
+        raise ModelError(f"cannot load the weights of {base.name!r}: {str(error).strip().splitlines()[0]}") from error
+    unread = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
+    lacking = sorted(key for key in unread if key.startswith(f"{model.base_model_prefix}."))
     if lacking:
         raise ModelError(
             f"{base.name} lacks {lacking[0]}, a pretrained weight that its {type(model).__name__} reads, and no module "

@@ -50,7 +50,7 @@ def read_texts(source: str | Path, column: str = "text", limit: int | None = Non
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SamplingError(f"cannot read texts from {path}, expected UTF-8, one text per line: {error}") from error
     yield from text.split("\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +23,10 @@ from .precision import mixed_precision
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .settings import Settings
 from .starts import attach, detach, fresh_module, keeps_head
-from .tasks.data import SPLITS, Loaded, load_task
+from .tasks.data import Loaded, load_task
 from .tasks.encoding import collator, encode_split, score
-from .tasks.records import Task, task_named
+from .tasks.records import task_named
+from .tasks.sources import SPLITS
 
 
 def train(
@@ -68,21 +69,25 @@ def train(
         RegraftError: data, model, module or directories that do not serve.
     """
     settings = settings or Settings()
-    record = _relabelled(task_named(task), labels)
     mixed_precision(settings.precision)  # refuses what this machine cannot do before any work
     check_output(out, replace_existing)
     base = resolve(model)
     start = None if init is None else load(init)
-    kept = start is not None and keeps_head(start, record, settings.head)
+    loaded = load_task(task_named(task), data, language, columns, labels)
+    kept = keeps_head(start, loaded, settings.head)
     if start is not None and kept and start.labels:
-        record = _relabelled(record, start.labels)
-    loaded = load_task(record, data, language, columns)
+        loaded = loaded.ordered(start.labels)
     described = {
         **asdict(settings),
+        "head": "teacher" if kept else "fresh",
         "model": base.name,
-        "start": peft if start is None else start.hash(),
+        "model_weights": base.weights_id,
+        "start": peft if start is None else start.source,
+        "start_hash": None if start is None else start.hash(),
+        "task": task,
         "data": loaded.source,
-        "columns": dict(columns or {}),
+        "data_hash": loaded.fingerprint,
+        "left_out": loaded.left_out,
         "labels": list(loaded.task.labels),
     }
     set_seed(settings.seed)
@@ -95,10 +100,13 @@ def train(
     resume = last_checkpoint(work)
     trainer = _trainer(base, adapted, work, settings, loaded, progress, trains=True, eval_on_start=resume is None)
     trainer.train(resume_from_checkpoint=resume)
-    curve = learning_curve(trainer.state.log_history, record.metrics)
-    scores = {**curve_scores(curve, record.metrics), "test": _score(trainer, loaded, "test", settings)}
-    training = {"task": task, "data": loaded.source, **asdict(settings), "scores": scores}
-    provenance: dict[str, Any] = {"labels": list(loaded.task.labels), "training": training}
+    curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
+    scores = curve_scores(curve, loaded.task.metrics)
+    scores["test"] = _score(trainer, base, loaded, "test", settings.max_eval, settings)
+    provenance: dict[str, Any] = {
+        "labels": list(loaded.task.labels),
+        "training": {**described, "scores": scores},
+    }
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)
@@ -142,39 +150,33 @@ def evaluate(
         RegraftError: data, model or module that do not serve.
     """
     settings = settings or Settings()
-    record = _relabelled(task_named(task), labels)
     if split not in SPLITS:
         raise TaskError(unknown_choice("split", split, SPLITS))
     module = load(directory)
-    if module.labels:
-        if record.labels and set(record.labels) != set(module.labels):
-            raise ModuleFileError(
-                f"{module.source} was trained on labels {', '.join(module.labels)}, the task has "
-                f"{', '.join(record.labels)}"
-            )
-        record = _relabelled(record, module.labels)
     if model is None and not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
+    loaded = load_task(task_named(task), data, language, columns, labels)
+    if module.labels:
+        if not loaded.agrees(module.labels):
+            raise ModuleFileError(
+                f"{module.source} was trained on labels {', '.join(module.labels)}, the data have "
+                f"{', '.join(loaded.task.labels)}; evaluate it on its own task, or name the data's labels (--labels)"
+            )
+        loaded = loaded.ordered(module.labels)
     base = resolve(model if model is not None else module.base_model)
-    loaded = load_task(record, data, language, columns)
     set_seed(settings.seed)
     adapted = attach(base, module, loaded.task)
     with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
         trainer = _trainer(base, adapted, Path(work), settings, loaded, progress)
-        return _score(trainer, loaded, split, settings)
+        return _score(trainer, base, loaded, split, settings.max_eval, settings)
 
 
-def _relabelled(task: Task, labels: Sequence[str] | None) -> Task:
-    """Give a task other labels, or its own in another order: rows of the data find theirs by name."""
-    return replace(task, labels=tuple(labels)) if labels else task
-
-
-def _encoded(loaded: Loaded, split: str, tokenizer: Any, settings: Settings) -> Dataset:
+def _encoded(
+    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: BaseModel, settings: Settings
+) -> Dataset:
     rows = loaded.splits[split]
-    limit = settings.max_train if split == "train" else settings.max_eval
-    return encode_split(
-        loaded.task, rows.select(range(min(len(rows), limit or len(rows)))), tokenizer, settings.max_length
-    )
+    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    return encode_split(loaded.task, rows, tokenizer, min(settings.max_length, base.longest))
 
 
 def _trainer(
@@ -216,8 +218,8 @@ def _trainer(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_encoded(loaded, "train", tokenizer, settings) if trains else None,
-        eval_dataset=_encoded(loaded, "validation", tokenizer, settings) if trains else None,
+        train_dataset=_encoded(loaded, "train", settings.max_train, tokenizer, base, settings) if trains else None,
+        eval_dataset=_encoded(loaded, "validation", settings.max_eval, tokenizer, base, settings) if trains else None,
         data_collator=collator(task, tokenizer),
         compute_metrics=lambda output: score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
     )
@@ -225,6 +227,9 @@ def _trainer(
     return trainer
 
 
-def _score(trainer: Trainer, loaded: Loaded, split: str, settings: Settings) -> dict[str, float]:
-    metrics = trainer.predict(_encoded(loaded, split, trainer.data_collator.tokenizer, settings)).metrics
+def _score(
+    trainer: Trainer, base: BaseModel, loaded: Loaded, split: str, limit: int | None, settings: Settings
+) -> dict[str, float]:
+    rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, settings)
+    metrics = trainer.predict(rows).metrics
     return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}

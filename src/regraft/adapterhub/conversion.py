@@ -6,17 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from ..errors import ModuleFileError
 from ..families import FAMILIES, Family
-from ..options import check_portable, head_class_of
-from .heads import PeftHead, head_paths, read_head, write_head
+from ..options import PREFIX, alpha_at, check_portable, head_class_of
+from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
 from .methods import PARTS, SITES, check_plain, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
 
-_ROOT = "base_model.model."
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
 # What the first versions of the library, which had one list per purpose, called the list of adapters.
@@ -46,9 +44,11 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     fields = _mend_invertible(fields, files)
     read = read_lora if method == "LORA" else read_bottleneck
     config, sites = read(fields, str(files.config.get("version", "")), source)
-    left_out = set(fields.get("leave_out") or ())
+    left_out = fields.get("leave_out") or []
+    if not isinstance(left_out, list):
+        raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")
     placed = {_plain(key, layout): tensor for key, tensor in files.tensors.items()}
-    layers = _layers(placed, family) - left_out
+    layers = _layers(placed, family) - set(left_out)
     keys = {
         _hub_key(family, layout, method, name, layer, site, part): (layer, site, suffix)
         for layer in layers
@@ -62,13 +62,13 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     if method == "LORA" and size != config["r"]:
         raise ModuleFileError(f"{source} has matrices of rank {size}, expected {config['r']}, its r; mend the field")
     head = read_head(files, source)
-    root = _ROOT + (f"{layout.prefix}." if head else "")
+    root = PREFIX + (f"{layout.prefix}." if head else "")
     tensors = {
         f"{root}{family.layers}.{layer}.{family.sites[site]}.{suffix}": placed[key]
         for key, (layer, site, suffix) in keys.items()
     }
     if head:
-        tensors |= {_ROOT + path: tensor for path, tensor in head.tensors.items()}
+        tensors |= {PREFIX + path: tensor for path, tensor in head.tensors.items()}
     peft = {
         "peft_type": method,
         "base_model_name_or_path": files.config.get("model_name") or None,
@@ -79,7 +79,7 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
         **config,
         **({} if method == "LORA" else {"bottleneck_size": size}),
     }
-    return peft, tensors, _labels(head)
+    return peft, tensors, head.labels if head else ()
 
 
 def from_peft(
@@ -113,11 +113,11 @@ def from_peft(
     ending = head_class_of(config, source)
     placed, head, alphas = {}, {}, set()
     for key, tensor in tensors.items():
-        path = key.removeprefix(_ROOT)
+        path = key.removeprefix(PREFIX)
         place = _place(path, method, family)
         if place is not None:
             placed[place] = tensor
-            alphas.add(_alpha(config, path.removesuffix(f".{place[2]}")))
+            alphas.add(alpha_at(config, path.removesuffix(f".{place[2]}")))
         elif path in head_paths(base.model_type, ending):
             head[path] = tensor
         else:
@@ -220,12 +220,6 @@ def _size(method: str, placed: Mapping[tuple[int, str, str], Tensor], source: st
     return sizes[0]
 
 
-def _alpha(config: Mapping[str, Any], path: str) -> float:
-    patterns = config.get("alpha_pattern") or {}
-    alpha: float = patterns.get(get_pattern_key(list(patterns), path), config.get("lora_alpha", 8))
-    return alpha
-
-
 def _target_modules(family: Family, method: str, sites: Sequence[str], layers: set[int], some: bool) -> list[str] | str:
     """Name the wrapped modules as PEFT's users do: all layers by their last names, where these say it all."""
     last_names = [path.rpartition(".")[2] for path in family.sites.values()]
@@ -235,7 +229,3 @@ def _target_modules(family: Family, method: str, sites: Sequence[str], layers: s
     if not some and all(last_names.count(target) == 1 for target in targets):
         return sorted(targets)
     return family.pattern_of((layer, site) for layer in layers for site in sites)
-
-
-def _labels(head: PeftHead | None) -> tuple[str, ...]:
-    return head.labels if head else ()

@@ -12,7 +12,7 @@ from .. import tables
 from ..errors import TaskError
 from ..texts import read_texts
 from .app import app, console
-from .options import BatchOpt, MaxTextsOpt, QuietOpt, ReplaceOpt, TextColumnOpt, TextSplitOpt, parse_layers
+from .options import TEXTS_HELP, BatchOpt, MaxTextsOpt, QuietOpt, ReplaceOpt, TextColumnOpt, TextSplitOpt, parse_layers
 
 
 @app.command()
@@ -20,10 +20,7 @@ def distill(
     teacher: Annotated[str, typer.Option(help="Model to make a student of: directory or hub id.")],
     texts: Annotated[
         list[str],
-        typer.Option(
-            help="Plain text, one per line (or .conllu); a table (.jsonl, .csv, .tsv, .parquet); or a data set on the "
-            "hub, ID or ID:CONFIG. May be repeated."
-        ),
+        typer.Option(help=f"Texts to learn from: {TEXTS_HELP} May be repeated."),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the student and its learning curve to.")],
     every: Annotated[int | None, typer.Option(help="Take every k-th layer of the teacher. Default: 2.")] = None,

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 
+import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
@@ -18,10 +19,10 @@ def main() -> None:
     """Run the command line."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     disable_progress_bar()
+    datasets.disable_progress_bars()
     try:
         app()
     except RegraftError as error:

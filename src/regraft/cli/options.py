@@ -11,7 +11,9 @@ from ..alignment import METHODS
 from ..errors import PlanError, TaskError, unknown_choice
 from ..tasks.records import TASKS
 
-ModuleArg = Annotated[str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT saved it.")]
+ModuleArg = Annotated[
+    str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT or AdapterHub saved it.")
+]
 StudentOpt = Annotated[str, typer.Option(help="Model the module goes to: directory or hub id.")]
 TeacherOpt = Annotated[
     str | None, typer.Option(help="Model the module was trained on. Default: the one its configuration names.")
@@ -45,12 +47,12 @@ HeadLabelsOpt = Annotated[
 PairingOpt = Annotated[
     str, typer.Option(help="Which tokens go together: offsets (shared characters) or position (the paper).")
 ]
-_TEXTS = (
+TEXTS_HELP = (
     "plain text, one per line (or .conllu); a table (.jsonl, .csv, .tsv, .parquet); or a data set on the hub, ID or "
     "ID:CONFIG."
 )
-TextsOpt = Annotated[str, typer.Option(help=f"Texts to run both models on: {_TEXTS}")]
-SomeTextsOpt = Annotated[str | None, typer.Option(help=f"Texts to compare the two models on: {_TEXTS}")]
+TextsOpt = Annotated[str, typer.Option(help=f"Texts to run both models on: {TEXTS_HELP}")]
+SomeTextsOpt = Annotated[str | None, typer.Option(help=f"Texts to compare the two models on: {TEXTS_HELP}")]
 TextColumnOpt = Annotated[str, typer.Option(help="What holds the texts of a table or a data set.")]
 TextSplitOpt = Annotated[str, typer.Option(help="Split of a data set on the hub to read texts from.")]
 MaxTextsOpt = Annotated[int | None, typer.Option(min=1, help="Read so many texts, the first.")]
@@ -105,7 +107,7 @@ def parse_labels(text: str | None) -> list[str] | None:
 
 def parse_layers(text: str) -> str | list[int]:
     """Read ``--layers``: a name, or a list of numbers."""
-    if not text.replace(",", "").replace(" ", "").isdigit():
+    if not text.replace(",", "").replace(" ", "").isdecimal():
         return text
     return [int(number) for number in text.split(",") if number.strip()]
 

@@ -9,6 +9,7 @@ import typer
 from accelerate import PartialState
 
 from .. import tables
+from ..errors import TaskError
 from ..settings import Settings, preset
 from ..tasks.records import task_named
 from .app import app, console
@@ -34,7 +35,9 @@ def train(
     model: Annotated[str, typer.Option(help="Base model: directory or hub id.")],
     out: Annotated[Path, typer.Option(help="Directory to write the module, its scores and its learning curve to.")],
     task: TaskOpt = "ner",
-    peft: Annotated[str, typer.Option(help="Kind of a fresh module: lora or bottleneck.")] = "lora",
+    peft: Annotated[
+        str | None, typer.Option(help="Kind of a fresh module: lora (the default) or bottleneck. Not with --init.")
+    ] = None,
     init: Annotated[str | None, typer.Option(help="Module to start from, such as a ported one.")] = None,
     head: Annotated[
         str | None,
@@ -65,7 +68,7 @@ def train(
         float | None, typer.Option(min=0.0, help=f"Peak of a linear schedule. (fast: {_FAST.learning_rate})")
     ] = None,
     warmup: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help=f"Share of the steps that warm up. (fast: {_FAST.warmup})")
+        float | None, typer.Option(min=0.0, max=0.99, help=f"Share of the steps that warm up. (fast: {_FAST.warmup})")
     ] = None,
     precision: Annotated[
         str | None,
@@ -79,9 +82,11 @@ def train(
     max_length: LengthOpt = 256,
     max_train: Annotated[int | None, typer.Option(min=1, help="Use this many training rows.")] = None,
     max_eval: Annotated[int | None, typer.Option(min=1, help="Use this many validation and test rows.")] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of a fresh LoRA.")] = 8,
-    alpha: Annotated[int, typer.Option(min=1, help="Alpha of a fresh LoRA.")] = 8,
-    bottleneck_size: Annotated[int, typer.Option(min=1, help="Width of a fresh bottleneck.")] = 96,
+    rank: Annotated[int | None, typer.Option(min=1, help=f"Rank of a fresh LoRA. (fast: {_FAST.rank})")] = None,
+    alpha: Annotated[int | None, typer.Option(min=1, help=f"Alpha of a fresh LoRA. (fast: {_FAST.alpha})")] = None,
+    bottleneck_size: Annotated[
+        int | None, typer.Option(min=1, help=f"Width of a fresh bottleneck. (fast: {_FAST.bottleneck_size})")
+    ] = None,
     replace: ReplaceOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -91,6 +96,10 @@ def train(
     """
     from .. import training  # the Trainer takes a while to import
 
+    fresh = {"--peft": peft, "--rank": rank, "--alpha": alpha, "--bottleneck-size": bottleneck_size}
+    given = [name for name, value in fresh.items() if value is not None]
+    if init is not None and given:
+        raise TaskError(f"got {given[0]} beside --init, whose module is what it is; expected one of them")
     settings = preset(
         set_up,
         task_named(task),
@@ -112,7 +121,7 @@ def train(
     module = training.train(
         model,
         out,
-        peft,
+        peft or "lora",
         init,
         data,
         lang,
@@ -124,7 +133,12 @@ def train(
         labels=parse_labels(labels),
     )
     if PartialState().is_main_process:
-        tables.show_scores(console, module.provenance["training"]["scores"])
+        made = module.provenance["training"]
+        if init is not None:
+            console.print(f"Started from {init} with {'its' if made['head'] == 'teacher' else 'a fresh'} task head")
+        if made["left_out"]:
+            console.print(f"Left out {made['left_out']} rows of {made['data']} that are marked as missing")
+        tables.show_scores(console, made["scores"])
         console.print(f"Wrote {out}")
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -18,12 +17,13 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from ..directories import check_writable
 from ..errors import TaskError
+from ..fingerprints import hash_rows
 from ..models import resolve
 from ..precision import mixed_precision
-from ..runs import last_checkpoint, work_directory
+from ..runs import last_checkpoint, learning_curve, work_directory
 from .directories import student_files, write_student
 from .shallower import choose_layers, load_teacher, matched_states, shallower
-from .texts import collator, encode, fingerprint, split
+from .texts import collator, encode, split
 from .trainer import Distiller
 
 
@@ -136,14 +136,14 @@ def distill(
         "teacher": base.name,
         "teacher_weights": base.weights_id,
         "layers": list(taken),
-        "texts": {"train": len(parts[0]), "held_out": len(parts[1]), "sha256": fingerprint(*parts)},
+        "texts": {"train": len(parts[0]), "held_out": len(parts[1]), "hash": hash_rows(parts)},
     }
     model, has_head = load_teacher(base)
     weights = _weights(settings, has_head)
     tokenizer = base.tokenizer()
     masked = has_head and not base.family.causal
     data_collator = collator(tokenizer, settings.mlm_probability if masked else None, settings.seed)
-    train, held_out = (encode(part, tokenizer, settings.max_length, masked) for part in parts)
+    train, held_out = (encode(part, tokenizer, min(settings.max_length, base.longest), masked) for part in parts)
     set_seed(settings.seed)
     student = shallower(model, base.family, taken)
     with PartialState().main_process_first():
@@ -162,9 +162,8 @@ def distill(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
-    names = ("loss", *trainer.reported)
-    curve = _learning_curve(trainer.state.log_history, names)
-    evaluated = [{name: row[name] for name in names} for row in curve if "split" in row]
+    curve = learning_curve(trainer.state.log_history, trainer.reported, split="held-out")
+    evaluated = [{name: row[name] for name in ("loss", *trainer.reported)} for row in curve if "split" in row]
     before, after = evaluated[0], evaluated[-1]
     if not math.isfinite(after["loss"]):
         raise TaskError(f"the distillation diverged (loss {after['loss']}); start over with a lower learning rate")
@@ -180,8 +179,12 @@ def distill(
 
 def _weights(settings: Settings, has_head: bool) -> dict[str, float]:
     if has_head:
-        return {"kl": settings.weight_kl, "lm": settings.weight_lm, "cosine": settings.weight_cosine}
-    return {"cosine": settings.weight_cosine, "hidden": settings.weight_hidden}
+        weights = {"kl": settings.weight_kl, "lm": settings.weight_lm, "cosine": settings.weight_cosine}
+    else:
+        weights = {"cosine": settings.weight_cosine, "hidden": settings.weight_hidden}
+    if not any(weights.values()):
+        raise TaskError(f"the weights of {', '.join(weights)} are all 0, expected a positive one: nothing would train")
+    return weights
 
 
 def _arguments(
@@ -213,15 +216,3 @@ def _arguments(
         disable_tqdm=not progress,
         report_to="none",
     )
-
-
-def _learning_curve(history: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Turn the Trainer's log into rows of step, epoch and either the training loss or the losses on held-out text."""
-    rows = []
-    for entry in history:
-        row = {"step": entry["step"], "epoch": entry.get("epoch", 0)}
-        if "loss" in entry:
-            rows.append({**row, "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
-        elif "eval_loss" in entry:
-            rows.append({**row, "split": "held-out", **{name: entry[f"eval_{name}"] for name in names}})
-    return rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +31,6 @@ def split(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     return train, [texts[i] for i in sorted(picked)]
 
 
-def fingerprint(*texts: Sequence[str]) -> str:
-    """Hash lists of texts."""
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
-
-
 def encode(texts: list[str], tokenizer: Any, max_length: int, masked: bool) -> Dataset:
     """Tokenize, and cut texts to `max_length` tokens; for masking, say which tokens are special."""
     options = {"truncation": True, "max_length": max_length, "return_token_type_ids": False}
@@ -64,7 +57,8 @@ class SeededMasking(DataCollatorForLanguageModeling):  # type: ignore[misc]
     """Mask tokens for a masked language model, depending on the seed and the batch's own tokens alone.
 
     So a resumed training masks as the uninterrupted one, and held-out batches, which are the same as long as their
-    size is, are masked alike in every evaluation; the batches of a new epoch, shuffled anew, are masked anew.
+    size is, are masked alike in every evaluation; the batches of a new epoch, shuffled anew, are masked anew (unless
+    they are of one text).
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

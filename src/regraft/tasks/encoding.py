@@ -22,7 +22,7 @@ def encode_split(task: Task, dataset: Dataset, tokenizer: Any, max_length: int) 
 
     Args:
         task: the task.
-        dataset: one of its splits.
+        dataset: one of its splits; targets are names of labels.
         tokenizer: a fast tokenizer, for words.
         max_length: tokens after which an input is cut (of two texts the longer one).
 
@@ -30,6 +30,7 @@ def encode_split(task: Task, dataset: Dataset, tokenizer: Any, max_length: int) 
         TaskError: the tokenizer cannot tell which piece belongs to which word.
     """
     words = task.task_type == "TOKEN_CLS"
+    index = {name: i for i, name in enumerate(task.labels)}
     if words and not getattr(tokenizer, "is_fast", False):
         raise TaskError(
             f"{type(tokenizer).__name__} cannot tell which piece belongs to which word; use a fast tokenizer"
@@ -38,10 +39,10 @@ def encode_split(task: Task, dataset: Dataset, tokenizer: Any, max_length: int) 
     def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         inputs = [batch[name] for name in task.inputs]
         encoded = tokenizer(*inputs, is_split_into_words=words, truncation=True, max_length=max_length)
-        labels = batch[task.target]
-        if words:
-            labels = [_of_first_pieces(encoded.word_ids(row), tags) for row, tags in enumerate(labels)]
-        return {**encoded, "labels": labels}
+        if not words:
+            return {**encoded, "labels": [index[name] for name in batch[task.target]]}
+        tags = [[index[name] for name in names] for names in batch[task.target]]
+        return {**encoded, "labels": [_of_first_pieces(encoded.word_ids(row), tags[row]) for row in range(len(tags))]}
 
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
 

@@ -37,6 +37,8 @@ class Task:
         metrics: names of its scores; the last picks the best checkpoint.
         hub: where its data come from by default.
         paper_epochs: how long the paper trains.
+        missing: texts that stand for a missing one in the task's data; such rows are left out, and counted. In the
+            task's own data set on the hub empty texts do too.
     """
 
     summary: str
@@ -47,6 +49,7 @@ class Task:
     metrics: tuple[str, ...]
     hub: Hub | None = None
     paper_epochs: int = 10
+    missing: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -80,6 +83,7 @@ TASKS: Mapping[str, Task] = {
         metrics=("accuracy",),
         hub=Hub("google-research-datasets/paws-x", "{language}", _SPLITS),
         paper_epochs=30,
+        missing=("NS",),  # sentences that nobody translated
     ),
     "nli": Task(
         "natural language inference (XNLI)",

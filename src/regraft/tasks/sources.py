@@ -1,0 +1,102 @@
+"""Where the rows of a task come from: a folder, a data set of the hub, the task's own data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import load_dataset
+
+from ..errors import TaskError
+from .files import FORMATS, Row, read_rows, rows_of
+from .records import Task
+
+SPLITS = ("train", "validation", "test")
+_STEMS = {"train": ("train",), "validation": ("val", "dev", "validation"), "test": ("test",)}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows that were found, not read yet.
+
+    Attributes:
+        rows: by split, one or both of ``train`` and ``validation``, and ``test``.
+        source: what to call them.
+        own: whether they are the task's own data set.
+    """
+
+    rows: Mapping[str, Iterable[Row]]
+    source: str
+    own: bool = False
+
+
+def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mapping[str, str]) -> Found:
+    """Find the rows of a task.
+
+    Args:
+        task: its record.
+        data: a folder, a data set of the hub (``ID`` or ``ID:CONFIG``), or None for the task's own.
+        language: which part of the task's own data set, or which subfolder.
+        renamed: name of a column of the task -> its name in the data.
+
+    Raises:
+        TaskError: nothing of that name, or no split to train on or to test on.
+    """
+    if data is None:
+        return _own(task, language)
+    if isinstance(data, str) and not Path(data).exists() and _HUB_ID.fullmatch(data):
+        name, _, config = data.partition(":")
+        return _from_hub(name, config or None, {split: split for split in SPLITS})
+    return _from_folder(Path(data), language, renamed)
+
+
+def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> Found:
+    folder = data / language if (data / language).is_dir() else data
+    paths = {split: _file(folder, split) for split in SPLITS}
+    if paths["test"] is None or (paths["train"] is None and paths["validation"] is None):
+        missing = "test" if paths["test"] is None else "val"
+        raise TaskError(
+            f"{folder} has no {missing} file, expected train, val (or dev) and test in one of {', '.join(FORMATS)} "
+            f"there or in a subfolder named by the language ({language}); or name a data set of the hub"
+        )
+    columns = list(renamed.values())
+    rows = {split: read_rows(path, columns) for split, path in paths.items() if path is not None}
+    return Found(rows, f"{data}, {language}")
+
+
+def _file(folder: Path, split: str) -> Path | None:
+    found = [path for stem in _STEMS[split] for ending in FORMATS if (path := folder / f"{stem}{ending}").is_file()]
+    if len(found) > 1:
+        raise TaskError(
+            f"{folder} has both {found[0].name} and {found[1].name}, expected one {split} file; move one away"
+        )
+    return found[0] if found else None
+
+
+def _own(task: Task, language: str) -> Found:
+    if task.hub is None:
+        raise TaskError("this task has no data of its own; pass a folder or a data set of the hub with --data")
+    config = task.hub.config.format(language=language) if task.hub.config else None
+    wanted = {split: there.format(language=language) for split, there in task.hub.splits.items()}
+    found = _from_hub(task.hub.name, config, wanted)
+    return Found(found.rows, f"{task.hub.name}, {language}", own=True)
+
+
+def _from_hub(name: str, config: str | None, wanted: Mapping[str, str]) -> Found:
+    try:
+        loaded = load_dataset(name, config)
+    except Exception as error:  # the hub's client raises those of many libraries
+        reason = str(error).strip().split("\n")[0]
+        raise TaskError(
+            f"cannot load {name} ({config or 'default'}) from the hub; pass local files with --data ({reason})"
+        ) from error
+    if wanted["test"] not in loaded or not loaded.keys() & {wanted["train"], wanted["validation"]}:
+        raise TaskError(
+            f"{name} has the splits {', '.join(loaded)}, expected {wanted['test']} and one or both of "
+            f"{wanted['train']} and {wanted['validation']}"
+        )
+    rows = {split: rows_of(loaded[there], f"{name}, {there}") for split, there in wanted.items() if there in loaded}
+    return Found(rows, f"{name}, {config or 'default'}")
