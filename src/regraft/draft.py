@@ -1,0 +1,148 @@
+"""A plan in the making: sites one by one, then the task head, then the comparison with what PEFT expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .heads import HeadPlan
+from .inventory import Held, Inventory, shape_at
+from .layers import Group
+from .models import BaseModel, SiteShape, space_width
+from .options import PREFIX
+from .parts import Action, Part, Place, Target
+from .roles import Convention, Role
+from .samples import Space
+
+
+@dataclass
+class Draft:
+    """A plan in the making."""
+
+    source: str
+    inventory: Inventory
+    teacher: BaseModel
+    student: BaseModel
+    teacher_sites: Mapping[Place, SiteShape]
+    student_sites: Mapping[Place, SiteShape]
+    align: str
+    spaces: Convention
+    targets: list[Target] = field(default_factory=list)
+    held: dict[Place, Held] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    refused: set[Space] = field(default_factory=set)
+
+    def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
+        """Plan one site of one student layer, made of the group's layers."""
+        site = place[1]
+        found = [held for held in sources if held is not None]
+        if place not in self.student_sites:
+            self.left |= {key: f"{self.student.name} has no {site}" for held in found for key in held.tensors.values()}
+            return
+        if len(found) < len(group) or any(
+            (held.shapes, held.alpha) != (found[0].shapes, found[0].alpha) for held in found
+        ):
+            layers = ", ".join(str(share.layer) for share in group)
+            self._refuse(
+                f"layers {layers} of the module differ at {site} in rank, alpha or presence and cannot be averaged; "
+                "use --layers skip"
+            )
+            return
+        self.held[place] = found[0]
+        for role, shape in found[0].shapes.items():
+            parts = tuple(
+                Part(held.tensors[role], share.weight, self._spaces(role, place, share.layer))
+                for share, held in zip(group, found, strict=True)
+            )
+            site_shape = self.student_sites[place]
+            key = f"{PREFIX}{site_shape.path}.{role.suffix}"
+            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
+
+    def _action(self, parts: tuple[Part, ...]) -> Action:
+        spaces = {space for part in parts for space in part.spaces if space is not None}
+        if self.refused & spaces:
+            return "refused"
+        if self.align != "none" and spaces:
+            return "mapped"
+        if parts[0].rows is not None:
+            return "reordered"
+        return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
+
+    def _spaces(self, role: Role, place: Place, teacher_layer: int) -> tuple[Space | None, ...]:
+        """Name the pair of spaces whose map acts on each axis, note its widths, refuse what no map can do."""
+        layer, site = place
+        spaces: list[Space | None] = []
+        for lives, mapped in zip(role.spaces(site, "measured"), role.spaces(site, self.spaces), strict=True):
+            if lives is None or mapped is None:
+                spaces.append(None)
+                continue
+            space = Space(layer, teacher_layer, mapped)
+            d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
+            self.widths[space] = self._widths(space)
+            spaces.append(space)
+            if self.align == "none" and d_s != d_t:
+                self.refused.add(space)
+                self._refuse(
+                    f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
+                    "expected the same without a map; use --align lsa with --texts or --moments"
+                )
+            elif self.widths[space] != (d_s, d_t):
+                self.refused.add(space)
+                self._refuse(
+                    f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
+                    f"maps like {mapped}, of another width; use --spaces measured"
+                )
+        return tuple(spaces)
+
+    def add_head(
+        self, ported: HeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+    ) -> None:
+        """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
+        planned = {target.key for target in self.targets}
+        inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
+        needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
+        if not needed or self.inventory.head_class not in self.student.family.heads:
+            if wanted == "teacher":
+                self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
+            return
+        fresh = wanted == "fresh" or not needed.keys() <= ported.parts.keys()
+        if fresh and wanted == "teacher":
+            self._refuse(f"the head of {self.source} cannot be ported: {ported.reason}; use --head fresh")
+        if not fresh:
+            self.widths |= ported.widths
+        for key, shape in needed.items():
+            parts = () if fresh else (ported.parts[key],)
+            self.targets.append(Target(key, shape, self._action(parts) if parts else "fresh", None, parts))
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare what is planned with what PEFT expects."""
+        planned = {target.key: target for target in self.targets}
+        for key, shape in expected.items():
+            name = key.removeprefix(PREFIX)
+            if key in planned:
+                if planned[key].shape != shape:  # a mistake in a family's record
+                    self._refuse(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
+            elif key.startswith(self._on_sites()):
+                self._refuse(f"{self.source} has nothing for {key}, which PEFT expects; is the file complete?")
+            else:
+                self._refuse(
+                    f"{self.source} holds {name} whole (modules_to_save), a pretrained part of the model that no map "
+                    "takes to the student; train the module without it"
+                )
+        for key in planned.keys() - expected.keys():
+            self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
+
+    def _on_sites(self) -> tuple[str, ...]:
+        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
+
+    def _refuse(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _widths(self, space: Space) -> tuple[int, int]:
+        return (
+            space_width(self.student_sites, space.student_layer, space.name),
+            space_width(self.teacher_sites, space.teacher_layer, space.name),
+        )
