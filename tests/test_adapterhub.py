@@ -285,6 +285,7 @@ def test_names_that_transformers_made_up_are_no_labels(tmp_path: Path) -> None:
         ({**FLEXIBLE["SEQ_CLS"], "bias": False}, {}, "classification head with bias=False, expected True"),
         ({"head_type": "classification"}, {}, "classification head with use_pooler=False"),  # the library's default
         ({}, {"heads.other.1.weight": torch.ones(3, 48)}, r"has no heads\.lora\.1\.bias in the head's file"),
+        ({"label2id": {"a": "x"}}, None, r"label2id={'a': 'x'}, expected the row of each label"),
         ({"label2id": {"a": 0, "b": 1}}, None, "names 2 labels in label2id, expected one for each of 3 rows"),
         (None, {}, "unknown model class with a head 'BertAdapterModel', expected one of BertForQuestionAnswering"),
     ],
@@ -337,6 +338,7 @@ def test_the_activation_within_a_head_has_to_be_that_of_the_class(tmp_path: Path
         ("lora", {"composition_mode": "scale"}, "a LoRA with composition_mode='scale', expected 'add'"),
         ("lora", {"use_gating": True}, "a LoRA with use_gating=True, expected False"),
         ("lora", {"use_dora": True}, "use_dora=True, expected False"),
+        ("lora", {"leave_out": 5}, "leave_out=5, expected a list of layers"),
         ("lora", {"vera_d": 0.1}, "vera_d=0.1, expected None"),
         ("lora", {"vera_b": 0.0}, "vera_b=0.0, expected None"),
         ("lora", {"r": 4}, "matrices of rank 8, expected 4"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def test_bin_files_are_read_without_running_code(module_directory: Path, tmp_pat
     with pytest.raises(ModuleFileError, match="hold more than tensors"):
         regraft.load(directory)
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x80\x02]q\x00.", b"PK\x03\x04garbage"])
+def test_garbage_in_a_bin_file_is_refused(module_directory: Path, tmp_path: Path, garbage: bytes) -> None:
+    shutil.copy(module_directory / "adapter_config.json", tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(garbage)
+    with pytest.raises(ModuleFileError, match=r"adapter_model\.bin"):
+        regraft.load(tmp_path)
 
 
 def test_save_writes_everything_readable_and_round_trips(module_directory: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_hub_data_sets_are_read_through_the_same_checks(tmp_path: Path) -> None:
     assert set(loaded.splits) == set(SPLITS)
     with pytest.raises(TaskError, match=r"has the splits .*test_de.*, expected test_fr and one or both of train_fr"):
         load_task(task, language="fr")
-    with pytest.raises(TaskError, match=r"cannot load nobody/nothing \(de\) from the hub; pass local"):
+    with pytest.raises(TaskError, match=r"cannot load nobody/nothing \(de\) from the hub, and no folder here"):
         load_task(NLI, "nobody/nothing:de")
 
 

@@ -91,7 +91,8 @@ def _from_hub(name: str, config: str | None, wanted: Mapping[str, str]) -> Found
     except Exception as error:  # the hub's client raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise TaskError(
-            f"cannot load {name} ({config or 'default'}) from the hub; pass local files with --data ({reason})"
+            f"cannot load {name} ({config or 'default'}) from the hub, and no folder here has that name; pass local "
+            f"files with --data ({reason})"
         ) from error
     if wanted["test"] not in loaded or not loaded.keys() & {wanted["train"], wanted["validation"]}:
         raise TaskError(
