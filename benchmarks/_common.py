@@ -44,10 +44,15 @@ def shallower(source: str, layers: list[int], out: Path) -> str:
 
 
 def begin(arguments: argparse.Namespace) -> Path:
-    """Make the folder ``--out``, or find it again; refuse one with results of other arguments (seeds may be added)."""
+    """Make the folder ``--out``, or find it again; refuse one with results of other arguments.
+
+    More seeds and kinds of modules may be asked of the same folder.
+    """
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    described = json.dumps({name: str(value) for name, value in vars(arguments).items() if name != "seeds"})
+    described = json.dumps(
+        {name: str(value) for name, value in vars(arguments).items() if name not in ("seeds", "peft")}
+    )
     asked = out / "arguments.json"
     if asked.is_file() and asked.read_text() != described:
         sys.exit(f"{out} holds results of other arguments ({asked.read_text()}); choose another --out")
@@ -66,16 +71,16 @@ def f1_of(model: str, out: Path, *arguments: Any, **options: Any) -> dict[str, f
     return {"before training": by_epoch[0], "validation F1, epoch 1": by_epoch[1], "test F1": result["test"]["f1"]}
 
 
-def f1_table(names: tuple[str, str], scores: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> str:
-    """Tabulate mean and deviation over seeds, one row per pair of names."""
+def f1_table(names: tuple[str, ...], scores: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]]) -> str:
+    """Tabulate mean and deviation over seeds, one row per combination of names."""
     rows = []
-    for pair, results in scores.items():
+    for combination, results in scores.items():
         columns = []
         for column in results[0]:
             values = [result[column] for result in results]
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             columns.append(f"{mean(values):.1f}{spread}")
-        rows.append([*pair, *columns])
+        rows.append([*combination, *columns])
     return markdown([*names, *next(iter(scores.values()))[0]], rows)
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     teacher = minilm()
     out = begin(arguments)
     student = shallower(teacher, [0, 2, 4], out / "student")
-    scores: dict[tuple[str, str], list[dict[str, float]]] = {}
+    scores: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for peft, rate in LEARNING_RATE.items():
         settings = Settings(
             epochs=arguments.epochs,
