@@ -40,6 +40,7 @@ interop: install $(INTEROP)/.installed  ## AdapterHub's own library loads what w
 bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/wikineural.py --out out/wikineural
+	$(BIN)/python benchmarks/distill.py --texts 6000 --seeds 0 1 --out out/distill
 
 clean:
 	rm -rf $(VENV) $(INTEROP) .mypy_cache .pytest_cache .ruff_cache
