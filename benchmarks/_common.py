@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+import regraft
+from regraft.settings import Settings
 from regraft.training import train
 
 
@@ -69,6 +72,42 @@ def f1_of(model: str, out: Path, *arguments: Any, **options: Any) -> dict[str, f
     by_epoch = [row["f1"] for row in curve if "f1" in row]
     print(out.name, {split: round(values["f1"], 1) for split, values in result.items()}, flush=True)
     return {"before training": by_epoch[0], "validation F1, epoch 1": by_epoch[1], "test F1": result["test"]["f1"]}
+
+
+def f1_of_start(
+    start: str,
+    ported: tuple[Any, str] | None,
+    teacher: Path,
+    student: str,
+    name: str,
+    seeds: Sequence[int],
+    peft: str,
+    data: Path,
+    settings: Settings,
+) -> list[dict[str, float]]:
+    """Train a student from one kind of start, once per seed.
+
+    Args:
+        start: what to call it.
+        ported: layers and head to port with, None for random numbers.
+        teacher: directory of the teacher's module.
+        student: the model.
+        name: path of the results without start and seed.
+        seeds: of the trainings.
+        peft: kind of the module.
+        data: folder of the task's data.
+        settings: of the trainings.
+    """
+    name = f"{name}-{start.replace(' + ', '+')}"
+    init = None
+    if ported is not None:
+        layers, head = ported
+        init = Path(f"{name}-init")
+        regraft.transfer(regraft.load(teacher), student, layers=layers, head=head).save(init, replace=True)
+    return [
+        f1_of(student, Path(f"{name}-{seed}"), peft, init, data, settings=replace(settings, seed=seed))
+        for seed in seeds
+    ]
 
 
 def f1_table(names: tuple[str, ...], scores: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]]) -> str:

@@ -17,11 +17,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from _common import begin, data_folder, f1_of, f1_table, markdown, minilm, shallower
+from _common import begin, data_folder, f1_of, f1_of_start, f1_table, markdown, minilm, shallower
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-import regraft
 from regraft.distillation import distill as distillation
 from regraft.settings import Settings
 from regraft.texts import read_texts
@@ -84,16 +83,10 @@ def main() -> None:
         scores[peft, "teacher", ""] = [f1_of(teacher, above, peft, None, data, settings=longer)]
         for student, model in students.items():
             for start, ported in STARTS.items():
-                name = f"{peft}-{student}-{start.replace(' + ', '+')}"
-                init = None
-                if ported is not None:
-                    layers, head = ported
-                    init = out / f"{name}-init"
-                    regraft.transfer(regraft.load(above), model, layers=layers, head=head).save(init, replace=True)
-                for seed in arguments.seeds:
-                    seeded = replace(settings, seed=seed)
-                    result = f1_of(model, out / f"{name}-{seed}", peft, init, data, settings=seeded)
-                    scores.setdefault((peft, student, start), []).append(result)
+                name = str(out / f"{peft}-{student}")
+                scores[peft, student, start] = f1_of_start(
+                    start, ported, above, model, name, arguments.seeds, peft, data, settings
+                )
     table += "\n\n" + f1_table(("module", "model", "start"), scores)
     (out / "table.md").write_text(table + "\n")
     print(table)

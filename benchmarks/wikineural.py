@@ -15,11 +15,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from _common import begin, data_folder, f1_of, f1_table, minilm, shallower
+from _common import begin, data_folder, f1_of, f1_of_start, f1_table, minilm, shallower
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-import regraft
 from regraft.settings import Settings
 
 LEARNING_RATE = {"bottleneck": 1e-3, "lora": 2e-3}
@@ -59,16 +58,9 @@ def main() -> None:
         above = out / f"{peft}-teacher"
         scores[peft, "teacher"] = [f1_of(teacher, above, peft, None, data, settings=longer)]
         for start, ported in STARTS.items():
-            name = f"{peft}-{start.replace(' + ', '+')}"
-            init = None
-            if ported is not None:
-                layers, head = ported
-                init = out / f"{name}-init"
-                regraft.transfer(regraft.load(above), student, layers=layers, head=head).save(init, replace=True)
-            for seed in arguments.seeds:
-                seeded = replace(settings, seed=seed)
-                result = f1_of(student, out / f"{name}-{seed}", peft, init, data, settings=seeded)
-                scores.setdefault((peft, start), []).append(result)
+            scores[peft, start] = f1_of_start(
+                start, ported, above, student, str(out / peft), arguments.seeds, peft, data, settings
+            )
     table = f1_table(("module", "start"), scores)
     (out / "table.md").write_text(table + "\n")
     print(table)

@@ -103,6 +103,25 @@ class BaseModel:
                 f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_line(error)}"
             ) from error
 
+    def load(self, auto_class: Any, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+        """Load its weights.
+
+        Args:
+            auto_class: one of transformers' ``AutoModel`` classes.
+            options: passed to ``from_pretrained``.
+
+        Returns:
+            The model, and what transformers reports: which keys are missing, unexpected or mismatched.
+
+        Raises:
+            ModelError: the weights cannot be loaded.
+        """
+        try:
+            model, loading = auto_class.from_pretrained(self.name, output_loading_info=True, **options)
+        except Exception as error:  # the hub's client raises those of many libraries
+            raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
+        return model, loading
+
     @contextmanager
     def running(self, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[Any]:
         """Give the bare model with its weights, in evaluation mode; a model that the caller loaded stays as it was.
@@ -113,10 +132,7 @@ class BaseModel:
         """
         if self.loaded is None:
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            try:
-                model, loading = AutoModel.from_pretrained(self.name, dtype=dtype, output_loading_info=True)
-            except Exception as error:  # the hub's client raises those of many libraries
-                raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
+            model, loading = self.load(AutoModel, dtype=dtype)
             if any(key.startswith("pooler.") for key in loading["missing_keys"]):
                 model.pooler = None  # transformers would have drawn one at random
             yield _moved(model, dtype, device).eval()

@@ -140,17 +140,13 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
 def _with_head(base: BaseModel, task: Task) -> Any:
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
-    try:
-        model, loading = getattr(transformers, f"AutoModel{ending}").from_pretrained(
-            base.name,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: i for i, name in names.items()},
-            ignore_mismatched_sizes=True,  # the head of a model that was fine-tuned for other labels
-            output_loading_info=True,
-        )
-    except Exception as error:  # the hub's client raises those of many libraries
-        raise ModelError(f"cannot load the weights of {base.name!r}: {str(error).strip().splitlines()[0]}") from error
+    model, loading = base.load(
+        getattr(transformers, f"AutoModel{ending}"),
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        ignore_mismatched_sizes=True,  # the head of a model that was fine-tuned for other labels
+    )
     unread = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
     lacking = sorted(key for key in unread if key.startswith(f"{model.base_model_prefix}."))
     if lacking:

@@ -62,27 +62,20 @@ def load_teacher(base: BaseModel) -> tuple[Any, bool]:
     Raises:
         ModelError: the checkpoint cannot be loaded, or lacks weights of the bare model.
     """
-    bare, missing = _load(AutoModel, base)
+    bare, loading = base.load(AutoModel, dtype=torch.float32)
+    missing = loading["missing_keys"]
     lost = sorted(key for key in missing if not key.startswith("pooler."))
     if lost:
         raise ModelError(f"{base.name} lacks {lost[0]}, expected all weights of a {base.config.model_type} model")
     if missing:
         bare.pooler = None
-    whole, missing = _load(AutoModelForCausalLM if base.family.causal else AutoModelForMaskedLM, base)
-    if missing:  # of the head: tied weights are not counted
+    auto_class = AutoModelForCausalLM if base.family.causal else AutoModelForMaskedLM
+    whole, loading = base.load(auto_class, dtype=torch.float32)
+    if loading["missing_keys"]:  # of the head: tied weights are not counted
         return bare, False
     if hasattr(bare, "pooler"):
         whole.base_model.pooler = bare.pooler
     return whole, True
-
-
-def _load(auto: Any, base: BaseModel) -> tuple[Any, set[str]]:
-    try:
-        model, report = auto.from_pretrained(base.name, dtype=torch.float32, output_loading_info=True)
-    except Exception as error:  # the hub's client raises those of many libraries
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot load the weights of {base.name!r}: {reason}") from error
-    return model, set(report["missing_keys"])
 
 
 def shallower(model: Any, family: Family, layers: Sequence[int]) -> Any:
