@@ -1,0 +1,65 @@
+"""What a report is made of: one result per trained module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How well one pair of spaces was matched when the start of a module was ported.
+
+    Attributes:
+        student_layer: 0-based.
+        teacher_layer: 0-based.
+        space: its name, e.g. ``"query.in"``.
+        assigned: mean correlation on the texts it was fitted on; None where the method measures none.
+        held_out: the same on held-out texts.
+    """
+
+    student_layer: int
+    teacher_layer: int
+    space: str
+    assigned: float | None
+    held_out: float | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A validation score on the way."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trained module.
+
+    Attributes:
+        setting: name of the pair of models, e.g. ``"matching"``.
+        task: e.g. ``"ner"``.
+        metric: e.g. ``"f1"``.
+        language: e.g. ``"de"``.
+        peft: kind of the module, e.g. ``"lora"``.
+        row: ``"teacher"``, ``"student"`` (the baseline: a random start), or a transferred start such as ``"tm-skip"``.
+        seed: of the training; None where unknown.
+        score: on the test split, in percent.
+        before: validation score before any training, in percent.
+        curve: validation scores while training.
+        alignment: of the start, where it was aligned.
+        seconds: wall time of the training.
+    """
+
+    setting: str
+    task: str
+    metric: str
+    language: str
+    peft: str
+    row: str
+    score: float
+    seed: int | None = None
+    before: float | None = None
+    curve: tuple[Point, ...] = ()
+    alignment: tuple[Alignment, ...] = ()
+    seconds: float | None = None
