@@ -60,9 +60,7 @@ def main() -> None:
     report = out / "distilled" / "regraft.json"
     if not report.is_file():
         texts = read_texts(data / "en" / "val.conllu", limit=arguments.texts)
-        settings = distillation.Settings(
-            epochs=arguments.distill_epochs, learning_rate=arguments.distill_rate, save_every=100
-        )
+        settings = Settings(epochs=arguments.distill_epochs, learning_rate=arguments.distill_rate, save_every=100)
         distillation.distill(teacher, out / "distilled", texts, LAYERS, settings, progress=False)
     losses = json.loads(report.read_text())["distillation"]["losses"]
     rows = [[name, f"{value:.4f}", f"{losses['after'][name]:.4f}"] for name, value in losses["before"].items()]

@@ -77,6 +77,16 @@ def new_directory(path: str | os.PathLike[str], replace: bool, ours: Collection[
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is whole at every moment, also to those who read it now."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .directories import read_json
+from .directories import read_json, write_json
 from .errors import ModuleFileError, TaskError
 
 _SETTINGS = "regraft-training.json"
@@ -41,7 +40,7 @@ def work_directory(out: Path, settings: Mapping[str, Any], restart: bool) -> Pat
     elif work.exists() and any(work.iterdir()):
         raise TaskError(f"{work}, where checkpoints would go, holds something else; move it or choose another --out")
     work.mkdir(parents=True, exist_ok=True)
-    (work / _SETTINGS).write_text(json.dumps(settings, indent=2))
+    write_json(work / _SETTINGS, settings)
     return work
 
 

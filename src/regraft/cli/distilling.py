@@ -9,6 +9,7 @@ import typer
 from accelerate import PartialState
 
 from .. import tables
+from ..distillation.settings import Settings
 from ..errors import TaskError
 from ..texts import read_texts
 from .app import app, console
@@ -63,7 +64,7 @@ def distill(
 
     if every is not None and layers is not None:
         raise TaskError("got both --every and --layers, expected one of them")
-    settings = distillation.Settings(
+    settings = Settings(
         epochs=epochs,
         max_steps=max_steps,
         batch_size=batch_size,
