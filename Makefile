@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs

@@ -12,7 +12,7 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding", "fingerprints", "distillation.losses"},
+    {"errors", "axes", "seeding", "fingerprints", "distillation.losses", "distillation.settings", "report.results"},
     {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"},
     {"moments", "models", "bottleneck", "modelcard", "tasks.conllu", "tasks.records"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
@@ -24,10 +24,15 @@ FLOORS = (
     {"draft", "starts"},
     {"plan"},
     {"transfer"},
-    {"port", "training", "distillation.distill", "tables"},
+    {"port", "training", "distillation.distill", "tables", "experiment.starts", "experiment.sources"},
+    {"experiment.spec", "experiment.jobs", "experiment.store"},
+    {"experiment.load", "experiment.grid", "experiment.launch"},
+    {"experiment.work"},
+    {"experiment.executors", "experiment.on_ray", "experiment.launched", "report.collect"},
+    {"experiment.run"},
     {"__init__"},
     {"cli.app", "cli.options"},
-    {"cli.porting", "cli.training", "cli.converting", "cli.distilling"},
+    {"cli.porting", "cli.training", "cli.converting", "cli.distilling", "cli.experiments"},
     {"cli.main"},
     {"__main__"},
 )

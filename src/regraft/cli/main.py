@@ -11,7 +11,7 @@ import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
-from . import converting, distilling, porting, training  # noqa: F401 (their commands register themselves)
+from . import converting, distilling, experiments, porting, training  # noqa: F401 (their commands register themselves)
 from .app import app, errors
 
 

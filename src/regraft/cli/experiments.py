@@ -1,0 +1,212 @@
+"""Plan and run grids of trainings from one file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..errors import TaskError, unknown_choice
+from ..experiment.executors import Executor, Local
+from ..experiment.grid import Cell, Grid, make_grid
+from ..experiment.jobs import Distill, Train
+from ..experiment.load import SHIPPED, find, load
+from ..experiment.run import run, time_left, times
+from ..experiment.spec import KINDS, Experiment
+from ..experiment.store import Store
+from ..experiment.work import Outcome
+from ..tasks.records import task_named
+from .app import app, console
+from .options import QuietOpt
+
+experiments = typer.Typer(
+    help="Describe a grid of trainings in one file; plan it, run it, stop it, go on.", no_args_is_help=True
+)
+app.add_typer(experiments, name="experiment")
+
+FileArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help=f"An experiment in YAML; or the name of one that ships with regraft: {', '.join(SHIPPED)}."
+    ),
+]
+StoreOpt = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the results, which experiments may share; on a cluster, one that all machines see. "
+        "Default: results/NAME."
+    ),
+]
+_EXECUTORS = ("local", "ray")
+
+
+def store_of(experiment: Experiment, directory: Path | None) -> Store:
+    """Return the store that the user chose, or the experiment's own."""
+    return Store((directory or Path("results") / experiment.name).absolute())
+
+
+@experiments.command("plan")
+def plan_experiment(
+    file: FileArg,
+    store: StoreOpt = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Every cell, with its key and what it needs.")] = False,
+) -> None:
+    """Show the cells of an experiment, what is done already, and how much work is left. Loads and trains nothing."""
+    path = find(file)
+    experiment = load(path)
+    grid = make_grid(experiment)
+    kept = store_of(experiment, store)
+    took = times(grid, kept)
+    failed = {key: failure["error"] for key in grid.cells if (failure := kept.failure(key)) is not None}
+    console.print(f"{experiment.name}: {path}", soft_wrap=True)
+    console.print(f"results: {kept.root}", soft_wrap=True)
+    if verbose:
+        _show_cells(grid, took, failed)
+    _show_counts(grid, took, failed)
+    if took and len(took) < len(grid.cells):
+        seconds, unknown = time_left(grid, took)
+        console.print(
+            f"About {_duration(seconds)} of work left, for one worker"
+            + (f", and {unknown} cells of which none like them is done yet" if unknown else "")
+        )
+    for key, error in failed.items():
+        console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True)
+
+
+def _show_counts(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> None:
+    table = Table("cells", "number", "done", "failed", "need")
+    numbers = Counter(cell.kind for cell in grid.cells.values())
+    for kind in (kind for kind in KINDS if numbers[kind]):
+        keys = [key for key, cell in grid.cells.items() if cell.kind == kind]
+        needed = {grid.cells[need].kind for key in keys for need in grid.cells[key].needs}
+        table.add_row(
+            kind,
+            str(len(keys)),
+            str(sum(key in took for key in keys)),
+            str(sum(key in failed for key in keys)),
+            ", ".join(kind for kind in KINDS if kind in needed),
+        )
+    table.add_section()
+    table.add_row("all", str(len(grid.cells)), str(len(took)), str(len(failed)))
+    console.print(table)
+
+
+def _show_cells(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> None:
+    table = Table("key", "cell", "needs", "state")
+    for key, cell in grid.cells.items():
+        state = _duration(took[key]) if key in took else "failed" if key in failed else ""
+        table.add_row(key[:8], cell.label, " ".join(need[:8] for need in cell.needs), state)
+    console.print(table)
+
+
+@experiments.command("run")
+def run_experiment(
+    file: FileArg,
+    store: StoreOpt = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="local: in this process, one cell at a time. ray: on a Ray cluster, or all of this machine."),
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, such as auto. Default: start one on this machine.")
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often Ray tries a cell again whose worker was lost.")] = 3,
+    quiet: QuietOpt = False,
+) -> None:
+    """Carry out what is not done: teachers first, then transfers, then students.
+
+    Stop it whenever you like, kill it: the same command goes on where it was. Several runs may share a store. A cell
+    that fails is shown at the end, does not stop the others, and is tried again by the next run.
+    """
+    if executor not in _EXECUTORS:
+        raise TaskError(unknown_choice("executor", executor, _EXECUTORS))
+    if address is not None and executor != "ray":
+        raise TaskError("got --address, which is a Ray cluster's; choose --executor ray beside it")
+    experiment = load(find(file))
+    kept = store_of(experiment, store)
+    done = run_shown(experiment, make_grid(experiment), kept, executor, address, retries, quiet)
+    if not done:
+        raise typer.Exit(1)
+
+
+def run_shown(
+    experiment: Experiment,
+    grid: Grid,
+    store: Store,
+    executor: str = "local",
+    address: str | None = None,
+    retries: int = 3,
+    quiet: bool = False,
+) -> bool:
+    """Run an experiment and show how it gets on; return whether all cells are done."""
+    workers = _executor(executor, experiment, address, retries)
+    took = times(grid, store)
+    begun, before = time.monotonic(), sum(took.values())
+    console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=console,
+        disable=quiet or not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task("cells", total=len(grid.cells), completed=len(took), left="")
+
+    def started(cell: Cell) -> None:
+        bar.update(task, description=cell.label)
+
+    def ended(cell: Cell, outcome: Outcome) -> None:
+        if outcome.status == "failed":
+            console.print(f"failed  {cell.label}: {outcome.error}", soft_wrap=True, highlight=False)
+            return
+        record = store.record(cell.key)
+        took[cell.key] = float(record["seconds"])
+        seconds, unknown = time_left(grid, took)
+        speed = max(sum(took.values()) - before, 1e-9) / (time.monotonic() - begun)  # more than 1 with many workers
+        left = f"{_duration(seconds / speed)}{' and more' if unknown else ''} left" if seconds else ""
+        bar.update(task, advance=1, left=left)
+        if not quiet:
+            line = f"{len(took)}/{len(grid.cells)}  {cell.label}{_said(cell, record)}  {_duration(record['seconds'])}"
+            console.print(line, f" ({left})" if left else "", sep="", soft_wrap=True, highlight=False)
+
+    with bar:
+        result = run(experiment, grid, store, workers, started, ended)
+    console.print(f"{result.done} of {len(grid.cells)} cells are done, in {_duration(time.monotonic() - begun)}")
+    for key, error in result.failed.items():
+        console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True, highlight=False)
+    if result.blocked:
+        console.print(f"not tried, since they need one that failed: {len(result.blocked)} cells")
+    return result.done == len(grid.cells)
+
+
+def _executor(name: str, experiment: Experiment, address: str | None, retries: int) -> Executor:
+    if name == "local":
+        return Local()
+    from ..experiment.on_ray import OnRay  # an extra
+
+    return OnRay(experiment.resources, address, retries)
+
+
+def _said(cell: Cell, record: Mapping[str, Any]) -> str:
+    """Say what came of a cell in a few words."""
+    if isinstance(cell.job, Train):
+        metric = task_named(cell.job.data.task).metrics[-1]
+        return f"  {metric} {record['scores']['test'][metric]:.1f}"
+    if isinstance(cell.job, Distill):
+        return f"  loss {record['losses']['before']['loss']:.3f} -> {record['losses']['after']['loss']:.3f}"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

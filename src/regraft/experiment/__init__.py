@@ -1,0 +1,1 @@
+"""Grids of trainings: one file, a plan of cells, a store of results, and who carries them out."""

@@ -1,0 +1,213 @@
+"""From an experiment to its cells: what is done once, what it needs, and which number of the tables it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from .. import settings
+from ..alignment import METHODS
+from ..distillation import settings as distilling
+from ..settings import preset
+from ..tasks.records import Task, task_named
+from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
+from .sources import data_identity, expand, model_identity, texts_identity
+from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
+from .starts import Start, parse_start
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to do.
+
+    Attributes:
+        key: hash of everything that determines its outcome.
+        kind: one of `spec.KINDS`.
+        label: for people.
+        group: cells of one group take about equally long.
+        needs: keys of the cells whose results it takes.
+        job: what to do.
+    """
+
+    key: str
+    kind: str
+    label: str
+    group: str
+    needs: tuple[str, ...]
+    job: Job
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of the tables: the score of a trained module.
+
+    Attributes:
+        setting: name of the pair.
+        task: name of the task in the file.
+        metric: what picks the best checkpoint.
+        language: of the data.
+        peft: kind of the module.
+        row: ``"teacher"``, ``"student"`` (the baseline) or another start.
+        seed: of the training.
+        key: the cell that trains it.
+        start_key: the cell that ports its start, if any.
+    """
+
+    setting: str
+    task: str
+    metric: str
+    language: str
+    peft: str
+    row: str
+    seed: int
+    key: str
+    start_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of an experiment, each once and behind those that it needs, and the numbers they give."""
+
+    cells: Mapping[str, Cell]
+    numbers: tuple[Number, ...]
+
+
+def make_grid(experiment: Experiment) -> Grid:
+    """List the cells of an experiment; reads local files to tell their content, nothing of the hub.
+
+    Raises:
+        RegraftError: variables, packages or settings that do not serve.
+    """
+    builder = _Builder(experiment)
+    numbers = tuple(builder.numbers())
+    cells = sorted(builder.cells.values(), key=lambda cell: KINDS.index(cell.kind))  # stable: seeds stay in order
+    return Grid({cell.key: cell for cell in cells}, numbers)
+
+
+class _Builder:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.cells: dict[str, Cell] = {}
+        self.model = cache(_model)
+        self.data = cache(_data)
+        self.texts = cache(_texts)
+
+    def numbers(self) -> Iterator[Number]:
+        # Seeds outermost: the table of the first seed is complete before the second begins.
+        for seed in self.experiment.seeds:
+            for setting, pair in self.experiment.pairs.items():
+                for name in pair.tasks or self.experiment.tasks:
+                    for language in self.experiment.tasks[name].languages:
+                        for peft in self.experiment.modules:
+                            yield from self.group(setting, pair, name, language, peft, seed)
+
+    def group(self, setting: str, pair: Pair, name: str, language: str, peft: str, seed: int) -> Iterator[Number]:
+        """Give the numbers that stand in one column of one block: the teacher's and those of its students."""
+        entry = self.experiment.tasks[name]
+        task = task_named(entry.task or name)
+        where = f"{setting} {name}/{language} {peft}"
+        data = TaskSource(
+            entry.task or name,
+            language,
+            self.data(entry.data, language),
+            entry.columns,
+            tuple(entry.labels) if entry.labels else None,
+        )
+        teacher, student = self.model(pair.teacher), self.student(setting, pair)
+
+        def number(row: str, seed: int, key: str, start: Source | None = None) -> Number:
+            return Number(
+                setting, name, task.metrics[-1], language, peft, row, seed, key, start.where if start else None
+            )
+
+        top = self.settings(task, entry, peft, teachers=True)
+        module = self.add(TEACHER, where, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
+        if seed == self.experiment.seeds[0]:
+            yield number(TEACHER, top.seed, module.where)
+        for row in pair.starts:
+            start = parse_start(row)
+            ported = None if start is None else self.port(where, pair, start, module, teacher, student, data, seed)
+            head = "teacher" if start is not None and start.head else "fresh"
+            chosen = self.settings(task, entry, peft, seed=seed, head=head)
+            made = self.add(
+                "student",
+                where,
+                f"{row} seed {seed}",
+                Train(student, peft, ported, data, chosen, self.processes("student")),
+            )
+            yield number(row, seed, made.where, ported)
+
+    def student(self, setting: str, pair: Pair) -> Source:
+        if pair.student is not None:
+            return self.model(pair.student)
+        made = pair.distill
+        assert made is not None  # the file says so
+        texts = tuple(self.texts(text, made.column, made.text_split, made.max_texts) for text in made.texts)
+        layers = made.layers if isinstance(made.layers, int) else tuple(made.layers)
+        chosen = distilling.Settings(**made.given())
+        job = Distill(self.model(pair.teacher), texts, layers, chosen, self.processes("distill"))
+        return self.add("distill", setting, "distill", job)
+
+    def port(
+        self,
+        where: str,
+        pair: Pair,
+        start: Start,
+        module: Source,
+        teacher: Source,
+        student: Source,
+        data: TaskSource,
+        seed: int,
+    ) -> Source:
+        moments = None
+        if METHODS[start.align].needs_moments:
+            asked = pair.sampling
+            texts = (
+                data
+                if asked.texts == TASK_TEXTS
+                else self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
+            )
+            job = SamplePair(teacher, student, start.layers, texts, asked.max_texts, asked.pairing)
+            moments = self.add("sample", where.rpartition(" ")[0], "sample", job)
+        drawn = seed if start.align == "random" else 0  # nothing else of a port that is trained on depends on it
+        return self.add("transfer", where, f"port {start}", Transfer(module, teacher, student, start, moments, drawn))
+
+    def processes(self, kind: str) -> int:
+        # One for each GPU. They count in the key, since a batch is so many rows per device.
+        return max(1, int(self.experiment.resources.get(kind, Resources()).gpus))
+
+    def add(self, kind: str, where: str, what: str, job: Job) -> Source:
+        key = key_of(job)
+        self.cells.setdefault(key, Cell(key, kind, f"{where} {what}", f"{where} {kind}", needs_of(job), job))
+        return Source(key, key, made=True)
+
+    def settings(
+        self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any
+    ) -> settings.Settings:
+        # From the most general to the most special; what is said of teachers counts more than all that is not.
+        layers = (self.experiment.training, entry.training, self.experiment.modules[peft])
+        values = {key: value for layer in layers for key, value in layer.given().items()}
+        if teachers:
+            values |= {key: value for layer in layers for key, value in layer.given_for_teachers().items()}
+            more = {"head": "fresh"}
+        name = next((layer.preset for layer in reversed(layers) if layer.preset), "fast")
+        return preset(name, task, **{**values, **more})
+
+
+def _model(name: str) -> Source:
+    where = expand(name)
+    return Source(where, model_identity(where))
+
+
+def _data(name: str | None, language: str) -> Source:
+    where = "" if name is None else expand(name)
+    return Source(where, data_identity(where, language))
+
+
+def _texts(name: str, column: str, split: str, limit: int | None) -> TextSource:
+    where = expand(name)
+    return TextSource(Source(where, texts_identity(where)), column, split, limit)

@@ -1,0 +1,129 @@
+"""What a cell of an experiment does, and the key that stands for everything that determines its outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from .. import settings
+from ..distillation import settings as distilling
+from .starts import Start
+
+# Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
+RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, data, texts, or what another cell makes.
+
+    Attributes:
+        where: a path or the id of something on the hub; the key of the cell that makes it.
+        identity: what tells its content from another: this and nothing else of it goes into a key.
+        made: whether a cell makes it.
+    """
+
+    where: str
+    identity: str
+    made: bool = False
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task with its data, in one language."""
+
+    task: str
+    language: str
+    data: Source
+    columns: Mapping[str, str] | None
+    labels: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Texts of a file or of a data set on the hub."""
+
+    source: Source
+    column: str
+    split: str
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Make a student of a teacher, in so many processes with a device each."""
+
+    teacher: Source
+    texts: tuple[TextSource, ...]
+    layers: int | tuple[int, ...]
+    settings: distilling.Settings
+    processes: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a module, a fresh one of the kind `peft` or from `start`, in so many processes with a device each."""
+
+    model: Source
+    peft: str
+    start: Source | None
+    data: TaskSource
+    settings: settings.Settings
+    processes: int
+
+
+@dataclass(frozen=True)
+class SamplePair:
+    """Run a pair of models over texts, or over the first `limit` training rows of a task."""
+
+    teacher: Source
+    student: Source
+    layers: str | tuple[int, ...]
+    texts: TextSource | TaskSource
+    limit: int
+    pairing: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Port a module."""
+
+    module: Source
+    teacher: Source
+    student: Source
+    start: Start
+    moments: Source | None
+    seed: int
+
+
+Job = Distill | Train | SamplePair | Transfer
+
+
+def key_of(job: Job) -> str:
+    """Hash everything that determines the outcome of a job; what other cells make counts by their keys."""
+    plain = json.dumps([RECIPE, type(job).__name__, _plain(job)], sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def needs_of(job: Any) -> tuple[str, ...]:
+    """Keys of the cells whose results a job takes."""
+    if isinstance(job, Source):
+        return (job.where,) if job.made else ()
+    if isinstance(job, tuple):
+        return tuple(key for part in job for key in needs_of(part))
+    if is_dataclass(job):
+        return tuple(dict.fromkeys(key for field in fields(job) for key in needs_of(getattr(job, field.name))))
+    return ()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Source):
+        return value.identity
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

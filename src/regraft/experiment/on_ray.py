@@ -1,0 +1,71 @@
+"""Carries out cells on a Ray cluster: many processes and machines, and one store that all of them see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import TaskError
+from .grid import Cell
+from .spec import Resources
+from .store import Store
+from .work import Outcome, carry_out
+
+try:
+    import ray
+except ImportError as error:
+    raise TaskError("Ray is not installed; install it with: pip install 'regraft[ray]'") from error
+
+
+class OnRay:
+    """Hands every cell to the cluster as soon as its needs are done; the cluster queues it for its resources.
+
+    Args:
+        resources: kind of cell -> what it takes.
+        address: of a cluster; None starts one on this machine.
+        retries: how often a cell is tried again whose worker, or machine, was lost. Errors are not tried again.
+
+    Raises:
+        TaskError: no cluster at the address.
+    """
+
+    free = True
+
+    def __init__(self, resources: Mapping[str, Resources], address: str | None = None, retries: int = 3) -> None:
+        self._resources = resources
+        self._retries = retries
+        self._pending: dict[Any, str] = {}
+        if ray.is_initialized():
+            return
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise TaskError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+
+    def submit(self, store: Store, cell: Cell) -> None:
+        """Hand a cell to the cluster."""
+        taken = self._resources.get(cell.kind, Resources())
+        work = ray.remote(_on_worker).options(
+            name=cell.label, num_cpus=taken.cpus, num_gpus=taken.gpus, max_retries=self._retries
+        )
+        self._pending[work.remote(store, cell, max(1, int(taken.cpus)))] = cell.key
+
+    def next(self) -> Outcome:
+        """Wait for whichever cell ends first."""
+        (ended,), _ = ray.wait(list(self._pending), num_returns=1)
+        key = self._pending.pop(ended)
+        try:
+            return ray.get(ended)  # type: ignore[no-any-return]
+        except ray.exceptions.RayError as error:  # its worker was lost too often, or what it asks for is nowhere
+            return Outcome(key, "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+def _on_worker(store: Store, cell: Cell, threads: int) -> Outcome:
+    import datasets
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    torch.set_num_threads(threads)
+    disable_progress_bar()
+    datasets.disable_progress_bars()
+    return carry_out(store, cell)

@@ -1,0 +1,245 @@
+"""What an experiment file may hold. Strict: an unknown key is refused, and the nearest one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from .. import settings
+from ..distillation import settings as distilling
+from ..errors import unknown_choice
+from ..pairing import PAIRINGS
+from ..settings import PRESETS
+from ..starts import PEFT_KINDS
+from ..tasks.records import task_named
+from .starts import parse_start
+
+KINDS = ("distill", "teacher", "sample", "transfer", "student")
+TASK_TEXTS = "task"
+
+
+class Strict(BaseModel):
+    """A part of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        for key in given if isinstance(given, Mapping) else ():
+            if key not in cls.model_fields:
+                raise ValueError(unknown_choice("key", key, cls.model_fields))
+        return given
+
+
+def _overrides(name: str, record: type, without: Collection[str]) -> type[Strict]:
+    """Make a model of the fields of a settings record, none of them required."""
+    hints = get_type_hints(record)
+    wanted = {field.name: (hints[field.name] | None, None) for field in fields(record) if field.name not in without}
+    return create_model(name, __base__=Strict, **wanted)  # type: ignore[call-overload, no-any-return]
+
+
+if TYPE_CHECKING:
+
+    class TrainingOverrides(Strict):
+        """Fields of `settings.Settings`, none of them required."""
+
+    class TeacherOverrides(Strict):
+        """Likewise."""
+
+    class DistillingOverrides(Strict):
+        """Fields of `distillation.settings.Settings`, none of them required."""
+
+else:
+    TrainingOverrides = _overrides("TrainingOverrides", settings.Settings, {"seed", "head"})
+    TeacherOverrides = _overrides("TeacherOverrides", settings.Settings, {"head"})
+    DistillingOverrides = _overrides("DistillingOverrides", distilling.Settings, ())
+
+
+def _given(part: Strict, without: Collection[str] = ()) -> dict[str, Any]:
+    return {key: value for key, value in part.model_dump(exclude=set(without)).items() if value is not None}
+
+
+def _one_of(what: str, valid: Collection[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in valid:
+            raise ValueError(unknown_choice(what, value, valid))
+        return value
+
+    return AfterValidator(check)
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = [value for position, value in enumerate(values) if value in values[:position]]
+    if twice:
+        raise ValueError(f"{twice[0]} is listed twice")
+    return values
+
+
+_OneOrMore = Field(min_length=1)
+
+
+class Training(TrainingOverrides):
+    """How to train: a preset, fields of `settings.Settings` that replace its values, and those of the teachers.
+
+    Attributes:
+        preset: a key of `settings.PRESETS`.
+        teacher: fields that differ for the teachers; their seed is 0 unless it is given here.
+    """
+
+    preset: Annotated[str | None, _one_of("preset", PRESETS)] = None
+    teacher: TeacherOverrides = TeacherOverrides()
+
+    def given(self) -> dict[str, Any]:
+        """The fields of `settings.Settings` that are set here."""
+        return {
+            key: value for key, value in self.model_dump(exclude={"preset", "teacher"}).items() if value is not None
+        }
+
+    def given_for_teachers(self) -> dict[str, Any]:
+        """Those of the teachers."""
+        return _given(self.teacher)
+
+
+class Distilling(DistillingOverrides):
+    """How the student is made of the teacher: texts, layers, and fields of `distillation.settings.Settings`.
+
+    Attributes:
+        texts: files or data sets of the hub, as for ``regraft distill``.
+        column: what holds the texts of a table.
+        text_split: split of a data set on the hub.
+        max_texts: read so many texts of each, the first.
+        layers: k for every k-th layer, or the teacher's layers to take.
+    """
+
+    texts: Annotated[list[str], _OneOrMore]
+    column: str = "text"
+    text_split: str = "train"
+    max_texts: int | None = None
+    layers: int | list[int] = 2
+
+    def given(self) -> dict[str, Any]:
+        """The fields of `distillation.settings.Settings` that are set here."""
+        return _given(self, {"texts", "column", "text_split", "max_texts", "layers"})
+
+
+class Sampling(Strict):
+    """What starts that align are fitted on.
+
+    Attributes:
+        texts: ``"task"``, the inputs of each task's own training rows; or a file or data set of the hub.
+        column: what holds the texts of a table.
+        text_split: split of a data set on the hub.
+        max_texts: use so many texts, or training rows, the first.
+        pairing: a key of `pairing.PAIRINGS`.
+    """
+
+    texts: str = TASK_TEXTS
+    column: str = "text"
+    text_split: str = "train"
+    max_texts: int = Field(default=1000, ge=2)
+    pairing: Annotated[str, _one_of("pairing", PAIRINGS)] = "offsets"
+
+
+class Pair(Strict):
+    """A teacher and its student.
+
+    Attributes:
+        teacher: directory, hub id, or ``package:NAME/PATH`` inside an installed package.
+        student: likewise; or else `distill`.
+        distill: how to make the student of the teacher first.
+        starts: what the student's modules start from, see `starts.parse_start`.
+        tasks: names of the tasks, all by default.
+        sampling: for starts that align.
+    """
+
+    teacher: str
+    student: str | None = None
+    distill: Distilling | None = None
+    starts: Annotated[list[str], _OneOrMore, AfterValidator(_each_once)]
+    tasks: list[str] | None = None
+    sampling: Sampling = Sampling()
+
+    @field_validator("starts")
+    @classmethod
+    def _named(cls, starts: list[str]) -> list[str]:
+        # In the one form of each name, so that two spellings of a start are one row.
+        return _each_once([name if (start := parse_start(name)) is None else str(start) for name in starts])
+
+    @model_validator(mode="after")
+    def _one_student(self) -> Pair:
+        if (self.student is None) == (self.distill is None):
+            raise ValueError("expected one of student (a model) and distill (make it of the teacher first)")
+        return self
+
+
+class TaskData(Strict):
+    """A task and its data.
+
+    Attributes:
+        task: a key of `tasks.records.TASKS`, by default the name that this entry has.
+        languages: which parts of the data.
+        data: as for ``regraft train --data``; by default the task's own data set on the hub.
+        columns: name of a column of the task -> its name in the data.
+        labels: names of the labels, instead of the task's.
+        training: what differs for this task.
+    """
+
+    task: str | None = None
+    languages: Annotated[list[str], _OneOrMore, AfterValidator(_each_once)]
+    data: str | None = None
+    columns: dict[str, str] | None = None
+    labels: list[str] | None = None
+    training: Training = Training()
+
+
+class Resources(Strict):
+    """What a cell takes of a cluster.
+
+    Attributes:
+        cpus: cores, and threads.
+        gpus: of the machine's; the cell sees no others.
+    """
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+
+
+class Experiment(Strict):
+    """A grid: pairs x tasks x languages x kinds of module x starts x seeds.
+
+    Attributes:
+        name: of the results.
+        pairs: name of a setting, such as ``matching`` -> its models and starts.
+        tasks: name -> data.
+        modules: kinds of module, of `starts.PEFT_KINDS`: a list, or kind -> what differs in its training.
+        seeds: of the students' trainings.
+        training: how to train.
+        resources: kind of cell (of `KINDS`) -> what it takes, for executors that share machines.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    pairs: Annotated[dict[str, Pair], _OneOrMore]
+    tasks: Annotated[dict[str, TaskData], _OneOrMore]
+    modules: Annotated[dict[Annotated[str, _one_of("kind of module", PEFT_KINDS)], Training], _OneOrMore]
+    seeds: Annotated[list[int], _OneOrMore, AfterValidator(_each_once)] = [0]
+    training: Training = Training()
+    resources: dict[Annotated[str, _one_of("kind of cell", KINDS)], Resources] = {}
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return {kind: {} for kind in _each_once(given)} if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _tasks_exist(self) -> Experiment:
+        for name, entry in self.tasks.items():
+            task_named(entry.task or name)
+        for pair in self.pairs.values():
+            for name in pair.tasks or ():
+                if name not in self.tasks:
+                    raise ValueError(unknown_choice("task of a pair", name, self.tasks))
+        return self

@@ -1,0 +1,115 @@
+"""Where results live: a directory per cell under its key, whole or not there, that any number of runs may share.
+
+``cells/KEY/`` is a finished cell (``output/`` and ``cell.json``), ``work/KEY/`` one under way, ``failed/KEY.json`` one
+that failed, ``locks/KEY`` is held by the process that works on it, ``experiments/NAME.json`` says which cells an
+experiment has.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..directories import read_json, write_json
+from ..errors import TaskError, unknown_choice
+
+_RECORD = "cell.json"
+_OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory of results.
+
+    Attributes:
+        root: the directory; on a cluster on a file system that all machines share, with working ``flock``.
+    """
+
+    root: Path
+
+    def output(self, key: str) -> Path:
+        """Where the result of a finished cell is."""
+        return self.root / "cells" / key / _OUTPUT
+
+    def work(self, key: str) -> Path:
+        """Where the result of a cell under way goes; what an earlier attempt left is still there."""
+        return self.root / "work" / key / _OUTPUT
+
+    def done(self, key: str) -> bool:
+        """Whether a cell is finished."""
+        return (self.root / "cells" / key / _RECORD).is_file()
+
+    def record(self, key: str) -> dict[str, Any]:
+        """Read what was written of a finished cell."""
+        return dict(read_json(self.root / "cells" / key / _RECORD))
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Try to be the one process that works on a cell; the claim of a process that dies is void.
+
+        Yields:
+            Whether the cell is ours until the block ends.
+        """
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / "locks" / key)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def finish(self, key: str, record: Mapping[str, Any]) -> None:
+        """Make a cell's work its result. Call it under a claim."""
+        work = self.work(key).parent
+        for path in work.iterdir():  # an attempt that was killed may have left files of its own
+            if path.name != _OUTPUT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(work / _RECORD, record)
+        (self.root / "cells").mkdir(exist_ok=True)
+        work.rename(self.root / "cells" / key)
+        self._failure(key).unlink(missing_ok=True)
+
+    def fail(self, key: str, record: Mapping[str, Any]) -> None:
+        """Write down that a cell failed. What it made so far stays, for the next attempt."""
+        self._failure(key).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._failure(key), record)
+
+    def failure(self, key: str) -> dict[str, Any] | None:
+        """Read why a cell failed when it was last tried; None where it did not."""
+        return dict(read_json(self._failure(key))) if self._failure(key).is_file() else None
+
+    def write_index(self, name: str, index: Mapping[str, Any]) -> None:
+        """Write down which cells an experiment has."""
+        (self.root / "experiments").mkdir(parents=True, exist_ok=True)
+        write_json(self.root / "experiments" / f"{name}.json", index)
+
+    def read_index(self, name: str | None = None) -> dict[str, Any]:
+        """Read which cells an experiment has.
+
+        Args:
+            name: of the experiment; may be left out where there is only one.
+
+        Raises:
+            TaskError: no such experiment, or several to choose from.
+        """
+        names = sorted(path.stem for path in (self.root / "experiments").glob("*.json"))
+        if not names:
+            raise TaskError(f"{self.root} holds no experiment, expected what 'regraft experiment run' wrote")
+        if name is None and len(names) > 1:
+            raise TaskError(f"{self.root} holds the experiments {', '.join(names)}; choose one (--experiment)")
+        if name is not None and name not in names:
+            raise TaskError(unknown_choice("experiment", name, names))
+        return dict(read_json(self.root / "experiments" / f"{name or names[0]}.json"))
+
+    def _failure(self, key: str) -> Path:
+        return self.root / "failed" / f"{key}.json"

@@ -1,0 +1,171 @@
+"""Carry out one cell: the only place where an experiment calls the rest of regraft."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import checkpoint, port, samples, sampling
+from ..directories import read_json
+from ..distillation.distill import distill
+from ..errors import RegraftError
+from ..models import resolve
+from ..tasks.data import load_task
+from ..tasks.records import task_named
+from ..texts import read_texts
+from ..training import train
+from .grid import Cell
+from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer
+from .launch import is_launched, launch
+from .store import Store
+
+_VERSIONED = ("regraft", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+        key: of the cell.
+        status: ``"done"``; ``"failed"``; ``"busy"`` where another run works on it.
+        error: what went wrong, in one sentence.
+    """
+
+    key: str
+    status: Literal["done", "failed", "busy"]
+    error: str = ""
+
+
+def carry_out(store: Store, cell: Cell) -> Outcome:
+    """Do what a cell is there for, unless it is done already or another process is at it.
+
+    A cell that was interrupted goes on where it was: trainings from their last checkpoint, the others anew. Errors are
+    written down, not raised.
+    """
+    with store.claim(cell.key) as ours:
+        if not ours:
+            return Outcome(cell.key, "busy")
+        if store.done(cell.key):
+            return Outcome(cell.key, "done")
+        described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": asdict(cell.job)}
+        start = time.perf_counter()
+        try:
+            out = store.work(cell.key)
+            if not out.exists():  # it appears whole
+                make(store, cell.job, out)
+            result = _result(out)
+        except Exception as error:  # of whatever kind: the other cells go on
+            known = isinstance(error, RegraftError)
+            message = str(error) if known else f"{type(error).__name__}: {error}"
+            trace = None if known else traceback.format_exc()
+            store.fail(cell.key, {**described, "error": message, "traceback": trace})
+            return Outcome(cell.key, "failed", message)
+        made = {
+            "seconds": time.perf_counter() - start,
+            "host": platform.node(),
+            "versions": {name: version(name) for name in _VERSIONED},
+        }
+        store.finish(cell.key, {**described, **made, **result})
+    return Outcome(cell.key, "done")
+
+
+Locate = Callable[[Source], str]
+
+
+def make(store: Store, job: Job, out: Path) -> None:
+    """Do a job, in as many processes as it asks for or, within one of these, in this process."""
+
+    def locate(source: Source) -> str:
+        return str(store.output(source.where)) if source.made else source.where
+
+    match job:
+        case Distill() | Train() if job.processes > 1 and not is_launched():
+            launch(store.root, job, out)
+        case Distill():
+            _distill(job, locate, out)
+        case Train():
+            _train(job, locate, out)
+        case SamplePair():
+            _sample(job, locate, out)
+        case Transfer():
+            _transfer(job, locate, out)
+
+
+def _distill(job: Distill, locate: Locate, out: Path) -> None:
+    texts = [text for source in job.texts for text in _read(source, locate)]
+    layers = job.layers if isinstance(job.layers, int) else list(job.layers)
+    distill(locate(job.teacher), out, texts, layers, job.settings, progress=False)
+
+
+def _train(job: Train, locate: Locate, out: Path) -> None:
+    train(
+        locate(job.model),
+        out,
+        job.peft,
+        None if job.start is None else locate(job.start),
+        locate(job.data.data) or None,
+        job.data.language,
+        job.data.task,
+        job.settings,
+        progress=False,
+        columns=job.data.columns,
+        labels=job.data.labels,
+    )
+
+
+def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
+    pair = resolve(locate(job.teacher)), resolve(locate(job.student))
+    spaces = sampling.spaces_of(*pair, _listed(job.layers))
+    texts = _read(job.texts, locate) if isinstance(job.texts, TextSource) else _inputs(job.texts, locate, job.limit)
+    samples.save_sample(sampling.sample(*pair, spaces, texts, job.pairing, progress=False), out)
+
+
+def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
+    port.transfer(
+        checkpoint.load(locate(job.module)),
+        locate(job.student),
+        locate(job.teacher),
+        _listed(job.start.layers),
+        job.start.align,
+        spaces=job.start.spaces,
+        seed=job.seed,
+        moments=None if job.moments is None else locate(job.moments),
+        head="teacher" if job.start.head else "fresh",
+    ).save(out)
+
+
+def _listed(layers: str | Sequence[int]) -> str | list[int]:
+    return layers if isinstance(layers, str) else list(layers)
+
+
+def _read(texts: TextSource, locate: Locate) -> list[str]:
+    return read_texts(locate(texts.source), texts.column, texts.limit, texts.split)
+
+
+def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
+    """Give the inputs of the first training rows, each a text of its own."""
+    loaded = load_task(task_named(data.task), locate(data.data) or None, data.language, data.columns, data.labels)
+    rows = loaded.splits["train"]
+    found = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
+    return [text if isinstance(text, str) else " ".join(text) for text in found]
+
+
+def _result(out: Path) -> Mapping[str, Any]:
+    """Read what a cell has to say of its result from what it wrote."""
+    if not (out / checkpoint.PROVENANCE).is_file():
+        return {}
+    provenance = read_json(out / checkpoint.PROVENANCE)
+    if "training" in provenance:
+        curve = [json.loads(line) for line in (out / checkpoint.CURVE).read_text().splitlines()]
+        return {"scores": provenance["training"]["scores"], "curve": [row for row in curve if "split" in row]}
+    if "port" in provenance:
+        return {"alignment": provenance["port"]["scores"], "sampled": provenance["port"]["sampled"]}
+    return {"losses": provenance["distillation"]["losses"]}

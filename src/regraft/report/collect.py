@@ -1,0 +1,61 @@
+"""From an experiment's store to the results that a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import TaskError
+from ..experiment.grid import Number
+from ..experiment.store import Store
+from ..samples import Space
+from .results import Alignment, Point, Result
+
+
+def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
+    """Read the finished cells of an experiment.
+
+    Args:
+        directory: its store.
+        experiment: its name; may be left out where the store holds one only.
+
+    Returns:
+        The experiment's name, and a result for each number of its tables that is there.
+
+    Raises:
+        TaskError: no store, no such experiment, or none of its trainings is finished.
+    """
+    store = Store(directory)
+    index = store.read_index(experiment)
+    numbers = [Number(**number) for number in index["numbers"]]
+    results = [_result(store, number) for number in numbers if store.done(number.key)]
+    name = str(index["experiment"]["name"])
+    if not results:
+        raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
+    return name, results
+
+
+def _result(store: Store, number: Number) -> Result:
+    record = store.record(number.key)
+    scores = record["scores"]
+    ported = store.record(number.start_key) if number.start_key else {}
+    return Result(
+        setting=number.setting,
+        task=number.task,
+        metric=number.metric,
+        language=number.language,
+        peft=number.peft,
+        row=number.row,
+        seed=number.seed,
+        score=scores["test"][number.metric],
+        before=scores["before training"][number.metric],
+        curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
+        alignment=tuple(_alignment(score) for score in ported.get("alignment", ())),
+        seconds=record["seconds"],
+    )
+
+
+def _alignment(score: Mapping[str, Any]) -> Alignment:
+    space = Space.parse(score["space"])
+    return Alignment(space.student_layer, space.teacher_layer, space.name, score["assigned"], score["held_out"])
