@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -163,6 +164,29 @@ def load_peft(
 ) -> PeftModel:
     """Load a module into its base model with PEFT alone."""
     return PeftModel.from_pretrained(load_base(base, labels, task_type), str(module), **loading).eval()
+
+
+def write_split(path: Path, sentences: int, seed: int) -> None:
+    """Write sentences in which 'doctor' and 'teacher' are persons, 'river city' one location."""
+    dice = np.random.default_rng(seed)
+    lines = []
+    for _ in range(sentences):
+        words = list(dice.choice(WORDS, size=8))
+        tags = ["B-PER" if word in ("doctor", "teacher") else "O" for word in words]
+        words += ["river", "city"]
+        tags += ["B-LOC", "I-LOC"]
+        lines += [f"{i}\t{word}\t{tag}" for i, (word, tag) in enumerate(zip(words, tags, strict=True))] + [""]
+    path.write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a little task of named entities that a tiny model learns."""
+    root = tmp_path_factory.mktemp("ner")
+    (root / "en").mkdir()
+    write_split(root / "en" / "val.conllu", 80, seed=0)
+    write_split(root / "en" / "test.conllu", 30, seed=1)
+    return root
 
 
 @pytest.fixture

@@ -13,8 +13,17 @@ ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
     {"errors", "axes", "seeding", "fingerprints", "distillation.losses", "distillation.settings", "report.results"},
-    {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"},
-    {"moments", "models", "bottleneck", "modelcard", "tasks.conllu", "tasks.records"},
+    {
+        "roles",
+        "families",
+        "tracking",
+        "directories",
+        "layers",
+        "precision",
+        "distillation.trainer",
+        "distillation.texts",
+    },
+    {"moments", "models", "bottleneck", "modelcard", "tracking", "tasks.conllu", "tasks.records"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
     {"texts", "tasks.sources", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
     {"adapterhub.conversion"},

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import WORDS, load_peft
+from conftest import load_peft
 from transformers import set_seed
 
 import regraft
@@ -28,36 +27,14 @@ NER = TASKS["ner"]
 FAST = Settings(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
 
 
-def write_split(path: Path, sentences: int, seed: int) -> None:
-    """Write sentences in which 'doctor' and 'teacher' are persons, 'river city' one location."""
-    dice = np.random.default_rng(seed)
-    lines = []
-    for _ in range(sentences):
-        words = list(dice.choice(WORDS, size=8))
-        tags = ["B-PER" if word in ("doctor", "teacher") else "O" for word in words]
-        words += ["river", "city"]
-        tags += ["B-LOC", "I-LOC"]
-        lines += [f"{i}\t{word}\t{tag}" for i, (word, tag) in enumerate(zip(words, tags, strict=True))] + [""]
-    path.write_text("\n".join(lines))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    (root / "en").mkdir()
-    write_split(root / "en" / "val.conllu", 80, seed=0)
-    write_split(root / "en" / "test.conllu", 30, seed=1)
-    return root
-
-
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 def test_train_port_train_again_and_evaluate(
-    folder: Path, make_model: Callable[..., str], tmp_path: Path, kind: str
+    ner_folder: Path, make_model: Callable[..., str], tmp_path: Path, kind: str
 ) -> None:
     teacher = make_model(layers=4, initializer_range=0.05)
     student = make_model("distilbert", layers=2)
     longer = replace(FAST, epochs=8, learning_rate=2e-2)
-    trained = train(teacher, tmp_path / "teacher", kind, data=folder, settings=longer, progress=False)
+    trained = train(teacher, tmp_path / "teacher", kind, data=ner_folder, settings=longer, progress=False)
     scores = trained.provenance["training"]["scores"]
     assert scores["test"]["f1"] > scores["before training"]["f1"] + 20
     assert not (tmp_path / "teacher.training").exists()
@@ -67,12 +44,14 @@ def test_train_port_train_again_and_evaluate(
     assert validated[0]["step"] == 0
     assert max(row["f1"] for row in validated[1:]) == scores["validation"]["f1"]
 
-    again = evaluate(tmp_path / "teacher", data=folder, progress=False)
+    again = evaluate(tmp_path / "teacher", data=ner_folder, progress=False)
     assert again == pytest.approx(scores["test"])
     load_peft(teacher, tmp_path / "teacher", labels=len(NER.labels))
 
     regraft.transfer(regraft.load(tmp_path / "teacher"), student).save(tmp_path / "ported")
-    result = train(student, tmp_path / "student", init=tmp_path / "ported", data=folder, settings=FAST, progress=False)
+    result = train(
+        student, tmp_path / "student", init=tmp_path / "ported", data=ner_folder, settings=FAST, progress=False
+    )
     assert result.peft_type == trained.peft_type
     assert result.labels == NER.labels
     assert result.report["teacher"] == teacher
@@ -102,13 +81,13 @@ def test_fresh_heads_follow_the_seed_of_the_training(
 
 
 def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
-    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str]
+    ner_folder: Path, make_model: Callable[..., str], make_module: Callable[..., str]
 ) -> None:
     base = make_model(layers=2)
     plain = regraft.load(make_module(base, "lora", labels=len(NER.labels)))
     named = regraft.Module(plain.config, plain.tensors, "named", {"labels": list(reversed(NER.labels))})
     other = regraft.Module(plain.config, plain.tensors, "other", {"labels": [*"abcdefghi"]})
-    ner = load_task(NER, folder)
+    ner = load_task(NER, ner_folder)
     assert keeps_head(named, ner, None)
     assert keeps_head(regraft.transfer(named, base), ner, None)
     assert not keeps_head(named, ner, "fresh")
@@ -129,31 +108,35 @@ def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
             keeps_head(module, ner, "teacher")
 
 
-def test_labels_in_another_order_score_the_same(folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
+def test_labels_in_another_order_score_the_same(
+    ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
+) -> None:
     base = make_model(layers=2, initializer_range=0.05)
     longer = replace(FAST, epochs=8, learning_rate=2e-2)
-    trained = train(base, tmp_path / "trained", data=folder, settings=longer, progress=False)
+    trained = train(base, tmp_path / "trained", data=ner_folder, settings=longer, progress=False)
     turned = regraft.transfer(trained, base, labels=list(reversed(NER.labels)))
     turned.save(tmp_path / "turned")
     assert turned.hash() != trained.hash()
-    scores = [evaluate(tmp_path / name, data=folder, progress=False) for name in ("trained", "turned")]
+    scores = [evaluate(tmp_path / name, data=ner_folder, progress=False) for name in ("trained", "turned")]
     assert scores[0] == scores[1]
     assert scores[0]["f1"] > 10
     # The first evaluation of a training that starts there sees the same head.
-    again = train(base, tmp_path / "again", init=tmp_path / "turned", data=folder, settings=FAST, progress=False)
+    again = train(base, tmp_path / "again", init=tmp_path / "turned", data=ner_folder, settings=FAST, progress=False)
     assert again.labels == tuple(reversed(NER.labels))
     before = again.provenance["training"]["scores"]["before training"]
     assert before == pytest.approx(trained.provenance["training"]["scores"]["validation"])
 
 
 def test_a_module_moves_to_another_label_set_with_a_fresh_head(
-    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    ner_folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
 ) -> None:
     base = make_model(layers=2)
     module = make_module(base, "lora", labels=3)
     with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
-        train(base, tmp_path / "x", init=module, data=folder, settings=replace(FAST, head="teacher"), progress=False)
-    moved = train(base, tmp_path / "moved", init=module, data=folder, settings=FAST, progress=False)
+        train(
+            base, tmp_path / "x", init=module, data=ner_folder, settings=replace(FAST, head="teacher"), progress=False
+        )
+    moved = train(base, tmp_path / "moved", init=module, data=ner_folder, settings=FAST, progress=False)
     assert moved.tensors["base_model.model.classifier.weight"].shape == (9, 32)
 
 
@@ -170,10 +153,10 @@ def test_the_papers_preset_and_what_overrides_it() -> None:
         Settings(precision="bf16")
 
 
-def test_the_same_seed_trains_the_same_module(folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_module(ner_folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
     base = make_model(layers=2)
     hashes = [
-        train(base, tmp_path / name, data=folder, settings=replace(FAST, seed=seed), progress=False).hash()
+        train(base, tmp_path / name, data=ner_folder, settings=replace(FAST, seed=seed), progress=False).hash()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -181,16 +164,16 @@ def test_the_same_seed_trains_the_same_module(folder: Path, make_model: Callable
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
-    folder: Path, make_model: Callable[..., str], tmp_path: Path
+    ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:
     base = make_model(layers=2)
     settings = replace(FAST, epochs=12)
-    whole = train(base, tmp_path / "whole", data=folder, settings=settings, progress=False)
+    whole = train(base, tmp_path / "whole", data=ner_folder, settings=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
     code = (
         "from pathlib import Path; from regraft.settings import *; from regraft.training import *;"
         "torch.set_num_threads(1);"
-        f"train({base!r}, Path({str(out)!r}), data=Path({str(folder)!r}), settings={settings!r}, progress=False)"
+        f"train({base!r}, Path({str(out)!r}), data=Path({str(ner_folder)!r}), settings={settings!r}, progress=False)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         for _ in range(3000):
@@ -201,12 +184,12 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     assert work.is_dir()
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):
-        train(base, out, data=folder, settings=replace(settings, learning_rate=1.0), progress=False)
+        train(base, out, data=ner_folder, settings=replace(settings, learning_rate=1.0), progress=False)
     write_split(tmp_path / "val.conllu", 80, seed=7)
     write_split(tmp_path / "test.conllu", 30, seed=1)
     with pytest.raises(TaskError, match="unfinished training with other data, data_hash"):
         train(base, out, data=tmp_path, settings=settings, progress=False)
-    resumed = train(base, out, data=folder, settings=settings, progress=False)
+    resumed = train(base, out, data=ner_folder, settings=settings, progress=False)
     assert resumed.hash() == whole.hash()
     curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]
     assert curves[0] == curves[1]
@@ -222,33 +205,33 @@ def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_modules_that_do_not_fit_the_task_are_refused(
-    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    ner_folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
 ) -> None:
     base = make_model(layers=2)
     three = make_module(base, "lora", labels=3)
     with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
-        evaluate(Path(three), data=folder, progress=False)
+        evaluate(Path(three), data=ner_folder, progress=False)
     nine = regraft.load(make_module(base, "lora", labels=9))
     regraft.Module(nine.config, nine.tensors, "nine", {"labels": [*"abcdefghi"]}).save(tmp_path / "nine")
     with pytest.raises(ModuleFileError, match="was trained on labels a, b, c"):
-        evaluate(tmp_path / "nine", data=folder, progress=False)
+        evaluate(tmp_path / "nine", data=ner_folder, progress=False)
     with pytest.raises(TaskError, match="unknown task 'nre', expected one of classification, ner, nli, pi; did"):
-        train(base, tmp_path / "x", task="nre", data=folder)
+        train(base, tmp_path / "x", task="nre", data=ner_folder)
     with pytest.raises(TaskError, match="unknown PEFT method 'lra'"):
-        train(base, tmp_path / "x", "lra", data=folder)
+        train(base, tmp_path / "x", "lra", data=ner_folder)
     with pytest.raises(TaskError, match="has no output LayerNorm for a bottleneck; use lora"):
-        train(make_model("llama", layers=2), tmp_path / "x", "bottleneck", data=folder)
+        train(make_model("llama", layers=2), tmp_path / "x", "bottleneck", data=ner_folder)
     with pytest.raises(TaskError, match="unknown split 'tset'"):
-        evaluate(Path(three), data=folder, split="tset")
+        evaluate(Path(three), data=ner_folder, split="tset")
 
 
 def test_checkpoints_never_replace_what_is_not_theirs(
-    folder: Path, make_model: Callable[..., str], tmp_path: Path
+    ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training" / "notes.txt").write_text("mine")
     with pytest.raises(TaskError, match="holds something else"):
-        train(make_model(layers=2), tmp_path / "out", data=folder, settings=FAST, replace_existing=True)
+        train(make_model(layers=2), tmp_path / "out", data=ner_folder, settings=FAST, replace_existing=True)
     assert (tmp_path / "out.training" / "notes.txt").exists()
 
 
@@ -259,7 +242,7 @@ def test_bad_data_leaves_nothing_behind(make_model: Callable[..., str], tmp_path
 
 
 def test_starts_that_do_not_fit_the_model_are_refused(
-    folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    ner_folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
 ) -> None:
     """PEFT would load what fits, leave the rest at random, and call it a start."""
     teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
@@ -272,7 +255,7 @@ def test_starts_that_do_not_fit_the_model_are_refused(
         (bare, student, "has task type None, expected TOKEN_CLS"),
     ):
         with pytest.raises(ModuleFileError, match=message):
-            train(model, tmp_path / "out", init=Path(init), data=folder, settings=FAST, progress=False)
+            train(model, tmp_path / "out", init=Path(init), data=ner_folder, settings=FAST, progress=False)
         with pytest.raises(ModuleFileError, match=message):
-            evaluate(Path(init), model, data=folder, progress=False)
+            evaluate(Path(init), model, data=ner_folder, progress=False)
     assert list(tmp_path.iterdir()) == []

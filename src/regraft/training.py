@@ -27,6 +27,7 @@ from .tasks.data import Loaded, load_task
 from .tasks.encoding import collator, encode_split, score
 from .tasks.records import task_named
 from .tasks.sources import SPLITS
+from .tracking import Tracking, tracked
 
 
 def train(
@@ -42,6 +43,7 @@ def train(
     progress: bool = True,
     columns: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
+    tracking: Tracking | None = None,
 ) -> Module:
     """Fine-tune a fresh module, or one that was ported, and write it with its learning curve.
 
@@ -60,6 +62,7 @@ def train(
         progress: whether to draw progress bars.
         columns: name of a column of the task -> its name in the data, where these differ.
         labels: names of the labels, instead of the task's.
+        tracking: where to show the training, by default nowhere.
 
     Returns:
         The best module by validation score; its ``provenance["training"]["scores"]`` has the scores before training,
@@ -99,7 +102,8 @@ def train(
         work = work_directory(out, described, replace_existing)
     resume = last_checkpoint(work)
     trainer = _trainer(base, adapted, work, settings, loaded, progress, trains=True, eval_on_start=resume is None)
-    trainer.train(resume_from_checkpoint=resume)
+    with tracked(trainer, tracking):
+        trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
     scores = curve_scores(curve, loaded.task.metrics)
     scores["test"] = _score(trainer, base, loaded, "test", settings.max_eval, settings)

@@ -13,7 +13,18 @@ from ..distillation.settings import Settings
 from ..errors import TaskError
 from ..texts import read_texts
 from .app import app, console
-from .options import TEXTS_HELP, BatchOpt, MaxTextsOpt, QuietOpt, ReplaceOpt, TextColumnOpt, TextSplitOpt, parse_layers
+from .options import (
+    TEXTS_HELP,
+    BatchOpt,
+    MaxTextsOpt,
+    QuietOpt,
+    ReplaceOpt,
+    TextColumnOpt,
+    TextSplitOpt,
+    TrackOpt,
+    parse_layers,
+    parse_tracking,
+)
 
 
 @app.command()
@@ -49,6 +60,7 @@ def distill(
         str, typer.Option(help="auto (mixed where a GPU can), float32, bfloat16 or float16 (both mixed).")
     ] = "auto",
     save_every: Annotated[int, typer.Option(min=1, help="Steps from one checkpoint and evaluation to the next.")] = 500,
+    track: TrackOpt = None,
     replace: ReplaceOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -82,7 +94,9 @@ def distill(
     )
     read = [text for source in texts for text in read_texts(source, column, max_texts, text_split)]
     taken = (2 if every is None else every) if layers is None else _numbers(layers)
-    distilled = distillation.distill(teacher, out, read, taken, settings, replace, progress=not quiet)
+    distilled = distillation.distill(
+        teacher, out, read, taken, settings, replace, progress=not quiet, tracking=parse_tracking(track, out)
+    )
     if PartialState().is_main_process:
         tables.show_losses(console, distilled.before, distilled.after)
         console.print(f"Wrote {out}: layers {', '.join(map(str, distilled.layers))} of {teacher}")

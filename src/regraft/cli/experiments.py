@@ -22,8 +22,9 @@ from ..experiment.spec import KINDS, Experiment
 from ..experiment.store import Store
 from ..experiment.work import Outcome
 from ..tasks.records import task_named
+from ..tracking import check_trackers
 from .app import app, console
-from .options import QuietOpt
+from .options import QuietOpt, TrackOpt
 
 experiments = typer.Typer(
     help="Describe a grid of trainings in one file; plan it, run it, stop it, go on.", no_args_is_help=True
@@ -117,6 +118,7 @@ def run_experiment(
         str | None, typer.Option(help="Of a Ray cluster, such as auto. Default: start one on this machine.")
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often Ray tries a cell again whose worker was lost.")] = 3,
+    track: TrackOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Carry out what is not done: teachers first, then transfers, then students.
@@ -130,22 +132,18 @@ def run_experiment(
         raise TaskError("got --address, which is a Ray cluster's; choose --executor ray beside it")
     experiment = load(find(file))
     kept = store_of(experiment, store)
-    done = run_shown(experiment, make_grid(experiment), kept, executor, address, retries, quiet)
-    if not done:
+    check_trackers(track or ())
+    workers: Executor = Local(track or ())
+    if executor == "ray":
+        from ..experiment.on_ray import OnRay  # an extra
+
+        workers = OnRay(experiment.resources, address, retries, track or ())
+    if not run_shown(experiment, make_grid(experiment), kept, workers, quiet):
         raise typer.Exit(1)
 
 
-def run_shown(
-    experiment: Experiment,
-    grid: Grid,
-    store: Store,
-    executor: str = "local",
-    address: str | None = None,
-    retries: int = 3,
-    quiet: bool = False,
-) -> bool:
+def run_shown(experiment: Experiment, grid: Grid, store: Store, workers: Executor, quiet: bool = False) -> bool:
     """Run an experiment and show how it gets on; return whether all cells are done."""
-    workers = _executor(executor, experiment, address, retries)
     took = times(grid, store)
     begun, before = time.monotonic(), sum(took.values())
     console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
@@ -186,14 +184,6 @@ def run_shown(
     if result.blocked:
         console.print(f"not tried, since they need one that failed: {len(result.blocked)} cells")
     return result.done == len(grid.cells)
-
-
-def _executor(name: str, experiment: Experiment, address: str | None, retries: int) -> Executor:
-    if name == "local":
-        return Local()
-    from ..experiment.on_ray import OnRay  # an extra
-
-    return OnRay(experiment.resources, address, retries)
 
 
 def _said(cell: Cell, record: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -10,6 +11,7 @@ import typer
 from ..alignment import METHODS
 from ..errors import PlanError, TaskError, unknown_choice
 from ..tasks.records import TASKS
+from ..tracking import TRACKERS, Tracking
 
 ModuleArg = Annotated[
     str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT or AdapterHub saved it.")
@@ -62,6 +64,10 @@ BatchOpt = Annotated[int, typer.Option(min=1, help="Texts per batch.")]
 LengthOpt = Annotated[int, typer.Option(min=8, help="Tokens after which a text is cut.")]
 ReplaceOpt = Annotated[bool, typer.Option("--replace", help="Replace the output directory where it exists.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+TrackOpt = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Show the training in {' or '.join(TRACKERS)}; may be repeated. Extra: regraft[tracking]."),
+]
 TaskOpt = Annotated[
     str,
     typer.Option(
@@ -103,6 +109,11 @@ def parse_columns(pairs: list[str] | None) -> dict[str, str]:
 def parse_labels(text: str | None) -> list[str] | None:
     """Read ``--labels``."""
     return [name.strip() for name in text.split(",")] if text else None
+
+
+def parse_tracking(to: list[str] | None, out: Path) -> Tracking | None:
+    """Read ``--track``: the run is named after what it makes, and TensorBoard's files lie beside it."""
+    return Tracking(tuple(to), out.name, out.absolute().parent) if to else None
 
 
 def parse_layers(text: str) -> str | list[int]:

@@ -23,8 +23,10 @@ from .options import (
     QuietOpt,
     ReplaceOpt,
     TaskOpt,
+    TrackOpt,
     parse_columns,
     parse_labels,
+    parse_tracking,
 )
 
 _FAST = Settings()
@@ -87,6 +89,7 @@ def train(
     bottleneck_size: Annotated[
         int | None, typer.Option(min=1, help=f"Width of a fresh bottleneck. (fast: {_FAST.bottleneck_size})")
     ] = None,
+    track: TrackOpt = None,
     replace: ReplaceOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -131,6 +134,7 @@ def train(
         progress=not quiet,
         columns=parse_columns(column),
         labels=parse_labels(labels),
+        tracking=parse_tracking(track, out),
     )
     if PartialState().is_main_process:
         made = module.provenance["training"]

@@ -21,6 +21,7 @@ from ..fingerprints import hash_rows
 from ..models import resolve
 from ..precision import mixed_precision
 from ..runs import last_checkpoint, learning_curve, work_directory
+from ..tracking import Tracking, tracked
 from .directories import student_files, write_student
 from .settings import Settings
 from .shallower import choose_layers, load_teacher, matched_states, shallower
@@ -54,6 +55,7 @@ def distill(
     settings: Settings | None = None,
     replace_existing: bool = False,
     progress: bool = True,
+    tracking: Tracking | None = None,
 ) -> Distilled:
     """Take layers of a teacher, distill them on texts, and write the student as a model directory.
 
@@ -75,6 +77,7 @@ def distill(
         settings: how to train.
         replace_existing: replace a student that is there already.
         progress: whether to draw progress bars.
+        tracking: where to show the training, by default nowhere.
 
     Returns:
         Where the student is, and its losses before and after.
@@ -119,7 +122,8 @@ def distill(
         data_collator=data_collator,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume)
+    with tracked(trainer, tracking):
+        trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, trainer.reported, split="held-out")
     evaluated = [{name: row[name] for name in ("loss", *trainer.reported)} for row in curve if "split" in row]
     before, after = evaluated[0], evaluated[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from .grid import Cell
@@ -28,9 +29,14 @@ class Executor(Protocol):
 
 
 class Local:
-    """Carries out one cell at a time in this process."""
+    """Carries out one cell at a time in this process.
 
-    def __init__(self) -> None:
+    Args:
+        trackers: where to show trainings.
+    """
+
+    def __init__(self, trackers: Sequence[str] = ()) -> None:
+        self._trackers = trackers
         self._waiting: deque[tuple[Store, Cell]] = deque()
 
     @property
@@ -44,4 +50,4 @@ class Local:
 
     def next(self) -> Outcome:
         """Carry out the cell that waits."""
-        return carry_out(*self._waiting.popleft())
+        return carry_out(*self._waiting.popleft(), self._trackers)

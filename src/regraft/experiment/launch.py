@@ -5,14 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from ..errors import TaskError
+from ..tracking import Tracking
 from .jobs import Distill, Train
 
-_JOB: TypeAdapter[Train | Distill] = TypeAdapter(Train | Distill)
+
+@dataclass(frozen=True)
+class Order:
+    """What the processes are to do.
+
+    Attributes:
+        root: of the store.
+        job: what to do.
+        out: where the result goes.
+        tracking: where to show the training.
+    """
+
+    root: Path
+    job: Train | Distill
+    out: Path
+    tracking: Tracking
+
+
+_ORDER = TypeAdapter(Order)
 
 
 def is_launched() -> bool:
@@ -20,28 +40,23 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(root: Path, job: Train | Distill, out: Path) -> None:
+def launch(order: Order) -> None:
     """Start the processes of a job and wait for them.
 
-    Args:
-        root: of the store.
-        job: what to do.
-        out: where the result goes.
-
     Raises:
-        TaskError: they failed; the message ends with what the processes said last.
+        TaskError: they failed; the message has the first error that they named.
     """
-    file = out.with_name("job.json")
+    file = order.out.with_name("order.json")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_JOB.dump_json(job))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(job.processes)]
-    command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(root), str(file), str(out)]
+    file.write_bytes(_ORDER.dump_json(order))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(order.job.processes)]
+    command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(file)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         said = [line for line in ended.stderr.splitlines() if "Error" in line] or [f"exit code {ended.returncode}"]
-        raise TaskError(f"the {job.processes} processes of a training failed: {said[0].strip()}")
+        raise TaskError(f"the {order.job.processes} processes of a training failed: {said[0].strip()}")
 
 
-def read_job(file: Path) -> Train | Distill:
+def read_order(file: Path) -> Order:
     """Read what `launch` wrote."""
-    return _JOB.validate_json(file.read_bytes())
+    return _ORDER.validate_json(file.read_bytes())

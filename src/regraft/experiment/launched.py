@@ -1,14 +1,14 @@
-"""One of several processes that do one job: ``python -m regraft.experiment.launched STORE JOB OUT``."""
+"""One of several processes that do one job: ``python -m regraft.experiment.launched ORDER``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from .launch import read_job
+from .launch import read_order
 from .store import Store
 from .work import make
 
 if __name__ == "__main__":
-    root, file, out = map(Path, sys.argv[1:])
-    make(Store(root), read_job(file), out)
+    order = read_order(Path(sys.argv[1]))
+    make(Store(order.root), order.job, order.out, order.tracking)

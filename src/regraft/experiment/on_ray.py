@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import TaskError
@@ -23,6 +23,7 @@ class OnRay:
     Args:
         resources: kind of cell -> what it takes.
         address: of a cluster; None starts one on this machine.
+        trackers: where to show trainings.
         retries: how often a cell is tried again whose worker, or machine, was lost. Errors are not tried again.
 
     Raises:
@@ -31,8 +32,15 @@ class OnRay:
 
     free = True
 
-    def __init__(self, resources: Mapping[str, Resources], address: str | None = None, retries: int = 3) -> None:
+    def __init__(
+        self,
+        resources: Mapping[str, Resources],
+        address: str | None = None,
+        retries: int = 3,
+        trackers: Sequence[str] = (),
+    ) -> None:
         self._resources = resources
+        self._trackers = trackers
         self._retries = retries
         self._pending: dict[Any, str] = {}
         if ray.is_initialized():
@@ -48,7 +56,7 @@ class OnRay:
         work = ray.remote(_on_worker).options(
             name=cell.label, num_cpus=taken.cpus, num_gpus=taken.gpus, max_retries=self._retries
         )
-        self._pending[work.remote(store, cell, max(1, int(taken.cpus)))] = cell.key
+        self._pending[work.remote(store, cell, self._trackers, max(1, int(taken.cpus)))] = cell.key
 
     def next(self) -> Outcome:
         """Wait for whichever cell ends first."""
@@ -60,7 +68,7 @@ class OnRay:
             return Outcome(key, "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
-def _on_worker(store: Store, cell: Cell, threads: int) -> Outcome:
+def _on_worker(store: Store, cell: Cell, trackers: Sequence[str], threads: int) -> Outcome:
     import datasets
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -68,4 +76,4 @@ def _on_worker(store: Store, cell: Cell, threads: int) -> Outcome:
     torch.set_num_threads(threads)
     disable_progress_bar()
     datasets.disable_progress_bars()
-    return carry_out(store, cell)
+    return carry_out(store, cell, trackers)

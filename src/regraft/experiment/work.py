@@ -20,10 +20,11 @@ from ..models import resolve
 from ..tasks.data import load_task
 from ..tasks.records import task_named
 from ..texts import read_texts
+from ..tracking import Tracking
 from ..training import train
 from .grid import Cell
 from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer
-from .launch import is_launched, launch
+from .launch import Order, is_launched, launch
 from .store import Store
 
 _VERSIONED = ("regraft", "torch", "transformers", "peft")
@@ -44,11 +45,16 @@ class Outcome:
     error: str = ""
 
 
-def carry_out(store: Store, cell: Cell) -> Outcome:
+def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome:
     """Do what a cell is there for, unless it is done already or another process is at it.
 
     A cell that was interrupted goes on where it was: trainings from their last checkpoint, the others anew. Errors are
     written down, not raised.
+
+    Args:
+        store: where results are and go.
+        cell: what to do.
+        trackers: where to show trainings, see `tracking.TRACKERS`; TensorBoard's files go into the store.
     """
     with store.claim(cell.key) as ours:
         if not ours:
@@ -60,7 +66,7 @@ def carry_out(store: Store, cell: Cell) -> Outcome:
         try:
             out = store.work(cell.key)
             if not out.exists():  # it appears whole
-                make(store, cell.job, out)
+                make(store, cell.job, out, Tracking(trackers, cell.label, store.root))
             result = _result(out)
         except Exception as error:  # of whatever kind: the other cells go on
             known = isinstance(error, RegraftError)
@@ -80,7 +86,7 @@ def carry_out(store: Store, cell: Cell) -> Outcome:
 Locate = Callable[[Source], str]
 
 
-def make(store: Store, job: Job, out: Path) -> None:
+def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
     """Do a job, in as many processes as it asks for or, within one of these, in this process."""
 
     def locate(source: Source) -> str:
@@ -88,24 +94,24 @@ def make(store: Store, job: Job, out: Path) -> None:
 
     match job:
         case Distill() | Train() if job.processes > 1 and not is_launched():
-            launch(store.root, job, out)
+            launch(Order(store.root, job, out, tracking))
         case Distill():
-            _distill(job, locate, out)
+            _distill(job, locate, out, tracking)
         case Train():
-            _train(job, locate, out)
+            _train(job, locate, out, tracking)
         case SamplePair():
             _sample(job, locate, out)
         case Transfer():
             _transfer(job, locate, out)
 
 
-def _distill(job: Distill, locate: Locate, out: Path) -> None:
+def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
     texts = [text for source in job.texts for text in _read(source, locate)]
     layers = job.layers if isinstance(job.layers, int) else list(job.layers)
-    distill(locate(job.teacher), out, texts, layers, job.settings, progress=False)
+    distill(locate(job.teacher), out, texts, layers, job.settings, progress=False, tracking=tracking)
 
 
-def _train(job: Train, locate: Locate, out: Path) -> None:
+def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
     train(
         locate(job.model),
         out,
@@ -118,6 +124,7 @@ def _train(job: Train, locate: Locate, out: Path) -> None:
         progress=False,
         columns=job.data.columns,
         labels=job.data.labels,
+        tracking=tracking,
     )
 
 

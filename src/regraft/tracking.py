@@ -1,0 +1,71 @@
+"""Show trainings in TensorBoard or Weights & Biases, by the Trainer's own integrations. Off unless asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .errors import TaskError, unknown_choice
+
+TRACKERS = ("tensorboard", "wandb")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a training is shown. It changes nothing of the outcome.
+
+    Attributes:
+        to: names of `TRACKERS`.
+        name: of the run.
+        directory: TensorBoard's files go to ``tensorboard/NAME`` there; Weights & Biases has its own settings
+            (``WANDB_PROJECT``, ``WANDB_DIR``, ``WANDB_MODE``).
+
+    Raises:
+        TaskError: an unknown tracker, or one that is not installed.
+    """
+
+    to: Sequence[str]
+    name: str
+    directory: Path
+
+    def __post_init__(self) -> None:
+        check_trackers(self.to)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are unknown or not installed.
+
+    Raises:
+        TaskError: so they are.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise TaskError(unknown_choice("tracker", name, TRACKERS))
+        if find_spec(name) is None:
+            raise TaskError(f"{name} is not installed; install it with: pip install 'regraft[tracking]'")
+
+
+@contextmanager
+def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
+    """Show what a Trainer does while the block lasts."""
+    from transformers.integrations import TensorBoardCallback, WandbCallback
+
+    to = () if tracking is None else tracking.to
+    if tracking is not None and "tensorboard" in to:
+        callback = TensorBoardCallback()
+        callback.logging_dir = str(tracking.directory / "tensorboard" / tracking.name)
+        trainer.add_callback(callback)
+    if tracking is not None and "wandb" in to:
+        trainer.args.run_name = tracking.name
+        trainer.add_callback(WandbCallback())
+    try:
+        yield
+    finally:
+        if "wandb" in to:
+            import wandb
+
+            wandb.finish()  # the next training of this process is a run of its own
