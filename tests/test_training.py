@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_peft
+from conftest import load_peft, write_split
 from transformers import set_seed
 
 import regraft

@@ -51,7 +51,7 @@ def _result(store: Store, number: Number) -> Result:
         score=scores["test"][number.metric],
         before=scores["before training"][number.metric],
         curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
-        alignment=tuple(_alignment(score) for score in ported.get("alignment", ())),
+        alignment=tuple(_alignment(score) for score in ported.get("alignment", ()) if score["assigned"] is not None),
         seconds=record["seconds"],
     )
 

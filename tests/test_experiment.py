@@ -1,0 +1,368 @@
+"""Experiments: the file, the grid, the store, the run. Killed runs and Ray are in test_experiment_runs.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.alignment import METHODS
+from regraft.checkpoint import load as load_module
+from regraft.errors import PlanError, TaskError
+from regraft.experiment.executors import Local
+from regraft.experiment.grid import make_grid
+from regraft.experiment.jobs import Train
+from regraft.experiment.load import SHIPPED, find, load
+from regraft.experiment.run import Ended, run, time_left, times
+from regraft.experiment.spec import Experiment
+from regraft.experiment.starts import Start, parse_start
+from regraft.experiment.store import Store
+from regraft.layers import MATCHINGS
+from regraft.report.collect import collect
+
+LAYERS = st.sampled_from(list(MATCHINGS)) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
+STARTS = st.builds(
+    Start, LAYERS, st.sampled_from(list(METHODS)), st.sampled_from(["released", "measured"]), st.booleans()
+)
+
+
+@given(STARTS)
+def test_the_name_of_a_start_says_all_of_it(start: Start) -> None:
+    assert parse_start(str(start)) == start
+
+
+def test_names_of_starts() -> None:
+    assert parse_start("student") is None
+    assert parse_start("tm-skip") == Start("skip")
+    assert parse_start("tm-avg+head+lsa+measured") == Start("avg", "lsa", "measured", head=True)
+    assert str(parse_start("tm-0,2+head+random")) == "tm-0,2+random+head"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tm-skipp", "unknown start 'tm-skipp', expected one of .*; did you mean 'tm-skip'"),
+        ("skip", "unknown start 'skip', .* did you mean 'tm-skip'"),
+        ("tm-skip+lsaa", "unknown part of the start tm-skip\\+lsaa: 'lsaa', .* did you mean 'lsa'"),
+        ("tm-skip+lsa+copy", "names both lsa and copy"),
+        ("tm-skip+head+head", "names both head and head"),
+        ("tm-", "unknown start 'tm-'"),
+    ],
+)
+def test_bad_names_of_starts(name: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_start(name)
+
+
+@pytest.fixture(scope="session")
+def content(make_model: Callable[..., str], ner_folder: Path) -> dict[str, Any]:
+    """Content of a file: a tiny experiment."""
+    return {
+        "name": "tiny",
+        "pairs": {
+            "matching": {
+                "teacher": make_model(layers=4, initializer_range=0.05),
+                "student": make_model(layers=2, initializer_range=0.05),
+                "starts": ["student", "tm-skip", "tm-skip+lsa+head"],
+                "sampling": {"max_texts": 50},
+            }
+        },
+        "tasks": {"ner": {"languages": ["en"], "data": str(ner_folder)}},
+        "modules": ["lora"],
+        "seeds": [0, 1],
+        "training": {"epochs": 1, "batch_size": 16, "rank": 4, "max_eval": 20, "teacher": {"epochs": 2}},
+    }
+
+
+def changed(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Copy the content of a file with a value changed, its place written with ``__`` between keys."""
+    copy: dict[str, Any] = json.loads(json.dumps(content))
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        part = copy
+        for key in path:
+            part = part.setdefault(key, {})
+        part[last] = value
+    return copy
+
+
+def write(content: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "unknown key 'seed', expected one of .*; did you mean 'seeds'"),
+        ({"training__learning_rat": 1}, "training: unknown key 'learning_rat', .* did you mean 'learning_rate'"),
+        ({"training__teacher__epoch": 1}, "training.teacher: unknown key 'epoch', .* did you mean 'epochs'"),
+        ({"training__preset": "papr"}, "training.preset: unknown preset 'papr', .* did you mean 'paper'"),
+        ({"training__epochs": "many"}, "training.epochs: .* number.*'many'"),
+        ({"pairs__matching__start": []}, "pairs.matching: unknown key 'start', .* did you mean 'starts'"),
+        ({"pairs__matching__starts": ["tm-skip+heads"]}, "pairs.matching.starts: unknown part .* did you mean 'head'"),
+        ({"pairs__matching__starts": ["tm-skip+lsa+head", "tm-skip+head+lsa"]}, "tm-skip\\+lsa\\+head is listed twice"),
+        ({"pairs__matching__starts": []}, "pairs.matching.starts: .* at least 1 item"),
+        ({"pairs__matching__distill": {"texts": ["a.txt"]}}, "expected one of student .* and distill"),
+        ({"pairs__matching__tasks": ["pos"]}, "unknown task of a pair 'pos', expected one of ner"),
+        ({"pairs__matching__sampling__pairing": "place"}, "sampling.pairing: unknown pairing 'place'"),
+        ({"tasks__nerr": {"languages": ["en"]}}, "unknown task 'nerr', .* did you mean 'ner'"),
+        ({"tasks__ner__languages": [False]}, "tasks.ner.languages.0: .*string"),
+        ({"modules": ["lora", "bottelneck"]}, "unknown kind of module 'bottelneck', .* did you mean 'bottleneck'"),
+        ({"modules": ["lora", "lora"]}, "lora is listed twice"),
+        ({"seeds": [0, 0]}, "seeds: 0 is listed twice"),
+        ({"resources__students": {}}, "unknown kind of cell 'students', .* did you mean 'student'"),
+        ({"name": "a/b"}, "name: .*pattern"),
+    ],
+)
+def test_a_file_is_read_strictly(content: dict[str, Any], tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        load(write(changed(content, **changes), tmp_path / "x.yaml"))
+
+
+def test_a_file_that_is_no_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    for text, message in (
+        ("name: a\nname: b\n", "the key 'name' is there twice"),
+        ("[1, 2]", "holds no mapping"),
+        ("a: [", "cannot read .* as YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TaskError, match=message):
+            load(path)
+    with pytest.raises(TaskError, match=r"unknown experiment 'paper-matchin', .* did you mean 'paper-matching'"):
+        find("paper-matchin")
+    assert find("paper-matching.yaml") == SHIPPED["paper-matching"]
+
+
+def test_variables_and_packages(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NER_FOLDER", content["tasks"]["ner"]["data"])
+    written = write(changed(content, tasks__ner__data="${NER_FOLDER}"), tmp_path / "x.yaml")
+    assert make_grid(load(written)) == make_grid(Experiment.model_validate(content))
+    monkeypatch.delenv("NER_FOLDER")
+    with pytest.raises(TaskError, match="environment variable NER_FOLDER, which is not set"):
+        make_grid(load(written))
+    with pytest.raises(TaskError, match="package no_such_package, which is not installed"):
+        make_grid(load(write(changed(content, tasks__ner__data="package:no_such_package/x"), tmp_path / "x.yaml")))
+
+
+def test_the_shipped_grids_are_the_papers() -> None:
+    grids = [make_grid(load(SHIPPED[name])) for name in ("paper-matching", "paper-incompatible")]
+    trainings = [[cell for cell in grid.cells.values() if isinstance(cell.job, Train)] for grid in grids]
+    assert [len(cells) for cells in trainings] == [248, 96]  # the 344 trainings of the paper's tables
+    for grid, languages in zip(grids, ({"ner": 9, "pi": 7, "nli": 15}, {"ner": 9, "pi": 7}), strict=True):
+        found = {(number.task, number.language) for number in grid.numbers}
+        assert Counter(task for task, _ in found) == languages
+    ner, pi = (
+        next(cell.job for cell in trainings[0] if isinstance(cell.job, Train) and cell.job.data.task == task)
+        for task in ("ner", "pi")
+    )
+    assert (ner.settings.epochs, pi.settings.epochs) == (10, 30)
+    assert (ner.settings.batch_size, ner.settings.learning_rate, ner.settings.head) == (64, 1e-5, "fresh")
+
+
+def grid_keys(content: dict[str, Any]) -> set[str]:
+    return set(make_grid(Experiment.model_validate(content)).cells)
+
+
+def test_what_goes_into_a_key(content: dict[str, Any], tmp_path: Path) -> None:
+    grid = make_grid(Experiment.model_validate(content))
+    assert Counter(cell.kind for cell in grid.cells.values()) == {
+        "teacher": 1, "sample": 1, "transfer": 2, "student": 6,
+    }  # fmt: skip
+    order = list(grid.cells)
+    assert all(order.index(need) < order.index(key) for key, cell in grid.cells.items() for need in cell.needs)
+    keys = set(order)
+
+    assert grid_keys(changed(content, name="other", resources__student__cpus=2)) == keys  # changes nothing of results
+    more = grid_keys(changed(content, seeds=[0, 1, 2]))
+    assert keys < more
+    assert len(more - keys) == 3
+    above = grid_keys(changed(content, training__teacher__epochs=3))
+    assert {grid.cells[key].label for key in keys & above} == {
+        "matching ner/en sample",
+        "matching ner/en lora student seed 0",
+        "matching ner/en lora student seed 1",
+    }  # fmt: skip  (all that needs no teacher)
+    assert {grid.cells[key].kind for key in keys & grid_keys(changed(content, training__epochs=3))} == {
+        "teacher", "sample", "transfer",
+    }  # fmt: skip
+    assert {grid.cells[key].kind for key in keys - grid_keys(changed(content, pairs__matching__sampling={}))} == {
+        "sample", "transfer", "student",
+    }  # fmt: skip
+
+    moved = tmp_path / "moved"
+    shutil.copytree(content["tasks"]["ner"]["data"], moved)
+    shutil.copytree(content["pairs"]["matching"]["teacher"], tmp_path / "teacher")
+    there = changed(content, tasks__ner__data=str(moved), pairs__matching__teacher=str(tmp_path / "teacher"))
+    assert grid_keys(there) == keys  # content counts, places do not
+    (moved / "en" / "test.conllu").write_text("0\tCity\tB-LOC\n")
+    assert not keys & grid_keys(there)
+
+
+def run_it(content: dict[str, Any], root: Path) -> tuple[Ended, list[str]]:
+    """Run an experiment; return how it ended and the labels of what was carried out."""
+    experiment = Experiment.model_validate(content)
+    ended: list[str] = []
+    result = run(
+        experiment, make_grid(experiment), Store(root), Local(), ended=lambda cell, _: ended.append(cell.label)
+    )
+    return result, ended
+
+
+@pytest.fixture(scope="session")
+def ran(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of the tiny experiment, run to its end."""
+    root = tmp_path_factory.mktemp("store")
+    result, ended = run_it(content, root)
+    assert result == Ended(10, {}, ())
+    assert len(ended) == len(set(ended)) == 10
+    return root
+
+
+def test_a_second_run_does_nothing_and_a_new_seed_only_what_is_new(
+    content: dict[str, Any], ran: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(ran, tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in (root / "cells").rglob("*")}
+    assert run_it(content, root) == (Ended(10, {}, ()), [])
+    result, ended = run_it(changed(content, seeds=[0, 1, 7]), root)
+    assert result.done == 13
+    assert ended == [f"matching ner/en lora {row} seed 7" for row in ("student", "tm-skip", "tm-skip+lsa+head")]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != root / "cells")
+    assert not any((root / "work").iterdir())
+
+
+def test_starts_are_what_their_names_say(content: dict[str, Any], ran: Path) -> None:
+    grid = make_grid(Experiment.model_validate(content))
+    store = Store(ran)
+    modules = {cell.label: load_module(store.output(key)) for key, cell in grid.cells.items() if cell.kind != "sample"}
+    teacher = modules["matching ner/en lora teacher"]
+    skip = modules["matching ner/en lora port tm-skip"]
+    key = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_A.weight"
+    for layer in (0, 1):
+        assert skip.tensors[key.format(layer)].equal(teacher.tensors[key.format(2 * layer)])
+    aligned = modules["matching ner/en lora port tm-skip+lsa+head"]
+    assert aligned.report["align"] == "lsa"
+    assert (skip.report["head"], aligned.report["head"]) == ("fresh", "teacher")
+    made = {label: module.provenance.get("training") for label, module in modules.items()}
+    assert made["matching ner/en lora tm-skip seed 0"]["start_hash"] == skip.hash()
+    assert made["matching ner/en lora tm-skip seed 0"]["head"] == "fresh"
+    assert made["matching ner/en lora tm-skip+lsa+head seed 1"]["start_hash"] == aligned.hash()
+    assert made["matching ner/en lora tm-skip+lsa+head seed 1"]["head"] == "teacher"
+    assert made["matching ner/en lora student seed 1"]["start_hash"] is None
+    assert made["matching ner/en lora teacher"]["epochs"] == 2
+    assert {made[f"matching ner/en lora {row} seed 1"]["seed"] for row in ("student", "tm-skip")} == {1}
+
+
+def test_results_for_the_report(content: dict[str, Any], ran: Path) -> None:
+    name, results = collect(ran)
+    assert name == "tiny"
+    assert Counter(result.row for result in results) == {
+        "teacher": 1, "student": 2, "tm-skip": 2, "tm-skip+lsa+head": 2,
+    }  # fmt: skip
+    grid = make_grid(Experiment.model_validate(content))
+    for result, number in zip(results, grid.numbers, strict=True):
+        scores = load_module(Store(ran).output(number.key)).provenance["training"]["scores"]
+        assert (result.score, result.before) == (scores["test"]["f1"], scores["before training"]["f1"])
+        assert result.curve[0].score == result.before
+        assert max(point.score for point in result.curve[1:]) == scores["validation"]["f1"]
+        assert bool(result.alignment) == ("lsa" in result.row)
+    with pytest.raises(TaskError, match=r"unknown experiment 'tinny', .* did you mean 'tiny'"):
+        collect(ran, "tinny")
+    with pytest.raises(TaskError, match="holds no experiment"):
+        collect(ran.parent / "nowhere")
+
+
+def test_an_estimate_of_what_is_left(content: dict[str, Any], ran: Path) -> None:
+    grid = make_grid(Experiment.model_validate(changed(content, seeds=[0, 1, 2, 3], modules=["lora", "bottleneck"])))
+    took = times(grid, Store(ran))
+    students = [took[key] for key, cell in grid.cells.items() if key in took and cell.kind == "student"]
+    seconds, unknown = time_left(grid, took)
+    assert seconds == pytest.approx(6 * sum(students) / len(students))  # two seeds of three starts
+    assert unknown == len([cell for cell in grid.cells.values() if cell.group.startswith("matching ner/en bottleneck")])
+
+
+def test_a_failing_cell_is_written_down_and_does_not_stop_the_others(
+    content: dict[str, Any], make_model: Callable[..., str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "student"
+    shutil.copytree(make_model("distilbert", layers=2), broken)
+    (broken / "model.safetensors").rename(tmp_path / "weights")
+    both = changed(content, seeds=[0], pairs__matching__starts=["student", "tm-skip"])
+    both["pairs"]["broken"] = {**both["pairs"]["matching"], "student": str(broken)}
+    result, ended = run_it(both, tmp_path / "store")
+    store, grid = Store(tmp_path / "store"), make_grid(Experiment.model_validate(both))
+    wrong = {key for key, cell in grid.cells.items() if cell.label.startswith("broken") and cell.kind == "student"}
+    assert set(result.failed) == wrong
+    assert result.done == len(grid.cells) - len(wrong) == 5  # a teacher, two ports, two students
+    assert len(ended) == 7
+    failure = store.failure(next(iter(wrong)))
+    assert failure is not None
+    assert "cannot load the weights" in failure["error"]
+
+    (tmp_path / "weights").rename(broken / "model.safetensors")
+    grid = make_grid(Experiment.model_validate(both))  # its content is another now, and so are its keys
+    result, ended = run_it(both, tmp_path / "store")
+    assert result == Ended(len(grid.cells), {}, ())
+
+
+def test_what_needs_a_failed_cell_is_not_tried(content: dict[str, Any], ran: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(ran, tmp_path / "store")
+    impossible = changed(content, pairs__matching__starts=["student", "tm-0,9"], seeds=[0])
+    result, _ = run_it(impossible, root)
+    grid = make_grid(Experiment.model_validate(impossible))
+    (failed,) = result.failed
+    assert grid.cells[failed].label == "matching ner/en lora port tm-0,9"
+    assert "the layer list names layer 9, expected 0 to 3" in result.failed[failed]
+    assert [grid.cells[key].label for key in result.blocked] == ["matching ner/en lora tm-0,9 seed 0"]
+    assert Store(root).failure(failed) is not None
+
+
+def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.claim("a") as first, store.claim("b") as other:
+        assert first
+        assert other
+        with store.claim("a") as second:
+            assert not second
+    with store.claim("a") as again:
+        assert again
+
+
+def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any], tmp_path: Path) -> None:
+    path = write(content, tmp_path / "tiny.yaml")
+    code, out, _ = run("experiment", "plan", path, "--store", tmp_path / "new")
+    assert code == 0
+    assert [line.split("│")[2].strip() for line in out.splitlines() if "│ all" in line] == ["10"]
+    assert not (tmp_path / "new").exists()
+    more = write(changed(content, seeds=[0, 1, 2]), tmp_path / "more.yaml")
+    code, out, _ = run("experiment", "plan", more, "--store", ran, "--verbose")
+    assert code == 0
+    assert "of work left, for one worker" in out
+    assert "matching ner/en lora tm-skip+lsa+head seed 2" in out
+    code, out, _ = run("experiment", "run", path, "--store", ran)
+    assert code == 0
+    assert "10 of 10 cells are done" in out
+    wrong = write(changed(content, pairs__matching__starts=["tm-0,9"], seeds=[0]), tmp_path / "wrong.yaml")
+    code, out, _ = run("experiment", "run", wrong, "--store", shutil.copytree(ran, tmp_path / "store"))
+    assert code == 1
+    assert "failed: matching ner/en lora port tm-0,9: the layer list names layer 9" in out
+    assert "not tried, since they need one that failed: 1 cells" in out
+    for arguments, message in (
+        (("plan", "no-such.yaml"), "unknown experiment 'no-such.yaml'"),
+        (("run", path, "--executor", "rey"), "unknown executor 'rey', expected one of local, ray"),
+        (("run", path, "--address", "auto"), "choose --executor ray beside it"),
+        (("run", path, "--track", "tensorbord"), "unknown tracker 'tensorbord', .* did you mean 'tensorboard'"),
+    ):
+        code, _, error = run("experiment", *arguments)
+        assert code == 2
+        assert pytest.raises(AssertionError, match=message).matches(AssertionError(error))
