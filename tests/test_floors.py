@@ -23,7 +23,7 @@ FLOORS = (
         "distillation.trainer",
         "distillation.texts",
     },
-    {"moments", "models", "bottleneck", "modelcard", "tracking", "tasks.conllu", "tasks.records"},
+    {"moments", "models", "bottleneck", "modelcard", "tracking", "processes", "tasks.conllu", "tasks.records"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
     {"texts", "tasks.sources", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
     {"adapterhub.conversion"},

@@ -54,18 +54,24 @@ def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
     """Show what a Trainer does while the block lasts."""
     from transformers.integrations import TensorBoardCallback, WandbCallback
 
-    to = () if tracking is None else tracking.to
-    if tracking is not None and "tensorboard" in to:
-        callback = TensorBoardCallback()
-        callback.logging_dir = str(tracking.directory / "tensorboard" / tracking.name)
-        trainer.add_callback(callback)
-    if tracking is not None and "wandb" in to:
+    if tracking is None or not tracking.to:
+        yield
+        return
+    callbacks: list[Any] = []
+    if "tensorboard" in tracking.to:
+        callbacks.append(TensorBoardCallback())
+        callbacks[-1].logging_dir = str(tracking.directory / "tensorboard" / tracking.name)
+    if "wandb" in tracking.to:
+        callbacks.append(WandbCallback())
         trainer.args.run_name = tracking.name
-        trainer.add_callback(WandbCallback())
+    for callback in callbacks:
+        trainer.add_callback(callback)
     try:
         yield
     finally:
-        if "wandb" in to:
+        for callback in callbacks:
+            trainer.remove_callback(callback)
+        if "wandb" in tracking.to:
             import wandb
 
             wandb.finish()  # the next training of this process is a run of its own

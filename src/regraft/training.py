@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
@@ -20,6 +19,7 @@ from .checkpoint import Module, check_output, load
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .models import BaseModel, resolve
 from .precision import mixed_precision
+from .processes import processes
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .settings import Settings
 from .starts import attach, detach, fresh_module, keeps_head
@@ -98,7 +98,7 @@ def train(
         adapted = fresh_module(base, loaded.task, peft, settings.rank, settings.alpha, settings.bottleneck_size)
     else:
         adapted = attach(base, start, loaded.task, fresh_head=not kept)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         work = work_directory(out, described, replace_existing)
     resume = last_checkpoint(work)
     trainer = _trainer(base, adapted, work, settings, loaded, progress, trains=True, eval_on_start=resume is None)

@@ -1,7 +1,5 @@
 """What both environments share: where things are, what a model gives, and the table of results."""
 
-# ruff: noqa: T201 (the scripts print their results)
-
 from __future__ import annotations
 
 import sys

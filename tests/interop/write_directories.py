@@ -3,8 +3,6 @@
 Usage: python tests/interop/write_directories.py OUT
 """
 
-# ruff: noqa: T201 (the script prints what it did)
-
 from __future__ import annotations
 
 import sys

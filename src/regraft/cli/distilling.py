@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from accelerate import PartialState
 
 from .. import tables
 from ..distillation.settings import Settings
 from ..errors import TaskError
+from ..processes import processes
 from ..texts import read_texts
 from .app import app, console
 from .options import (
@@ -97,7 +97,7 @@ def distill(
     distilled = distillation.distill(
         teacher, out, read, taken, settings, replace, progress=not quiet, tracking=parse_tracking(track, out)
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         tables.show_losses(console, distilled.before, distilled.after)
         console.print(f"Wrote {out}: layers {', '.join(map(str, distilled.layers))} of {teacher}")
 

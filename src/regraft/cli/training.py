@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from accelerate import PartialState
 
 from .. import tables
 from ..errors import TaskError
+from ..processes import processes
 from ..settings import Settings, preset
 from ..tasks.records import task_named
 from .app import app, console
@@ -136,7 +136,7 @@ def train(
         labels=parse_labels(labels),
         tracking=parse_tracking(track, out),
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         made = module.provenance["training"]
         if init is not None:
             console.print(f"Started from {init} with {'its' if made['head'] == 'teacher' else 'a fresh'} task head")

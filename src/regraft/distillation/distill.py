@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from ..directories import check_writable
@@ -20,6 +19,7 @@ from ..errors import TaskError
 from ..fingerprints import hash_rows
 from ..models import resolve
 from ..precision import mixed_precision
+from ..processes import processes
 from ..runs import last_checkpoint, learning_curve, work_directory
 from ..tracking import Tracking, tracked
 from .directories import student_files, write_student
@@ -107,7 +107,7 @@ def distill(
     train, held_out = (encode(part, tokenizer, min(settings.max_length, base.longest), masked) for part in parts)
     set_seed(settings.seed)
     student = shallower(model, base.family, taken)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         work = work_directory(out, described, replace_existing)
     resume = last_checkpoint(work)
     trainer = Distiller(

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter
 
 from ..errors import TaskError
@@ -51,7 +52,8 @@ def launch(order: Order) -> None:
     file.write_bytes(_ORDER.dump_json(order))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(order.job.processes)]
     command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(file)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    devices = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}  # it would see one process otherwise
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **devices})
     if ended.returncode:
         said = [line for line in ended.stderr.splitlines() if "Error" in line] or [f"exit code {ended.returncode}"]
         raise TaskError(f"the {order.job.processes} processes of a training failed: {said[0].strip()}")

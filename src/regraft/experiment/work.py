@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 import traceback
@@ -77,6 +78,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
         made = {
             "seconds": time.perf_counter() - start,
             "host": platform.node(),
+            "process": os.getpid(),
             "versions": {name: version(name) for name in _VERSIONED},
         }
         store.finish(cell.key, {**described, **made, **result})

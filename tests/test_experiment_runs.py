@@ -1,0 +1,222 @@
+"""Experiments that are killed, share a store, or run on several processes and machines: the real things."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from regraft.checkpoint import load as load_module
+from regraft.experiment.executors import Local
+from regraft.experiment.grid import Cell, Grid, make_grid
+from regraft.experiment.jobs import Train
+from regraft.experiment.run import Ended, run
+from regraft.experiment.spec import Experiment
+from regraft.experiment.store import Store
+from regraft.experiment.work import Outcome, carry_out
+from regraft.report.collect import collect
+
+KILLER = Path(__file__).with_name("kill_runs.py")
+
+
+@pytest.fixture(scope="module")
+def content(make_model: Callable[..., str], ner_folder: Path) -> dict[str, Any]:
+    texts = ner_folder / "texts.txt"
+    texts.write_text("the old doctor walks near the river city\n" * 40)
+    return {
+        "name": "runs",
+        "pairs": {
+            "matching": {
+                "teacher": make_model(layers=4, initializer_range=0.05),
+                "distill": {"texts": [str(texts)], "epochs": 2, "batch_size": 8, "save_every": 2, "max_length": 32},
+                "starts": ["student", "tm-skip", "tm-skip+lsa+head"],
+                "sampling": {"max_texts": 50},
+            }
+        },
+        "tasks": {"ner": {"languages": ["en"], "data": str(ner_folder)}},
+        "modules": ["lora", "bottleneck"],
+        "training": {"epochs": 3, "batch_size": 16, "rank": 4, "bottleneck_size": 6, "learning_rate": 1e-2},
+    }
+
+
+def grid_of(content: dict[str, Any]) -> tuple[Experiment, Grid]:
+    experiment = Experiment.model_validate(content)
+    return experiment, make_grid(experiment)
+
+
+def write(content: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of a run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("whole")
+    experiment, grid = grid_of(content)
+    assert run(experiment, grid, Store(root), Local()) == Ended(len(grid.cells), {}, ())
+    return root
+
+
+def table(root: Path) -> list[tuple[object, ...]]:
+    """Return all that a report reads but the times."""
+    return [
+        (result.peft, result.row, result.seed, result.score, result.before, result.curve, result.alignment)
+        for result in collect(root)[1]
+    ]
+
+
+def assert_same_modules(grid: Grid, root: Path, other: Path) -> None:
+    for key, cell in grid.cells.items():
+        if cell.kind in ("teacher", "transfer", "student"):
+            hashes = {load_module(Store(store).output(key)).hash() for store in (root, other)}
+            assert len(hashes) == 1, cell.label
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(
+    content: dict[str, Any], whole: Path, tmp_path: Path, seed: int
+) -> None:
+    path, root = write(content, tmp_path / "runs.yaml"), tmp_path / "store"
+    command = [sys.executable, str(KILLER), str(path), str(root), str(seed)]
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
+    _, grid = grid_of(content)
+    print({**said, "ended": len(said["ended"]), "cells": len(grid.cells)})
+    assert said["exit code"] == 0
+    assert said["kills"] >= 10
+    assert said["when"].get("a checkpoint was there", 0) >= 1
+    assert not said["failed"]
+    assert not said["done again"]
+    assert set(said["ended"].values()) == {1}  # none doubled; one killed before it could say so is not there
+    assert {path.name for path in (root / "cells").iterdir()} == set(grid.cells)  # none lost, none beside them
+    assert not any((root / "work").iterdir())
+    assert {path.name for cell in (root / "cells").iterdir() for path in cell.iterdir()} == {"cell.json", "output"}
+    assert table(root) == table(whole)
+    assert_same_modules(grid, root, whole)
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_store_share_the_work(content: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    path, root = write(content, tmp_path / "runs.yaml"), tmp_path / "store"
+    command = [sys.executable, "-m", "regraft", "experiment", "run", str(path), "--store", str(root)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums in another order are other numbers
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one_thread) for _ in range(2)]
+    said = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    _, grid = grid_of(content)
+    assert all(f"{len(grid.cells)} of {len(grid.cells)} cells are done" in out for out in said)
+    assert table(root) == table(whole)
+    # A run names a cell when it did it, or waited for it; who did it is in the times.
+    hosts = [Store(root).record(key) for key in grid.cells]
+    assert len({record["process"] for record in hosts}) == 2
+
+
+def test_a_training_in_two_processes(content: dict[str, Any], tmp_path: Path) -> None:
+    _, grid = grid_of({**content, "resources": {"teacher": {"gpus": 2}}})
+    cell = next(cell for cell in grid.cells.values() if cell.kind == "teacher")
+    assert isinstance(cell.job, Train)
+    assert cell.job.processes == 2
+    assert cell.key not in grid_of(content)[1].cells  # a batch is so many rows per process
+    store = Store(tmp_path)
+    outcome = carry_out(store, cell)
+    assert outcome.status == "done", outcome.error
+    curve = store.record(cell.key)["curve"]
+    assert curve[-1]["step"] == 9  # 72 rows, twice 16 at a time, three epochs
+    assert load_module(store.output(cell.key)).tensors
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Start a head that works on nothing and two machines, as Ray sees it, of one core each."""
+    ray = pytest.importorskip("ray", reason="pip install 'regraft[ray]'")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.workers = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_loses_a_machine_half_way(
+    content: dict[str, Any], whole: Path, tmp_path: Path, cluster: Any
+) -> None:
+    from regraft.experiment.on_ray import OnRay
+
+    experiment, grid = grid_of(content)
+    store = Store(tmp_path / "store")
+    half = threading.Event()
+    ended: list[str] = []
+
+    def lose_a_machine() -> None:
+        half.wait(120)
+        time.sleep(0.5)  # amid the next cells
+        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    def count(cell: Cell, _: Outcome) -> None:
+        ended.append(cell.key)
+        if len(ended) >= len(grid.cells) // 2:
+            half.set()
+
+    loser = threading.Thread(target=lose_a_machine)
+    loser.start()
+    result = run(experiment, grid, store, OnRay({}), ended=count)
+    loser.join()
+    assert result == Ended(len(grid.cells), {}, ())
+    assert sorted(ended) == sorted(grid.cells)
+    assert len({record["process"] for record in map(store.record, grid.cells)}) >= 2
+    assert table(store.root) == table(whole)
+    assert_same_modules(grid, store.root, whole)
+
+
+@pytest.mark.slow
+def test_on_ray_a_failing_cell_is_written_down_too(content: dict[str, Any], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="pip install 'regraft[ray]'")
+    from regraft.experiment.on_ray import OnRay
+
+    broken = {**content["pairs"]["matching"], "distill": None, "student": str(tmp_path), "starts": ["student"]}
+    experiment, grid = grid_of({**content, "pairs": {"broken": broken}, "modules": ["lora"]})
+    result = run(experiment, grid, Store(tmp_path / "store"), OnRay({}))
+    ray.shutdown()
+    assert [grid.cells[key].label for key in result.failed] == ["broken ner/en lora student seed 0"]
+    assert "is a directory without config.json" in next(iter(result.failed.values()))
+    assert result.done == 1  # the teacher
+
+
+def test_tensorboard(content: dict[str, Any], tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _, grid = grid_of({**content, "modules": ["lora"]})
+    cell = next(cell for cell in grid.cells.values() if cell.kind == "teacher")
+    carry_out(Store(tmp_path / "quiet"), cell)
+    assert not (tmp_path / "quiet" / "tensorboard").exists()
+    store = Store(tmp_path / "shown")
+    assert carry_out(store, cell, ["tensorboard"]).status == "done"
+    events = accumulator.EventAccumulator(str(store.root / "tensorboard" / cell.label))
+    events.Reload()
+    shown = [event.value for event in events.Scalars("eval/f1")]
+    assert shown == pytest.approx([row["f1"] for row in store.record(cell.key)["curve"]])
+
+
+@pytest.mark.slow
+def test_weights_and_biases(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="pip install 'regraft[tracking]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _, grid = grid_of({**content, "modules": ["lora", "bottleneck"]})
+    for cell in [cell for cell in grid.cells.values() if cell.kind == "teacher"]:
+        outcome = carry_out(Store(tmp_path / "store"), cell, ["wandb"])
+        assert outcome.status == "done", outcome.error
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2  # each training is a run of its own
