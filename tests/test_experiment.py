@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from regraft.alignment import METHODS
 from regraft.checkpoint import load as load_module
-from regraft.errors import PlanError, TaskError
+from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import make_grid
 from regraft.experiment.jobs import Train
 from regraft.experiment.load import SHIPPED, find, load
+from regraft.experiment.preflight import check_ports
 from regraft.experiment.run import Ended, run, time_left, times
 from regraft.experiment.spec import Experiment
 from regraft.experiment.starts import Start, parse_start
@@ -327,6 +328,34 @@ def test_what_needs_a_failed_cell_is_not_tried(content: dict[str, Any], ran: Pat
     assert Store(root).failure(failed) is not None
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "no/such-model"}, "cannot read the configuration of model 'no/such-model'"),
+        ({"starts": ["tm-0,9"]}, "the layer list names layer 9, expected 0 to 3"),
+        ({"student": "wide", "starts": ["tm-skip"]}, "32 wide .* and 48 in"),
+        ({"student": "wide", "starts": ["tm-skip+lsa"]}, None),
+        ({"student": None, "distill": {"texts": ["x"]}}, None),
+        (
+            {"student": None, "distill": {"texts": ["x"], "layers": [0, 1, 2]}, "starts": ["tm-0,1"]},
+            "names 2 .* expected 3",
+        ),
+    ],
+)
+def test_ports_are_checked_before_anything_is_trained(
+    content: dict[str, Any], make_model: Callable[..., str], changes: dict[str, Any], message: str | None
+) -> None:
+    if changes.get("student") == "wide":
+        changes = {**changes, "student": make_model(width=48, layers=2)}
+    pair = {**content["pairs"]["matching"], **changes}
+    grid = make_grid(Experiment.model_validate(changed(content, pairs__matching=pair, modules=["lora", "bottleneck"])))
+    if message is None:
+        check_ports(grid)
+    else:
+        with pytest.raises(RegraftError, match=message):
+            check_ports(grid)
+
+
 def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.claim("a") as first, store.claim("b") as other:
@@ -352,13 +381,17 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     code, out, _ = run("experiment", "run", path, "--store", ran)
     assert code == 0
     assert "10 of 10 cells are done" in out
-    wrong = write(changed(content, pairs__matching__starts=["tm-0,9"], seeds=[0]), tmp_path / "wrong.yaml")
-    code, out, _ = run("experiment", "run", wrong, "--store", shutil.copytree(ran, tmp_path / "store"))
+    broken = shutil.copytree(content["pairs"]["matching"]["student"], tmp_path / "student")
+    (broken / "model.safetensors").unlink()
+    wrong = changed(content, pairs__matching__student=str(broken), pairs__matching__starts=["tm-skip+lsa"], seeds=[0])
+    code, out, _ = run("experiment", "run", write(wrong, path), "--store", shutil.copytree(ran, tmp_path / "store"))
     assert code == 1
-    assert "failed: matching ner/en lora port tm-0,9: the layer list names layer 9" in out
-    assert "not tried, since they need one that failed: 1 cells" in out
+    assert "failed: matching ner/en sample: cannot load the weights" in out
+    assert "not tried, since they need one that failed: 2 cells" in out
+    path = write(changed(content, pairs__matching__starts=["tm-0,9"]), path)
     for arguments, message in (
         (("plan", "no-such.yaml"), "unknown experiment 'no-such.yaml'"),
+        (("run", path), "the layer list names layer 9, expected 0 to 3"),
         (("run", path, "--executor", "rey"), "unknown executor 'rey', expected one of local, ray"),
         (("run", path, "--address", "auto"), "choose --executor ray beside it"),
         (("run", path, "--track", "tensorbord"), "unknown tracker 'tensorbord', .* did you mean 'tensorboard'"),

@@ -37,7 +37,7 @@ FLOORS = (
     {"experiment.spec", "experiment.jobs", "experiment.store"},
     {"experiment.load", "experiment.grid", "experiment.launch"},
     {"experiment.work"},
-    {"experiment.executors", "experiment.on_ray", "experiment.launched", "report.collect"},
+    {"experiment.executors", "experiment.on_ray", "experiment.launched", "experiment.preflight", "report.collect"},
     {"experiment.run"},
     {"__init__"},
     {"cli.app", "cli.options"},

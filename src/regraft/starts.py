@@ -20,12 +20,12 @@ from .tasks.records import Task
 PEFT_KINDS = ("bottleneck", "lora")
 
 
-def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
-    """Put a module of random weights, and a fresh task head, on a base model.
+def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftConfig:
+    """Configure a module that is trained from random weights.
 
     Args:
         base: the base model.
-        task: says which head, and its labels.
+        task: says which head.
         peft: ``"lora"`` (on query and value) or ``"bottleneck"``.
         rank: of a LoRA.
         alpha: of a LoRA.
@@ -33,7 +33,6 @@ def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
-        ModelError: a checkpoint that lacks weights which the head reads.
     """
     family = base.family
     # PEFT would leave out the first layer of DistilBERT's head.
@@ -41,16 +40,24 @@ def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
         "task_type": task.task_type,
         "modules_to_save": family.heads[HEAD_CLASSES[task.task_type]].modules,
     }
-    config: PeftConfig
     if peft == "lora":
         targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **common)
-    elif peft == "bottleneck" and "output_norm" in family.sites:
-        config = BottleneckConfig(bottleneck_size=bottleneck_size, **common)
-    elif peft == "bottleneck":
+        return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **common)
+    if peft == "bottleneck" and "output_norm" in family.sites:
+        return BottleneckConfig(bottleneck_size=bottleneck_size, **common)
+    if peft == "bottleneck":
         raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
-    else:
-        raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
+    raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
+
+
+def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
+    """Put a module of random weights, and a fresh task head, on a base model; arguments as for `fresh_config`.
+
+    Raises:
+        TaskError: as `fresh_config`.
+        ModelError: a checkpoint that lacks weights which the head reads.
+    """
+    config = fresh_config(base, task, peft, rank, alpha, bottleneck_size)
     return get_peft_model(_with_head(base, task), config)
 
 
@@ -128,13 +135,17 @@ def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
 
 def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str, Any]) -> Module:
     """Take a trained module off its base model."""
-    config = model.peft_config["default"]
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    plain |= modules_to_save_once(plain)
-    plain |= {"peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
+    config = plain_config(model.peft_config["default"], base)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
-    return Module({**plain, "inference_mode": True}, tensors, source, provenance)
+    return Module({**config, "inference_mode": True}, tensors, source, provenance)
+
+
+def plain_config(config: PeftConfig, base: BaseModel) -> dict[str, Any]:
+    """Turn a configuration into what PEFT writes of it to a file."""
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    plain |= modules_to_save_once(plain)
+    return {**plain, "peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
 
 
 def _with_head(base: BaseModel, task: Task) -> Any:

@@ -17,6 +17,7 @@ from ..experiment.executors import Executor, Local
 from ..experiment.grid import Cell, Grid, make_grid
 from ..experiment.jobs import Distill, Train
 from ..experiment.load import SHIPPED, find, load
+from ..experiment.preflight import check_ports
 from ..experiment.run import run, time_left, times
 from ..experiment.spec import KINDS, Experiment
 from ..experiment.store import Store
@@ -124,7 +125,8 @@ def run_experiment(
     """Carry out what is not done: teachers first, then transfers, then students.
 
     Stop it whenever you like, kill it: the same command goes on where it was. Several runs may share a store. A cell
-    that fails is shown at the end, does not stop the others, and is tried again by the next run.
+    that fails is shown at the end, does not stop the others, and is tried again by the next run. Ports that cannot be
+    made, such as between widths that differ without an alignment, are refused before anything is trained.
     """
     if executor not in _EXECUTORS:
         raise TaskError(unknown_choice("executor", executor, _EXECUTORS))
@@ -138,7 +140,9 @@ def run_experiment(
         from ..experiment.on_ray import OnRay  # an extra
 
         workers = OnRay(experiment.resources, address, retries, track or ())
-    if not run_shown(experiment, make_grid(experiment), kept, workers, quiet):
+    grid = make_grid(experiment)
+    check_ports(grid)
+    if not run_shown(experiment, grid, kept, workers, quiet):
         raise typer.Exit(1)
 
 
