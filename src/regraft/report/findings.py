@@ -47,8 +47,7 @@ def _finding(setting: str, groups: Sequence[Group]) -> Finding:
     wins = sum(comparison.wins for comparison in own)
     sentences = [
         f"Started from the teacher's module ({start}), the student beats its random start in {wins} of {len(cells)} "
-        f"cells (a cell is a task, a language and a kind of module), by {fixed(fmean(cells), signed=True)} points on "
-        "average."
+        f"cells of task, language and kind of module; the mean gain is {fixed(fmean(cells), signed=True)} points."
     ]
     if len(starts) > 1:
         sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")

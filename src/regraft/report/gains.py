@@ -119,7 +119,7 @@ def training(groups: Sequence[Group]) -> Table | None:
     return (
         Table(
             name=slug("training", groups[0].setting),
-            title=f"On the way, {groups[0].setting} setting",
+            title=f"How training went, {groups[0].setting} setting",
             columns=[Column(head) for head in heads],
             labels=3,
             rows=rows,

@@ -133,7 +133,7 @@ def _alignment(results: Sequence[Result]) -> Table:
         rows=rows,
         notes=[
             "Mean correlation of matched dimensions, on held-out texts and on the texts that the match was fitted on; "
-            f"mean over {len(results)} port{'s' if len(results) > 1 else ''}. Darker is better.",
+            f"mean over {len(results)} port{'s' if len(results) > 1 else ''}. The stronger the colour the better.",
         ],
     )
 

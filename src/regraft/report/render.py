@@ -69,7 +69,7 @@ def to_latex(table: Table) -> str:
         r"\midrule",
     ]
     for number, row in enumerate(table.rows):
-        if number and table.labels > 1 and table.spans(number)[0]:
+        if number and table.nested and table.spans(number)[0]:
             lines.append(r"\addlinespace")
         lines.append(_latex_line(map(_latex_cell, row)))
     lines += [r"\bottomrule", r"\end{tabular}"]
@@ -125,7 +125,7 @@ def to_rich(table: Table) -> RichTable:
     for number, head in enumerate(heads(table)):
         shown.add_column(Text(head), justify="left" if number < table.labels else "right")
     for number, row in enumerate(table.rows):
-        if number and table.labels > 1 and table.spans(number)[0]:
+        if number and table.nested and table.spans(number)[0]:
             shown.add_section()
         shown.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
     return shown

@@ -56,6 +56,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
 
+    @property
+    def nested(self) -> bool:
+        """Whether a label belongs to several rows."""
+        return any(0 in self.spans(row) for row in range(len(self.rows)))
+
     def spans(self, row: int) -> list[int]:
         """Say over how many rows each label of a row stretches; 0 where one above covers it, 1 for the last label."""
         return [self._span(row, label) if label < self.labels - 1 else 1 for label in range(self.labels)]
