@@ -71,7 +71,8 @@ def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str
 
 def _verdict(start: str, cells: Sequence[float]) -> str:
     if len(cells) < ENOUGH_PAIRS:
-        return f"too few cells ({len(cells)}) to tell whether {start} helps"
+        ahead = sum(gain > 0 for gain in cells)
+        return f"{start} is ahead in {ahead} of {len(cells)} cells, too few for a test"
     if sign_flip(cells) >= _LEVEL:
         return f"{start} makes no clear difference"
     return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
@@ -80,7 +81,7 @@ def _verdict(start: str, cells: Sequence[float]) -> str:
 def _on_chance(own: Sequence[Comparison]) -> list[str]:
     tested = [comparison for comparison in own if comparison.p is not None]
     if not tested:
-        return [f"With fewer than {ENOUGH_PAIRS} pairs per task and kind, chance cannot be ruled out for any of them."]
+        return [f"With fewer than {ENOUGH_PAIRS} pairs for each task and kind, chance cannot be ruled out for any."]
     better = sum(comparison.gain > 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
     worse = sum(comparison.gain < 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
     return [
