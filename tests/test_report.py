@@ -218,7 +218,7 @@ def test_few_pairs_say_nothing() -> None:
     results = [make_result(row, score, seed=0) for row, score in (("student", 60.0), ("tm-skip", 65.0))]
     table = gains(groups(results))
     assert cells(table)[0][3:7] == ["1", "+5.00", NONE, NONE]
-    assert any("No interval and no p for 1 pair:" in note and "no evidence" in note for note in table.notes)
+    assert any("No interval and no p for 1 pair:" in note and "p = 1.000 at best" in note for note in table.notes)
     (finding,) = findings(groups(results))
     assert finding.verdict == "tm-skip is ahead in 1 of 1 cells, too few for a test"
 

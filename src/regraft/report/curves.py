@@ -17,7 +17,7 @@ from .table import fixed, of_metric, of_peft, of_task
 
 _HEIGHT = 240
 _LABEL_GAP = 14
-_LETTER = 6.5  # width of one, about
+_LETTER = 6.8  # width of one, about
 
 _Place = tuple[str, int | None]
 _Curves = Mapping[_Place, tuple[Point, ...]]
@@ -110,7 +110,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
         width=WIDTH,
         height=_HEIGHT,
         frame=frame,
-        x=x.ticks(4),
+        x=x.ticks(6),
         y=y.ticks(5),
         lines=lines,
         goal=None if goal is None else y(goal),

@@ -13,6 +13,7 @@ from .table import fixed, of_peft, of_task
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
 _LANE = 10  # between the starts of a language
 _GAP = 12  # between languages
+_MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class GainPanel:
         height: in pixels.
         frame: where the dots are.
         x: ticks of the gain.
-        places: heights of the languages, and last of their mean.
+        places: heights of the languages, and last of their mean where there are several.
         pitch: from one place to the next.
         dots: one per place and start.
         zero: where there is no gain.
@@ -71,7 +72,8 @@ def _ends(comparison: Comparison) -> list[float]:
 
 def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPanel:
     group = comparisons[0].group
-    names = [*sorted({language for comparison in comparisons for language in comparison.by_language}), "mean"]
+    names = sorted({language for comparison in comparisons for language in comparison.by_language})
+    names += [_MEAN] if len(names) > 1 else []
     pitch = _LANE * len(comparisons) + _GAP
     frame = Frame(_LEFT, _TOP, _RIGHT, _TOP + pitch * len(names))
     x = scale(ends, frame.left, frame.right)
@@ -79,7 +81,7 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
     for place, name in enumerate(names):
         for lane, comparison in enumerate(comparisons):
             y = frame.top + pitch * place + (_GAP + _LANE) / 2 + _LANE * lane
-            gain = comparison.gain if name == "mean" else comparison.by_language.get(name)
+            gain = comparison.gain if name == _MEAN else comparison.by_language.get(name)
             if gain is not None:
                 reach = _reach(comparison, name)
                 dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
@@ -99,7 +101,7 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
 
 
 def _reach(comparison: Comparison, name: str) -> list[float]:
-    if name == "mean":
+    if name == _MEAN:
         return list(comparison.interval or (comparison.gain,))
     pairs = comparison.group.pairs(comparison.row)
     return [result.score - baseline.score for result, baseline in pairs if result.language == name]

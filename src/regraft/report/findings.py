@@ -81,7 +81,9 @@ def _verdict(start: str, cells: Sequence[float]) -> str:
 def _on_chance(own: Sequence[Comparison]) -> list[str]:
     tested = [comparison for comparison in own if comparison.p is not None]
     if not tested:
-        return [f"With fewer than {ENOUGH_PAIRS} pairs for each task and kind, chance cannot be ruled out for any."]
+        return [
+            f"Each task and kind has fewer than {ENOUGH_PAIRS} pairs, too few to test whether chance could do the same."
+        ]
     better = sum(comparison.gain > 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
     worse = sum(comparison.gain < 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
     return [

@@ -63,9 +63,10 @@ def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
         )
     few = sorted({comparison.pairs for comparison in comparisons if comparison.p is None})
     if few:
+        best = p_value(2 / 2 ** few[-1])
         notes.append(
             f"No interval and no p for {listed([str(n) for n in few])} pair{'s' if few != [1] else ''}: with fewer "
-            f"than {ENOUGH_PAIRS} even a gain in every pair is no evidence (p = {p_value(2 / 2 ** few[-1])} at best)."
+            f"than {ENOUGH_PAIRS} the test cannot reach 5% even if every pair gains (p = {best} at best)."
         )
     return notes
 
