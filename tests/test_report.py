@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from fake_results import make_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from regraft import report
 from regraft.errors import ReportError
@@ -444,6 +446,8 @@ def test_names_are_escaped() -> None:
     table = Table("odd", odd, [Column("row"), Column("x")], 1, [[Cell(odd), Cell("-1.50 ± 0.20", bold=True)]], [odd])
     markdown = to_markdown(table).splitlines()
     assert r"| a\|b\*\_\<i\>&$%\#\{\}\~^\\c | **-1.50 ± 0.20** |" in markdown
+    read = html.unescape(MarkdownIt("commonmark").enable("table").render(to_markdown(table)))
+    assert [f"<td>{odd}</td>" in read, f"<strong>{odd}</strong>" in read] == [True, True]
     latex = to_latex(table)
     name = r"a|b*\_\textless{}i\textgreater{}\&\$\%\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}c"
     assert rf"{name} & \textbf{{$-$1.50 $\pm$ 0.20}} \\" in latex
@@ -507,3 +511,20 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "regraft did not write" in run("report", path, "--replace")[2]
     assert "unknown reference" in run("report", path, "--reference", "x", "--out", tmp_path / "other")[2]
     assert not (tmp_path / "other").exists()
+
+
+def test_the_report_of_an_experiment_is_in_its_directory(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def collect(directory: Path, experiment: str | None) -> tuple[str, list[Result]]:
+        asked.append((directory, experiment))
+        return "tiny <1>", make_results()
+
+    monkeypatch.setattr("regraft.cli.reporting.collect", collect)
+    assert run("report", tmp_path)[0] == 0
+    assert run("report", tmp_path, "--experiment", "tiny")[0] == 0
+    assert asked == [(tmp_path, None), (tmp_path, "tiny")]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"report", "report-tiny"}
+    assert "<h1>tiny &lt;1&gt;</h1>" in (tmp_path / "report" / "report.html").read_text()
