@@ -30,6 +30,10 @@ class TaskError(RegraftError):
     """Task data or training options that do not serve."""
 
 
+class ReportError(RegraftError):
+    """Results that cannot be read or reported."""
+
+
 def unknown_choice(kind: str, got: object, valid: Iterable[str]) -> str:
     """Say that `got` is no valid `kind`, list the valid ones and name the nearest.
 

@@ -11,7 +11,14 @@ import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
-from . import converting, distilling, experiments, porting, training  # noqa: F401 (their commands register themselves)
+from . import (  # noqa: F401 (their commands register themselves)
+    converting,
+    distilling,
+    experiments,
+    porting,
+    reporting,
+    training,
+)
 from .app import app, errors
 
 

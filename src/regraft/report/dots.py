@@ -1,0 +1,107 @@
+"""Gains per language of a group, ready to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .grid import Group
+from .paired import Comparison, compare
+from .scales import WIDTH, Frame, Tick, scale
+from .table import fixed, of_peft, of_task
+
+_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
+_LANE = 10  # between the starts of a language
+_GAP = 12  # between languages
+_MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A gain in pixels, and from where to where it reaches over seeds."""
+
+    row: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GainPanel:
+    """Gains of one group.
+
+    Attributes:
+        title: what is shown.
+        description: what is to be seen, in words.
+        width: in pixels.
+        height: in pixels.
+        frame: where the dots are.
+        x: ticks of the gain.
+        places: heights of the languages, and last of their mean where there are several.
+        pitch: from one place to the next.
+        dots: one per place and start.
+        zero: where there is no gain.
+    """
+
+    title: str
+    description: str
+    width: int
+    height: int
+    frame: Frame
+    x: Sequence[Tick]
+    places: Sequence[Tick]
+    pitch: int
+    dots: Sequence[Dot]
+    zero: float
+
+
+def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
+    """Draw gains over the baseline per language, groups of one task on one scale."""
+    panels = []
+    for task in dict.fromkeys(group.task for group in groups):
+        compared = [found for group in groups if group.task == task and (found := compare(group))]
+        ends = [0.0, *(end for found in compared for one in found for end in _ends(one))]
+        panels += [_panel(comparisons, ends) for comparisons in compared]
+    return panels
+
+
+def _ends(comparison: Comparison) -> list[float]:
+    return [result.score - baseline.score for result, baseline in comparison.group.pairs(comparison.row)]
+
+
+def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPanel:
+    group = comparisons[0].group
+    names = sorted({language for comparison in comparisons for language in comparison.by_language})
+    names += [_MEAN] if len(names) > 1 else []
+    pitch = _LANE * len(comparisons) + _GAP
+    frame = Frame(_LEFT, _TOP, _RIGHT, _TOP + pitch * len(names))
+    x = scale(ends, frame.left, frame.right)
+    dots = []
+    for place, name in enumerate(names):
+        for lane, comparison in enumerate(comparisons):
+            y = frame.top + pitch * place + (_GAP + _LANE) / 2 + _LANE * lane
+            gain = comparison.gain if name == _MEAN else comparison.by_language.get(name)
+            if gain is not None:
+                reach = _reach(comparison, name)
+                dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
+    means = ", ".join(f"{comparison.row} {fixed(comparison.gain, signed=True)}" for comparison in comparisons)
+    return GainPanel(
+        title=f"{of_task(group.task)} {of_peft(group.peft)}",
+        description=f"Mean gain over the baseline in points: {means}. The table per language has the scores.",
+        width=WIDTH,
+        height=int(frame.bottom + _BOTTOM),
+        frame=frame,
+        x=x.ticks(5, signed=True),
+        places=[Tick(frame.top + pitch * (place + 0.5), name) for place, name in enumerate(names)],
+        pitch=pitch,
+        dots=dots,
+        zero=x(0),
+    )
+
+
+def _reach(comparison: Comparison, name: str) -> list[float]:
+    if name == _MEAN:
+        return list(comparison.interval or (comparison.gain,))
+    pairs = comparison.group.pairs(comparison.row)
+    return [result.score - baseline.score for result, baseline in pairs if result.language == name]

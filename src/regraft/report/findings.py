@@ -1,0 +1,151 @@
+"""What the results say, in sentences, and what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from .grid import BASELINE, TEACHER, Group, ordered
+from .paired import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
+from .table import fixed, listed, of_peft, of_task, percent
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is to be said of one setting.
+
+    Attributes:
+        setting: its name.
+        verdict: in a few words.
+        sentences: the numbers behind it.
+    """
+
+    setting: str
+    verdict: str
+    sentences: Sequence[str]
+
+
+def findings(groups: Sequence[Group]) -> list[Finding]:
+    """Sum up each setting."""
+    settings = ordered(group.setting for group in groups)
+    return [_finding(setting, [group for group in groups if group.setting == setting]) for setting in settings]
+
+
+def _finding(setting: str, groups: Sequence[Group]) -> Finding:
+    comparisons = [comparison for group in groups for comparison in compare(group)]
+    starts = ordered(comparison.row for comparison in comparisons)
+    if not starts:
+        return Finding(
+            setting, "nothing to compare yet", ["No transferred start has a baseline of its language and seed."]
+        )
+    start = _best_start(starts, comparisons)
+    own = [comparison for comparison in comparisons if comparison.row == start]
+    cells = [gain for comparison in own for gain in comparison.by_language.values()]
+    wins = sum(comparison.wins for comparison in own)
+    sentences = [
+        f"Started from the teacher's module ({start}), the student beats its random start in {wins} of {len(cells)} "
+        f"cells of task, language and kind of module; the mean gain is {fixed(fmean(cells), signed=True)} points."
+    ]
+    if len(starts) > 1:
+        sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")
+    sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start)]
+    return Finding(setting, _verdict(start, cells), sentences)
+
+
+def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
+    by_start = {
+        start: {
+            (comparison.group.task, comparison.group.peft, language): gain
+            for comparison in comparisons
+            if comparison.row == start
+            for language, gain in comparison.by_language.items()
+        }
+        for start in starts
+    }
+    common = set.intersection(*(set(gains) for gains in by_start.values()))
+    return max(starts, key=lambda start: fmean(by_start[start][cell] for cell in common or by_start[start]))
+
+
+def _verdict(start: str, cells: Sequence[float]) -> str:
+    if len(cells) < ENOUGH_PAIRS:
+        ahead = sum(gain > 0 for gain in cells)
+        return f"{start} is ahead in {ahead} of {len(cells)} cells, too few for a test"
+    if sign_flip(cells) >= _LEVEL:
+        return f"{start} makes no clear difference"
+    return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
+
+
+def _on_chance(own: Sequence[Comparison]) -> list[str]:
+    tested = [comparison for comparison in own if comparison.p is not None]
+    if not tested:
+        return [
+            f"Each task and kind has fewer than {ENOUGH_PAIRS} pairs, too few to test whether chance could do the same."
+        ]
+    better = sum(comparison.gain > 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
+    worse = sum(comparison.gain < 0 and (comparison.p or 0) < _LEVEL for comparison in tested)
+    return [
+        f"Taken by task and kind of module, it is significantly better in {better} of {len(tested)} and significantly "
+        f"worse in {worse} (p < {_LEVEL}, uncorrected)."
+    ]
+
+
+def _on_gap(own: Sequence[Comparison]) -> list[str]:
+    closed = [comparison for comparison in own if comparison.closed is not None]
+    if not closed:
+        return []
+    low, high = (pick(closed, key=lambda c: c.closed or 0) for pick in (min, max))
+    if low is high:
+        return [f"It closes {percent(low.closed)} of the gap to the teacher."]
+    return [f"It closes between {_share(low)} and {_share(high)} of the gap to the teacher."]
+
+
+def _share(comparison: Comparison) -> str:
+    return f"{percent(comparison.closed)} ({of_task(comparison.group.task)} {of_peft(comparison.group.peft)})"
+
+
+def _on_steps(groups: Sequence[Group], start: str) -> list[str]:
+    counted = [progress(group, start) for group in groups if start in group.rows]
+    pairs, reached = sum(soon.pairs for soon in counted), sum(soon.reached for soon in counted)
+    if not pairs:
+        return []
+    own = sum((soon.steps or 0) * soon.reached for soon in counted)
+    baseline = sum((soon.baseline_steps or 0) * soon.reached for soon in counted)
+    need = f" there it needs {percent(own / baseline)} of the baseline's steps," if baseline else ""
+    return [
+        f"It reaches the baseline's best validation score in {reached} of {pairs} trainings"
+        + (f";{need} on average." if need else ".")
+    ]
+
+
+def missing(groups: Sequence[Group]) -> list[str]:
+    """Say what the grid lacks; comparisons leave it out."""
+    notes = []
+    for group in groups:
+        rows = ordered(row for other in groups if other.setting == group.setting for row in other.rows)
+        place = f"{group.setting}, {of_task(group.task)}, {of_peft(group.peft)}"
+        for role, row in (("teacher", TEACHER), ("baseline", BASELINE)):
+            if row not in group.rows:
+                notes.append(f"{place}: no {role} (row {row})")
+        absent = [row for row in rows if row not in (*group.rows, TEACHER, BASELINE)]
+        notes += [f"{place}: no {listed(absent)}"] if absent else []
+        for row in group.rows:
+            lacking = [language for language in group.languages if (row, language) not in group.cells]
+            notes += [f"{place}: {row} lacks {listed(lacking)}"] if lacking else []
+            notes += _missing_seeds(place, group, row)
+    return notes
+
+
+def _missing_seeds(place: str, group: Group, row: str) -> list[str]:
+    if row == TEACHER:  # one teacher serves all seeds
+        return []
+    students = [(name, language) for name, language in group.cells if name != TEACHER]
+    seeds = {seed for cell in students for seed in group.cells[cell]}
+    short = [
+        f"{language} ({len(group.cells[row, language])} of {len(seeds)})"
+        for language in group.common(row)
+        if len(group.cells[row, language]) < len(seeds)
+    ]
+    return [f"{place}: {row} lacks seeds in {listed(short)}"] if short else []

@@ -1,0 +1,146 @@
+"""Tables that compare the transferred starts with the baseline; the paper has none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from .grid import BASELINE, Group, ordered
+from .paired import ENOUGH_PAIRS, Comparison, compare, progress
+from .results import Result
+from .table import NONE, Column, Table, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
+
+
+def gains(groups: Sequence[Group]) -> Table | None:
+    """Compare the transferred starts of one setting with the baseline; None where nothing can be compared."""
+    comparisons = [comparison for group in groups for comparison in compare(group)]
+    if not comparisons:
+        return None
+    heads = ("task", "module", "start", "pairs", "gain", "95% interval", "p", "wins", "gap closed")
+    return Table(
+        name=slug("gains", groups[0].setting),
+        title=f"Gains over the baseline, {groups[0].setting} setting",
+        columns=[Column(head) for head in heads],
+        labels=3,
+        rows=[texts(*_gain(comparison)) for comparison in comparisons],
+        notes=[
+            f"The baseline is the row {BASELINE}: the same training from a random start. Gain: mean difference in "
+            "points over pairs of the same language and seed.",
+            *_on_tests(comparisons),
+            "Wins: languages in which the start is better, seeds averaged; a tie is no win. "
+            "Gap closed: share of the gap between teacher and baseline.",
+        ],
+    )
+
+
+def _gain(comparison: Comparison) -> list[str]:
+    interval = NONE
+    if comparison.interval:
+        interval = " to ".join(fixed(bound, signed=True) for bound in comparison.interval)
+    return [
+        of_task(comparison.group.task),
+        of_peft(comparison.group.peft),
+        comparison.row,
+        str(comparison.pairs),
+        fixed(comparison.gain, signed=True),
+        interval,
+        p_value(comparison.p),
+        _wins(comparison.wins, len(comparison.by_language), comparison.ties),
+        percent(comparison.closed),
+    ]
+
+
+def _wins(wins: int, cells: int, ties: int) -> str:
+    return f"{wins} of {cells}" + (f", {ties} tied" if ties else "")
+
+
+def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
+    notes = []
+    if any(comparison.p is not None for comparison in comparisons):
+        notes.append(
+            "Interval: percentile bootstrap over pairs. p: two-sided paired sign-flip test on the mean, not corrected "
+            "for the number of rows. Both take pairs as independent, which seeds of one language are only in part."
+        )
+    few = sorted({comparison.pairs for comparison in comparisons if comparison.p is None})
+    if few:
+        best = p_value(2 / 2 ** few[-1])
+        notes.append(
+            f"No interval and no p for {listed([str(n) for n in few])} pair{'s' if few != [1] else ''}: with fewer "
+            f"than {ENOUGH_PAIRS} the test cannot reach 5% even if every pair gains (p = {best} at best)."
+        )
+    return notes
+
+
+def wins(groups: Sequence[Group]) -> Table | None:
+    """Count, for all settings, in how many cells each transferred start beats the baseline."""
+    comparisons = [comparison for group in groups for comparison in compare(group)]
+    rows = []
+    for setting in ordered(group.setting for group in groups):
+        here = [comparison for comparison in comparisons if comparison.group.setting == setting]
+        for row in ordered(comparison.row for comparison in here):
+            own = [comparison for comparison in here if comparison.row == row]
+            cells = [gain for comparison in own for gain in comparison.by_language.values()]
+            won, tied = sum(comparison.wins for comparison in own), sum(comparison.ties for comparison in own)
+            counts = (str(won), str(tied), str(len(cells)), percent(won / len(cells)))
+            rows.append(texts(setting, row, *counts, fixed(fmean(cells), signed=True)))
+    heads = ("setting", "start", "wins", "ties", "cells", "share won", "mean gain")
+    return (
+        Table(
+            name="wins",
+            title="Wins over the baseline",
+            columns=[Column(head) for head in heads],
+            labels=2,
+            rows=rows,
+            notes=["A cell is a task, a language and a kind of module, seeds averaged; a tie is no win."],
+        )
+        if rows
+        else None
+    )
+
+
+def training(groups: Sequence[Group]) -> Table | None:
+    """Say how training went in one setting: where it began, how soon it was good, how long it took."""
+    rows = []
+    for group in groups:
+        for row in group.rows:
+            runs = [result for (name, _), by_seed in group.cells.items() if name == row for result in by_seed.values()]
+            if any(run.before is not None or run.curve or run.seconds is not None for run in runs):
+                labels = (of_task(group.task), of_peft(group.peft), row)
+                rows.append(texts(*labels, *_training(group, row, runs)))
+    heads = (
+        "task",
+        "module",
+        "row",
+        "before training",
+        "steps to baseline's best",
+        "baseline's own",
+        "reached by",
+        "time",
+    )
+    return (
+        Table(
+            name=slug("training", groups[0].setting),
+            title=f"How training went, {groups[0].setting} setting",
+            columns=[Column(head) for head in heads],
+            labels=3,
+            rows=rows,
+            notes=[
+                "Before training: score on the validation split before the first step, mean over languages and seeds.",
+                "Steps to baseline's best: training steps until the validation score is at least the best that the "
+                "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
+                "beside the steps that the baseline took in the same pairs.",
+                "Time: mean wall time of one training, h:mm:ss.",
+            ],
+        )
+        if rows
+        else None
+    )
+
+
+def _training(group: Group, row: str, runs: Sequence[Result]) -> list[str]:
+    before = [run.before for run in runs if run.before is not None]
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    steps = [NONE, NONE, NONE]
+    if row in group.transferred and (soon := progress(group, row)).pairs:
+        steps = [fixed(soon.steps, 0), fixed(soon.baseline_steps, 0), f"{soon.reached} of {soon.pairs}"]
+    return [fixed(fmean(before) if before else None), *steps, duration(fmean(seconds) if seconds else None)]

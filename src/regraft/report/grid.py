@@ -1,0 +1,128 @@
+"""Results as a grid: per setting, task and kind of module, rows x languages x seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from ..errors import ReportError
+from .results import Result
+
+TEACHER, BASELINE = "teacher", "student"
+
+# The paper's order; whatever it does not have follows by name.
+_FIRST = ("matching", "incompatible", "ner", "pi", "nli", "adapter", "bottleneck", "lora", TEACHER, BASELINE)
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort settings, tasks, kinds or rows as the paper does."""
+    return tuple(sorted(set(names), key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean and, where there are several seeds, how far it varies between them."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """All results of one setting, task and kind of module.
+
+    Attributes:
+        setting: name of the pair of models.
+        task: its name.
+        metric: its name.
+        peft: kind of the module.
+        cells: (row, language) -> seed -> result.
+    """
+
+    setting: str
+    task: str
+    metric: str
+    peft: str
+    cells: Mapping[tuple[str, str], Mapping[int | None, Result]]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """All rows: the teacher, the baseline, then the transferred starts."""
+        return ordered(row for row, _ in self.cells)
+
+    @property
+    def transferred(self) -> tuple[str, ...]:
+        """The rows that start from the teacher's module."""
+        return tuple(row for row in self.rows if row not in (TEACHER, BASELINE))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that any row has."""
+        return tuple(sorted({language for _, language in self.cells}))
+
+    def common(self, *rows: str) -> tuple[str, ...]:
+        """Return the languages that all of the rows have."""
+        return tuple(language for language in self.languages if all((row, language) in self.cells for row in rows))
+
+    def score(self, row: str, language: str) -> float | None:
+        """Return the mean over seeds of a row's score in a language."""
+        runs = self.cells.get((row, language))
+        return fmean(result.score for result in runs.values()) if runs else None
+
+    def average(self, row: str, languages: Sequence[str]) -> Spread | None:
+        """Average a row over languages; None where it lacks one, or there is none.
+
+        The deviation is the sample standard deviation, over the seeds that have all languages, of the average over
+        languages.
+        """
+        if not languages or any((row, language) not in self.cells for language in languages):
+            return None
+        runs = [self.cells[row, language] for language in languages]
+        seeds = set(runs[0]).intersection(*runs[1:])
+        averages = [fmean(by_seed[seed].score for by_seed in runs) for seed in seeds]
+        mean = fmean(fmean(result.score for result in by_seed.values()) for by_seed in runs)
+        return Spread(mean, stdev(averages) if len(averages) > 1 else None)
+
+    def pairs(self, row: str) -> list[tuple[Result, Result]]:
+        """Pair a row's results with the baseline's of the same language and seed."""
+        return [
+            (self.cells[row, language][seed], self.cells[BASELINE, language][seed])
+            for language in self.common(row, BASELINE)
+            for seed in sorted(self.cells[row, language], key=lambda seed: -1 if seed is None else seed)
+            if seed in self.cells[BASELINE, language]
+        ]
+
+
+def groups(results: Iterable[Result]) -> list[Group]:
+    """Arrange results; their order does not matter.
+
+    Raises:
+        ReportError: there are none, one is there twice, a score is no number, or a task has two metrics.
+    """
+    cells: dict[tuple[str, str, str], dict[tuple[str, str], dict[int | None, Result]]] = defaultdict(dict)
+    metrics: dict[str, str] = {}
+    for result in results:
+        place = f"{result.setting}, {result.task}, {result.peft}, {result.row}, {result.language}, seed {result.seed}"
+        if not math.isfinite(result.score):
+            raise ReportError(f"the score of {place} is {result.score}, expected a number in percent; leave it out")
+        if metrics.setdefault(result.task, result.metric) != result.metric:
+            raise ReportError(
+                f"task {result.task} has results in {metrics[result.task]} and in {result.metric}, which do not "
+                "compare; report them apart"
+            )
+        runs = cells[result.setting, result.task, result.peft].setdefault((result.row, result.language), {})
+        if result.seed in runs:
+            raise ReportError(f"found two results for {place}, expected one; remove one or give each its own seed")
+        runs[result.seed] = result
+    if not cells:
+        raise ReportError("found no results, expected at least one trained module; train one first")
+    return [
+        Group(setting, task, metrics[task], peft, cells[setting, task, peft])
+        for setting in ordered(setting for setting, _, _ in cells)
+        for task in ordered(task for _, task, _ in cells)
+        for peft in ordered(peft for _, _, peft in cells)
+        if (setting, task, peft) in cells
+    ]

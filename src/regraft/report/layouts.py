@@ -1,0 +1,143 @@
+"""Tables of scores, in the layouts of the paper, and of alignments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from .grid import TEACHER, Group, Spread, ordered
+from .results import Result
+from .table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
+
+
+def averages(groups: Sequence[Group]) -> Table:
+    """Lay out the averages of one setting as the paper's Tables 2 and 3 do."""
+    tasks = {(group.task, group.metric): None for group in groups}
+    by_place = {(group.peft, group.task): group for group in groups}
+    rows = []
+    for peft in ordered(group.peft for group in groups):
+        for row in ordered(row for group in groups if group.peft == peft for row in group.rows):
+            cells = [Cell(of_peft(peft)), Cell(row)]
+            for task, _ in tasks:
+                group = by_place.get((peft, task))
+                cells += _average(group, row) if group else [Cell(NONE), Cell(NONE)]
+            rows.append(cells)
+    columns = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
+    return Table(
+        name=slug("averages", groups[0].setting),
+        title=f"Averages over languages, {groups[0].setting} setting",
+        columns=[Column("module"), Column("row"), *columns],
+        labels=2,
+        rows=rows,
+        notes=[
+            "Scores in percent on the test split. REL: gap to the teacher. Bold: the best transferred start.",
+            *_on_seeds(groups),
+            *(_on_languages(group) for group in groups if group.common(*group.rows) != group.languages),
+        ],
+    )
+
+
+def _average(group: Group, row: str) -> list[Cell]:
+    languages = group.common(*group.rows)
+    spread, teacher = group.average(row, languages), group.average(TEACHER, languages)
+    if spread is None:
+        return [Cell(NONE), Cell(NONE)]
+    means = [other.mean for name in group.transferred if (other := group.average(name, languages))]
+    gap = fixed(spread.mean - teacher.mean) if teacher and row != TEACHER else NONE
+    return [Cell(_spread(spread), bold=row in group.transferred and spread.mean == max(means)), Cell(gap)]
+
+
+def _spread(spread: Spread) -> str:
+    return fixed(spread.mean) + ("" if spread.deviation is None else f" ± {fixed(spread.deviation)}")
+
+
+def _on_seeds(groups: Sequence[Group]) -> list[str]:
+    several = any(len(runs) > 1 for group in groups for runs in group.cells.values())
+    if several:
+        return ["± is the sample standard deviation, over seeds, of the average over languages."]
+    return ["One training per cell: nothing is known of how much a score varies with the seed."]
+
+
+def _on_languages(group: Group) -> str:
+    common = group.common(*group.rows)
+    over = f"over {listed(common)}, which all rows have" if common else "of nothing, since the rows share no language"
+    return f"{of_task(group.task)} {of_peft(group.peft)}: averages {over}."
+
+
+def per_language(groups: Sequence[Group]) -> Table:
+    """Lay out the scores of one task per language, as the paper's Tables 4 to 6 do."""
+    languages = sorted({language for group in groups for language in group.languages})
+    rows = []
+    for group in groups:
+        for row in group.rows:
+            spread = group.average(row, group.common(*group.rows))
+            labels = (group.setting, of_peft(group.peft), row)
+            scores = (group.score(row, language) for language in languages)
+            rows.append(texts(*labels, *map(fixed, scores), fixed(spread.mean if spread else None)))
+    heads = ("setting", "module", "row", *languages, "average")
+    return Table(
+        name=slug("languages", groups[0].task),
+        title=f"{of_task(groups[0].task)}: {of_metric(groups[0].metric)} per language",
+        columns=[Column(head) for head in heads],
+        labels=3,
+        rows=rows,
+        notes=[
+            "Scores in percent on the test split, averaged over seeds where there are several.",
+            *(
+                f"{group.setting}: {_on_languages(group)}"
+                for group in groups
+                if group.common(*group.rows) != group.languages
+            ),
+        ],
+    )
+
+
+def alignments(groups: Sequence[Group]) -> list[Table]:
+    """Lay out, per kind of module and start of one setting, how well each layer's spaces were aligned."""
+    tables = []
+    for peft in ordered(group.peft for group in groups):
+        for row in ordered(row for group in groups if group.peft == peft for row in group.transferred):
+            cells = [
+                runs for group in groups if group.peft == peft for (name, _), runs in group.cells.items() if name == row
+            ]
+            aligned = [result for runs in cells for result in runs.values() if result.alignment]
+            if aligned:
+                tables.append(_alignment(aligned))
+    return tables
+
+
+def _alignment(results: Sequence[Result]) -> Table:
+    scores = [score for result in results for score in result.alignment]
+    spaces = sorted({score.space for score in scores})
+    rows = []
+    for student, teacher in sorted({(score.student_layer, score.teacher_layer) for score in scores}):
+        cells = [Cell(str(student)), Cell(str(teacher))]
+        for space in spaces:
+            here = [
+                score
+                for score in scores
+                if (score.student_layer, score.teacher_layer, score.space) == (student, teacher, space)
+            ]
+            cells += [_correlation([s.held_out for s in here]), _correlation([s.assigned for s in here])]
+        rows.append(cells)
+    first = results[0]
+    return Table(
+        name=slug("alignment", first.setting, first.peft, first.row),
+        title=f"Alignment of {first.row}, {of_peft(first.peft)}, {first.setting} setting",
+        columns=[
+            Column("student layer"),
+            Column("teacher layer"),
+            *(Column(head, space) for space in spaces for head in ("held-out", "fitted")),
+        ],
+        labels=2,
+        rows=rows,
+        notes=[
+            "Mean correlation of matched dimensions, on held-out texts and on the texts that the match was fitted on; "
+            f"mean over {len(results)} port{'s' if len(results) > 1 else ''}. The stronger the colour the better.",
+        ],
+    )
+
+
+def _correlation(values: Sequence[float | None]) -> Cell:
+    known = [value for value in values if value is not None]
+    return Cell(fixed(fmean(known)), shade=min(1.0, max(0.0, fmean(known)))) if known else Cell(NONE)

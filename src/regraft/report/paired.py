@@ -1,0 +1,156 @@
+"""What a transferred start gains over the baseline, pair by pair, and whether chance could do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from .grid import BASELINE, TEACHER, Group
+from .results import Point, Result
+
+# With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
+ENOUGH_PAIRS = 6
+_TIE = 1e-9  # scores are read from text and averaged
+_EXACT_UP_TO = 16
+_RESAMPLES = 2**_EXACT_UP_TO
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A transferred start against the random start, in one group.
+
+    Attributes:
+        group: where.
+        row: the transferred start.
+        pairs: how many pairs of the same language and seed there are.
+        gain: mean difference over the pairs.
+        by_language: the same per language.
+        interval: 95% bootstrap interval of the gain; None with fewer than `ENOUGH_PAIRS` pairs.
+        p: of a paired sign-flip test, two-sided; None with fewer than `ENOUGH_PAIRS` pairs.
+        closed: share of the gap between teacher and baseline that is closed; None without a teacher or a gap.
+    """
+
+    group: Group
+    row: str
+    pairs: int
+    gain: float
+    by_language: Mapping[str, float]
+    interval: tuple[float, float] | None
+    p: float | None
+    closed: float | None
+
+    @property
+    def wins(self) -> int:
+        """In how many languages the start is better, seeds averaged; a tie is no win."""
+        return sum(gain > _TIE for gain in self.by_language.values())
+
+    @property
+    def ties(self) -> int:
+        """In how many languages it is neither better nor worse."""
+        return sum(abs(gain) <= _TIE for gain in self.by_language.values())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How soon a transferred start is as good on the validation split as the baseline ever gets.
+
+    Attributes:
+        pairs: pairs of the same language and seed that have learning curves.
+        reached: in how many of them the start reaches the baseline's best score.
+        steps: after how many training steps, on average over those; None where there are none.
+        baseline_steps: after how many the baseline was there, on average over the same.
+    """
+
+    pairs: int
+    reached: int
+    steps: float | None
+    baseline_steps: float | None
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Return the two-sided p of a paired permutation test on the mean.
+
+    Under the null hypothesis each difference is as likely to have the other sign. Exact for up to 16 differences, a
+    Monte Carlo estimate (Phipson and Smyth 2010, so never 0) for more.
+    """
+    values = np.asarray(differences, dtype=float)
+    exact = len(values) <= _EXACT_UP_TO
+    if exact:
+        bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+    else:
+        bits = np.random.default_rng(0).integers(2, size=(_RESAMPLES, len(values)))
+    sums = np.abs((2 * bits - 1) @ values)
+    extreme = int(np.sum(sums >= abs(values.sum()) - _TIE))
+    return extreme / len(sums) if exact else (extreme + 1) / (len(sums) + 1)
+
+
+def bootstrap(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the 95% percentile bootstrap interval of the mean, from a fixed seed."""
+    values = np.asarray(differences, dtype=float)
+    low, high = np.quantile(np.random.default_rng(0).choice(values, size=(9999, len(values))).mean(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def compare(group: Group) -> list[Comparison]:
+    """Compare each transferred start with the baseline, on the pairs that both have."""
+    return [_comparison(group, row, pairs) for row in group.transferred if (pairs := group.pairs(row))]
+
+
+def _comparison(group: Group, row: str, pairs: Sequence[tuple[Result, Result]]) -> Comparison:
+    gains = [result.score - baseline.score for result, baseline in pairs]
+    languages = sorted({result.language for result, _ in pairs})
+    enough = len(gains) >= ENOUGH_PAIRS
+    return Comparison(
+        group=group,
+        row=row,
+        pairs=len(gains),
+        gain=fmean(gains),
+        by_language={
+            language: fmean(gain for gain, (result, _) in zip(gains, pairs, strict=True) if result.language == language)
+            for language in languages
+        },
+        interval=bootstrap(gains) if enough else None,
+        p=sign_flip(gains) if enough else None,
+        closed=_closed(group, row),
+    )
+
+
+def _closed(group: Group, row: str) -> float | None:
+    languages = group.common(TEACHER, BASELINE, row)
+    averages = [group.average(name, languages) for name in (TEACHER, BASELINE, row)]
+    teacher, baseline, score = (spread.mean if spread else 0.0 for spread in averages)
+    return (score - baseline) / (teacher - baseline) if teacher - baseline > _TIE else None
+
+
+def progress(group: Group, row: str) -> Progress:
+    """Count training steps to the baseline's best validation score."""
+    pairs = [(whole_curve(result), whole_curve(baseline)) for result, baseline in group.pairs(row)]
+    pairs = [(curve, baseline) for curve, baseline in pairs if curve and baseline]
+    steps = [(_first(curve, best(baseline)), _first(baseline, best(baseline))) for curve, baseline in pairs]
+    reached = [(own, others) for own, others in steps if own is not None and others is not None]
+    return Progress(
+        pairs=len(pairs),
+        reached=len(reached),
+        steps=fmean(own for own, _ in reached) if reached else None,
+        baseline_steps=fmean(others for _, others in reached) if reached else None,
+    )
+
+
+def whole_curve(result: Result) -> tuple[Point, ...]:
+    """Return a learning curve by step, with the score before training as step 0 where it is known."""
+    points = {point.step: point.score for point in result.curve}
+    if points and result.before is not None:
+        points.setdefault(0, result.before)
+    return tuple(Point(step, points[step]) for step in sorted(points))
+
+
+def best(curve: Sequence[Point]) -> float:
+    """Return the best score of a learning curve."""
+    return max(point.score for point in curve)
+
+
+def _first(curve: Sequence[Point], score: float) -> int | None:
+    return next((point.step for point in curve if point.score >= score), None)

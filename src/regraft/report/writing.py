@@ -1,0 +1,68 @@
+"""Write a report: a page for people, tables for papers, and the results for programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..directories import new_directory
+from .contents import Contents, contents
+from .csvs import write_results
+from .page import to_html
+from .reference import load_reference
+from .render import to_csv, to_latex, to_markdown
+from .results import Result
+
+PAGE = "report.html"
+FILES = (PAGE, "tables.md", "tables.tex", "tables.csv", "results.csv")
+
+
+def work_out(results: Iterable[Result], title: str, reference: str | None = None) -> Contents:
+    """Work out a report without writing it.
+
+    Args:
+        results: one per trained module, in any order.
+        title: what was done.
+        reference: published results to set beside them: ``"paper"``, or none.
+
+    Raises:
+        ReportError: there are no results, some contradict each other, or the reference is not known.
+    """
+    return contents(results, title, load_reference(reference) if reference else None)
+
+
+def write(
+    results: Iterable[Result],
+    out: str | os.PathLike[str],
+    title: str = "Results",
+    reference: str | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write a report into a new directory.
+
+    Args:
+        results: one per trained module, in any order.
+        out: the directory; it appears whole or not at all.
+        title: what was done.
+        reference: published results to set beside them: ``"paper"``, or none.
+        replace: whether to replace a report that is there.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ReportError: as `work_out`.
+        ModuleFileError: the directory exists and may not be replaced, or cannot be written.
+    """
+    results = list(results)
+    report = work_out(results, title, reference)
+    with new_directory(out, replace, FILES) as directory:
+        (directory / PAGE).write_text(to_html(report), encoding="utf-8")
+        (directory / "tables.md").write_text("\n".join(map(to_markdown, report.tables)), encoding="utf-8")
+        (directory / "tables.tex").write_text(
+            "% needs \\usepackage{booktabs}\n\n" + "\n".join(map(to_latex, report.tables)), encoding="utf-8"
+        )
+        (directory / "tables.csv").write_text(to_csv(report.tables), encoding="utf-8")
+        write_results(results, directory / "results.csv")
+    return Path(out) / PAGE

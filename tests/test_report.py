@@ -1,0 +1,530 @@
+"""Reports have known answers: the paper's tables, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import html
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+from fake_results import make_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from regraft import report
+from regraft.errors import ReportError
+from regraft.report import Point, Result
+from regraft.report.contents import contents
+from regraft.report.csvs import read_results, write_results
+from regraft.report.findings import findings, missing
+from regraft.report.gains import gains, training, wins
+from regraft.report.grid import Group, groups
+from regraft.report.layouts import averages, per_language
+from regraft.report.page import to_html
+from regraft.report.paired import bootstrap, compare, progress, sign_flip
+from regraft.report.reference import beside, load_reference
+from regraft.report.render import minus, to_csv, to_latex, to_markdown
+from regraft.report.table import NONE, Cell, Column, Table, texts
+from regraft.report.writing import FILES
+
+PAPER = load_reference("paper")
+
+
+def make_result(row: str, score: float, language: str = "de", **others: object) -> Result:
+    given_fields = {"setting": "matching", "task": "ner", "metric": "f1", "peft": "lora", **others}
+    return Result(row=row, score=score, language=language, **given_fields)  # type: ignore[arg-type]
+
+
+def cells(table: Table | None) -> list[list[str]]:
+    assert table is not None
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def of_setting(results: Sequence[Result], setting: str) -> list[Group]:
+    return [group for group in groups(results) if group.setting == setting]
+
+
+# The paper's tables
+
+
+def test_tables_2_and_3_of_the_paper() -> None:
+    printed = list(csv.DictReader((Path(report.__file__).parent / "paper" / "tables_2_and_3.csv").open()))
+    assert len(printed) == 36
+    differ = []
+    for setting in ("matching", "incompatible"):
+        table = averages(of_setting(PAPER.results, setting))
+        heads = [(column.group, column.head) for column in table.columns]
+        ours = {(row[0].text.lower(), row[1].text): row for row in table.rows}
+        lines = [line for line in printed if line["setting"] == setting]
+        assert {(line["peft"], line["row"]) for line in lines} == set(ours)
+        for line in lines:
+            row = ours[line["peft"], line["row"]]
+            at = next(i for i, (task, _) in enumerate(heads) if task == line["task"].upper())
+            if abs(float(row[at].text) - float(line["average"])) > 0.0101:
+                differ.append((line["task"], line["peft"], line["row"], row[at].text))
+            elif line["relative_to_teacher"]:
+                assert float(row[at + 1].text) == pytest.approx(float(line["relative_to_teacher"]), abs=0.0151)
+    assert differ == [
+        ("ner", "lora", "teacher", "92.74"),
+        ("ner", "lora", "student", "89.96"),
+        ("ner", "lora", "tm-skip", "89.99"),
+    ]
+
+
+def test_the_one_discrepancy_of_the_paper_is_said_wherever_its_numbers_are() -> None:
+    assert PAPER.discrepancies("matching") == []
+    (note,) = PAPER.discrepancies()
+    numbers = ("incompatible NER LoRA", "93.64", "92.74", "90.83", "89.96", "90.84", "89.99", "Table 3")
+    assert all(number in note for number in numbers)
+    assert note in contents(PAPER.results, "").settings[1].scores[0].notes
+    assert note not in contents(PAPER.results, "").settings[0].scores[0].notes
+    assert note in beside(groups(make_results()), PAPER).notes
+    assert not any(note in table.notes for table in contents(make_results(), "").tables)
+
+
+def test_wins_of_the_paper() -> None:
+    table = wins(groups(PAPER.results))
+    assert [row[:5] for row in cells(table)] == [
+        ["matching", "tm-avg", "40", "12", "62"],
+        ["matching", "tm-skip", "54", "1", "62"],
+        ["incompatible", "tm-skip", "16", "2", "32"],
+    ]
+
+
+def test_share_of_the_gap_closed_in_the_paper() -> None:
+    closed = {
+        (setting, row[0], row[1]): row[-1]
+        for setting in ("matching", "incompatible")
+        for row in cells(gains(of_setting(PAPER.results, setting)))
+        if row[2] == "tm-skip"
+    }
+    assert closed == {
+        ("matching", "NER", "adapter"): "21%",
+        ("matching", "NER", "LoRA"): "22%",
+        ("matching", "PI", "adapter"): "34%",
+        ("matching", "PI", "LoRA"): "55%",
+        ("matching", "NLI", "adapter"): "15%",
+        ("matching", "NLI", "LoRA"): "-2%",
+        ("incompatible", "NER", "adapter"): "2%",
+        ("incompatible", "NER", "LoRA"): "1%",
+        ("incompatible", "PI", "adapter"): "3%",
+        ("incompatible", "PI", "LoRA"): "-1%",
+    }
+
+
+def test_what_is_said_of_the_paper() -> None:
+    matching, incompatible = findings(groups(PAPER.results))
+    assert matching.verdict == "tm-skip helps"
+    assert "54 of 62 cells" in matching.sentences[0]
+    assert "best of 2" in matching.sentences[1]
+    assert incompatible.verdict == "tm-skip makes no clear difference"
+    assert "16 of 32 cells" in incompatible.sentences[0]
+    assert missing(groups(PAPER.results)) == []
+
+
+def test_table_4_has_every_score() -> None:
+    table = per_language([group for group in groups(PAPER.results) if group.task == "ner"])
+    assert [column.head for column in table.columns[3:]] == [
+        "de",
+        "en",
+        "es",
+        "fr",
+        "it",
+        "nl",
+        "pl",
+        "pt",
+        "ru",
+        "average",
+    ]
+    scores = sorted(float(text) for row in cells(table) for text in row[3:-1])
+    assert scores == sorted(result.score for result in PAPER.results if result.task == "ner")
+
+
+def test_a_run_beside_the_paper_under_its_own_names() -> None:
+    names = {"adapter": "bottleneck"}
+    run = [
+        replace(
+            result,
+            peft=names.get(result.peft, result.peft),
+            row="tm-skip+lsa" if (result.setting, result.row) == ("incompatible", "tm-skip") else result.row,
+        )
+        for result in PAPER.results
+        if result.language in ("de", "en")
+    ]
+    rows = cells(beside(groups(run), PAPER))
+    assert len(rows) == 36
+    for row in rows:  # over the same languages the two are the same
+        assert row[4] == "2"
+        assert (row[5], row[7], row[9]) == (row[6], row[8], row[10])
+    other = [replace(result, setting="mine") for result in run if result.setting == "matching"]
+    table = beside(groups(other), PAPER)
+    assert not table.rows
+    assert "Nothing to compare" in table.notes[0]
+
+
+# Numbers by hand
+
+
+def test_spread_is_over_seeds_of_the_average_over_languages() -> None:
+    scores = {("de", 0): 60.0, ("en", 0): 70.0, ("de", 1): 62.0, ("en", 1): 74.0}
+    results = [make_result("student", score, language, seed=seed) for (language, seed), score in scores.items()]
+    (row,) = cells(averages(groups(results)))
+    assert row[2] == f"66.50 ± {stdev([65, 68]):.2f}" == "66.50 ± 2.12"
+    one_more = [*results, make_result("student", 66.0, "de", seed=2)]  # a seed with one language has no average
+    assert cells(averages(groups(one_more)))[0][2] == "67.33 ± 2.12"  # (62.67 + 72) / 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 9, 16])
+def test_sign_flip_is_exact_for_few_pairs(count: int) -> None:
+    assert sign_flip([1.0 + i / 7 for i in range(count)]) == 2 / 2**count
+    assert sign_flip([0.0] * count) == 1.0
+
+
+def test_sign_flip_by_hand_and_by_chance() -> None:
+    # Sums of +-1 +-2 +-3 that are at least 4 from zero: +-6 and +-4, so 4 of 8.
+    assert sign_flip([-1, 2, 3]) == 0.5
+    assert sign_flip([1.0] * 40) == 1 / (2**16 + 1)
+    assert sign_flip([1.0, -1.0] * 15) == 1.0
+
+
+def test_bootstrap_holds_the_mean_and_is_repeatable() -> None:
+    values = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    low, high = bootstrap(values)
+    assert 0.9 < low < 1.75 < high < 2.6
+    assert bootstrap(values) == (low, high)
+    assert bootstrap([1.0] * 6) == (1.0, 1.0)
+
+
+def test_wins_with_ties_and_seeds_averaged() -> None:
+    # Averaged over seeds: a win, a tie up to rounding, a loss.
+    gained = {"de": (0.0, 2.0), "en": (0.3, -0.3), "fr": (-2.0, 0.0)}
+    results = [
+        make_result(row, 70 + (gain if row == "tm-skip" else 0), language, seed=seed)
+        for language, by_seed in gained.items()
+        for seed, gain in enumerate(by_seed)
+        for row in ("student", "tm-skip")
+    ]
+    (row,) = cells(wins(groups(results)))
+    assert row == ["matching", "tm-skip", "1", "1", "3", "33%", "0.00"]
+    (gain,) = cells(gains(groups(results)))
+    assert gain[3:5] == ["6", "0.00"]
+    assert gain[7] == "1 of 3, 1 tied"
+
+
+def test_few_pairs_say_nothing() -> None:
+    results = [make_result(row, score, seed=0) for row, score in (("student", 60.0), ("tm-skip", 65.0))]
+    table = gains(groups(results))
+    assert cells(table)[0][3:7] == ["1", "+5.00", NONE, NONE]
+    assert any("No interval and no p for 1 pair:" in note and "p = 1.000 at best" in note for note in table.notes)
+    (finding,) = findings(groups(results))
+    assert finding.verdict == "tm-skip is ahead in 1 of 1 cells, too few for a test"
+
+
+def test_steps_to_the_best_of_the_baseline() -> None:
+    def curve(*scores: float) -> tuple[Point, ...]:
+        return tuple(Point(100 * (i + 1), score) for i, score in enumerate(scores))
+
+    results = [
+        make_result("student", 0, "de", seed=0, before=1.0, curve=curve(10, 40, 50, 45)),  # best at 300
+        make_result("tm-skip", 0, "de", seed=0, before=5.0, curve=curve(50, 60, 60, 60)),  # there at 100
+        make_result("student", 0, "en", seed=0, before=1.0, curve=curve(10, 20, 30, 40)),  # best at 400
+        make_result("tm-skip", 0, "en", seed=0, before=45.0, curve=curve(50, 60, 60, 60)),  # there at 0
+        make_result("student", 0, "fr", seed=0, before=1.0, curve=curve(10, 20, 30, 40)),
+        make_result("tm-skip", 0, "fr", seed=0, before=5.0, curve=curve(10, 20, 30, 39)),  # never
+        make_result("student", 0, "it", seed=0, curve=curve(10)),
+        make_result("tm-skip", 0, "it", seed=1, curve=curve(10)),  # not the same seed
+    ]
+    (group,) = groups(results)
+    found = progress(group, "tm-skip")
+    assert (found.pairs, found.reached, found.steps, found.baseline_steps) == (3, 2, 50, 350)
+    row = next(row for row in cells(training([group])) if row[2] == "tm-skip")
+    assert row[3:7] == ["18.33", "50", "350", "2 of 3"]
+    assert "2 of 3 trainings; there it needs 14% of the baseline's steps" in findings([group])[0].sentences[-1]
+
+
+# Incomplete grids
+
+
+def test_rows_compare_on_what_they_share() -> None:
+    results = [
+        make_result("teacher", 90, "de"),
+        make_result("teacher", 80, "en"),
+        make_result("student", 70, "de"),
+        make_result("student", 60, "en"),
+        make_result("tm-skip", 75, "de"),
+    ]
+    table = averages(groups(results))
+    assert cells(table) == [
+        ["LoRA", "teacher", "90.00", NONE],
+        ["LoRA", "student", "70.00", "-20.00"],
+        ["LoRA", "tm-skip", "75.00", "-15.00"],
+    ]
+    assert "NER LoRA: averages over de, which all rows have." in table.notes
+    assert cells(gains(groups(results)))[0][-1] == "25%"
+    assert missing(groups(results)) == ["matching, NER, LoRA: tm-skip lacks en"]
+    scores = per_language(groups(results))
+    assert cells(scores)[2][3:] == ["75.00", NONE, "75.00"]
+
+
+def test_what_is_missing_is_said() -> None:
+    results = [
+        *(make_result("tm-skip", 75, "de", seed=seed) for seed in (0, 1)),
+        make_result("tm-skip", 75, "en", seed=0),
+        make_result("student", 75, "de", task="pi", metric="accuracy"),
+        make_result("teacher", 75, "de", task="pi", metric="accuracy"),
+    ]
+    assert missing(groups(results)) == [
+        "matching, NER, LoRA: no teacher (row teacher)",
+        "matching, NER, LoRA: no baseline (row student)",
+        "matching, NER, LoRA: tm-skip lacks seeds in en (1 of 2)",
+        "matching, PI, LoRA: no tm-skip",
+    ]
+    assert findings(groups(results))[0].verdict == "nothing to compare yet"
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda result: result.row != "teacher",
+        lambda result: result.row != "student",
+        lambda result: result.row == "teacher",
+        lambda result: result.row in ("teacher", "student"),
+        lambda result: result.seed == 0,
+        lambda result: (result.row, result.language) != ("tm-skip", "fr"),
+        lambda result: (result.row == "student") == (result.language == "de"),  # no language in common
+        lambda result: (result.row == "student") == (result.seed == 0),  # no seed in common
+        lambda result: result.task == "ner" or result.setting == "matching",
+    ],
+)
+def test_any_part_of_a_grid_makes_a_report(keep: Callable[[Result], bool], tmp_path: Path) -> None:
+    results = [result for result in make_results() if keep(result)]
+    bare = [replace(result, curve=(), before=None, seconds=None, alignment=()) for result in results]
+    uneven = [replace(result, curve=result.curve[: 2 + i % 5]) for i, result in enumerate(results)]
+    apart = [
+        replace(result, before=None, curve=result.curve[:2] if result.row == "student" else result.curve[3:])
+        for result in results
+    ]
+    for number, some in enumerate((results, bare, uneven, apart)):
+        page = report.write(some, tmp_path / str(number), reference="paper").read_text()
+        assert ("Learning curves" in page) <= (some is not bare)
+
+
+def test_results_that_contradict_each_other_are_refused() -> None:
+    twice = [make_result("student", 70.0), make_result("student", 71.0)]
+    with pytest.raises(ReportError, match="found two results for matching, ner, lora, student, de, seed None"):
+        groups(twice)
+    with pytest.raises(ReportError, match="task ner has results in f1 and in accuracy"):
+        groups([make_result("student", 70.0), make_result("teacher", 71.0, metric="accuracy")])
+    with pytest.raises(ReportError, match="is nan, expected a number"):
+        groups([make_result("student", float("nan"))])
+    with pytest.raises(ReportError, match="found no results"):
+        groups([])
+    with pytest.raises(ReportError, match="unknown reference 'papr', expected one of paper; did you mean 'paper'"):
+        load_reference("papr")
+
+
+# Properties
+
+SCORES = st.integers(0, 10000).map(lambda number: number / 100)
+GRID = [
+    (task, language, row, seed)
+    for task in ("ner", "pi")
+    for language in ("de", "en")
+    for row in ("teacher", "student", "tm-avg", "tm-skip")
+    for seed in (0, 1)
+]
+
+
+@st.composite
+def some_results(draw: st.DrawFn) -> list[Result]:
+    places = draw(st.lists(st.sampled_from(GRID), unique=True, min_size=1))
+    return [
+        make_result(row, draw(SCORES), language, task=task, seed=seed, before=draw(st.none() | SCORES))
+        for task, language, row, seed in places
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_results(), st.randoms())
+def test_order_does_not_matter(results: list[Result], dice: object) -> None:
+    shuffled = list(results)
+    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert contents(shuffled, "").tables == contents(results, "").tables
+    assert to_html(contents(shuffled, "")) == to_html(contents(results, ""))
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_results(), SCORES)
+def test_gains_do_not_depend_on_the_level(results: list[Result], shift: float) -> None:
+    moved = [replace(result, score=result.score + shift) for result in results]
+    for group, other in zip(groups(results), groups(moved), strict=True):
+        for one, two in zip(compare(group), compare(other), strict=True):
+            assert one.gain == pytest.approx(two.gain, abs=1e-9)
+            assert (one.wins, one.ties, one.pairs, one.p) == (two.wins, two.ties, two.pairs, two.p)
+            assert one.closed == pytest.approx(two.closed, abs=1e-6)
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        Result,
+        **dict.fromkeys(("setting", "task", "metric", "language", "peft", "row"), NAMES),
+        score=NUMBERS,
+        seed=st.none() | st.integers(),
+        before=st.none() | NUMBERS,
+        seconds=st.none() | NUMBERS,
+        curve=st.lists(st.builds(Point, st.integers(), NUMBERS), max_size=3).map(tuple),
+        alignment=st.just(()),
+    )
+)
+def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, result: Result) -> None:
+    path = tmp_path_factory.mktemp("csv") / "results.csv"
+    write_results([result], path)
+    assert read_results(path) == [result]
+
+
+def test_a_report_of_its_own_csv_is_the_same(tmp_path: Path) -> None:
+    report.write(make_results(), tmp_path / "one")
+    again = read_results(tmp_path / "one" / "results.csv")
+    assert again == [replace(result, alignment=()) for result in make_results()]
+    known = [table for table in contents(make_results(), "").tables if not table.name.startswith("alignment")]
+    assert contents(again, "").tables == known
+
+
+# Bad files
+
+HEAD = "setting,task,metric,peft,row,language,seed,score,before,seconds,curve"
+LINE = "matching,ner,f1,lora,student,de,0,70.5,,,"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lacks the column setting, expected setting, task"),
+        (HEAD.replace("score", "scor"), "unknown column 'scor', expected one of .*; did you mean 'score'"),
+        (HEAD.replace(",score", ""), "lacks the column score"),
+        (f"{HEAD},score\n", "has a column twice"),
+        (f"{HEAD}\n{LINE},", "line 2 has more or fewer values"),
+        (f"{HEAD}\n{LINE[:-1]}", "line 2 has more or fewer values"),
+        (f"{HEAD}\n{LINE.replace('70.5', 'high')}", "line 2 has 'high' under score, expected a number"),
+        (f"{HEAD}\n{LINE.replace('70.5', 'nan')}", "line 2 has 'nan' under score, expected a number"),
+        (f"{HEAD}\n{LINE.replace('70.5', '')}", "line 2 has no score, expected a value"),
+        (f"{HEAD}\n{LINE.replace(',0,', ',a,')}", "line 2 has 'a' under seed, expected a whole number"),
+        (f"{HEAD}\n{LINE}100", "line 2 has '' under curve"),
+        (f"{HEAD}\n{LINE}1.5:70", "line 2 has '1.5' under curve, expected step:score"),
+        (f'{HEAD}\n"{LINE}', "cannot read .* as CSV"),
+        ("\udcff", "cannot read .* as CSV"),
+        (None, "cannot read .* as CSV"),
+    ],
+)
+def test_a_bad_csv_is_one_sentence(text: str | None, message: str, run: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    if text is not None:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ReportError, match=message):
+        read_results(path)
+    code, _, error = run("report", path)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"bad.csv"}
+
+
+# Text
+
+
+def test_names_are_escaped() -> None:
+    odd = r"a|b*_<i>&$%#{}~^\c"
+    table = Table("odd", odd, [Column("row"), Column("x")], 1, [[Cell(odd), Cell("-1.50 ± 0.20", bold=True)]], [odd])
+    markdown = to_markdown(table).splitlines()
+    assert r"| a\|b\*\_\<i\>&$%\#\{\}\~^\\c | **-1.50 ± 0.20** |" in markdown
+    read = html.unescape(MarkdownIt("commonmark").enable("table").render(to_markdown(table)))
+    assert [f"<td>{odd}</td>" in read, f"<strong>{odd}</strong>" in read] == [True, True]
+    latex = to_latex(table)
+    name = r"a|b*\_\textless{}i\textgreater{}\&\$\%\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}c"
+    assert rf"{name} & \textbf{{$-$1.50 $\pm$ 0.20}} \\" in latex
+    (line,) = csv.DictReader(to_csv([table]).splitlines())
+    assert line == {"table": "odd", "row": odd, "column": "x", "value": "-1.50 ± 0.20"}
+    page = to_html(contents([make_result("student", 70.0), make_result(odd, 71.0)], "<b>title</b>"))
+    assert "<i>" not in page
+    assert "<b>" not in page
+
+
+def test_latex_is_booktabs_with_groups() -> None:
+    latex = to_latex(averages(of_setting(PAPER.results, "incompatible")))
+    assert r"\begin{tabular}{llrrrr}" in latex
+    assert r" &  & \multicolumn{2}{c}{NER} & \multicolumn{2}{c}{PI} \\" in latex
+    assert r"\cmidrule(lr){3-4}\cmidrule(lr){5-6}" in latex
+    assert latex.count(r"\addlinespace") == 1
+    assert [latex.count(rf"\{rule}rule") for rule in ("top", "bottom")] == [1, 1]
+    assert r"adapter & tm-skip & \textbf{93.33} & $-$2.00" in latex
+    assert latex.count("{") == latex.count("}")
+
+
+def test_minus_signs_only_where_numbers_are() -> None:
+    assert minus("tm-skip -1.5 to -0.2 (-3) 2403-18804 a-1") == "tm-skip ~1.5 to ~0.2 (~3) 2403-18804 a-1".replace(
+        "~", "\N{MINUS SIGN}"
+    )
+
+
+def test_spans_of_labels() -> None:
+    rows = [texts("a", "x", "1"), texts("a", "x", "2"), texts("b", "x", "3")]
+    table = Table("t", "t", [Column("")] * 3, 3, rows)
+    assert [table.spans(row) for row in range(3)] == [[2, 2, 1], [0, 0, 1], [1, 1, 1]]
+    assert table.nested
+
+
+# The command
+
+
+def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    write_results(PAPER.results, path)
+    code, out, _ = run("report", path, "--reference", "paper")
+    assert code == 0
+    assert re.search(r"matching .* tm-skip .* 54 .* 62", out)
+    assert "93.45" in out
+    directory = tmp_path / "mine-report"
+    assert f"Wrote {directory / 'report.html'}" in out.replace("\n", "")
+    assert {entry.name for entry in directory.iterdir()} == set(FILES)
+    tables = (directory / "tables.md").read_text()
+    assert "Beside the paper" in tables
+    code, _, error = run("report", path)
+    assert code == 2
+    assert "--replace" in error
+    assert "Beside the paper" in (directory / "tables.md").read_text()
+    assert run("report", path, "--replace")[0] == 0
+    assert "Beside the paper" not in (directory / "tables.md").read_text()
+    assert read_results(directory / "results.csv") == list(PAPER.results)
+    code, _, error = run("report", path, "--experiment", "x", "--out", tmp_path / "other")
+    assert code == 2
+    assert "no directory" in error
+    (directory / "notes.txt").write_text("mine")
+    assert "regraft did not write" in run("report", path, "--replace")[2]
+    assert "unknown reference" in run("report", path, "--reference", "x", "--out", tmp_path / "other")[2]
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_report_of_an_experiment_is_in_its_directory(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def collect(directory: Path, experiment: str | None) -> tuple[str, list[Result]]:
+        asked.append((directory, experiment))
+        return "tiny <1>", make_results()
+
+    monkeypatch.setattr("regraft.cli.reporting.collect", collect)
+    assert run("report", tmp_path)[0] == 0
+    assert run("report", tmp_path, "--experiment", "tiny")[0] == 0
+    assert asked == [(tmp_path, None), (tmp_path, "tiny")]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"report", "report-tiny"}
+    assert "<h1>tiny &lt;1&gt;</h1>" in (tmp_path / "report" / "report.html").read_text()

@@ -1,0 +1,149 @@
+"""The page of a report: it needs nothing else, holds every number, and fits every screen."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from fake_results import make_results
+
+from regraft.report.contents import contents
+from regraft.report.page import to_html
+from regraft.report.reference import load_reference
+from regraft.report.render import minus
+
+PAPER = load_reference("paper")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what the page holds."""
+
+    VOID = frozenset({"meta", "circle", "path", "rect"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.cells: list[str] = []
+        self.headings: list[int] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+        assert len(self.ids) == len(set(self.ids))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.cells[-1] += data.strip()
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return to_html(contents(make_results(), "A run", PAPER))
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    parsed = Page(page)
+    assert not re.search(r"https?:|url\(|@import|<script|<link|<img", page)
+    assert {value for _, name, value in parsed.attributes if name in ("src", "href")} <= {
+        f"#{id_}" for id_ in parsed.ids
+    }
+    pointed = {id_ for _, name, value in parsed.attributes if name == "aria-labelledby" for id_ in value.split()}
+    assert pointed <= set(parsed.ids)
+
+
+def test_the_page_is_well_formed_and_its_headings_step_down(page: str) -> None:
+    levels = Page(page).headings
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    drawings = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
+    charts = [svg for svg in drawings if svg.get("role") == "img"]
+    assert len(charts) == 16  # gains and curves of 2 settings, 2 tasks, 2 kinds
+    for svg in charts:
+        assert svg.findtext("title")
+        assert "." in (svg.findtext("desc") or "")
+    numbers = re.findall(r'(?:x|y|cx|d|transform|viewBox)="([^"]*)"', page)
+    assert not any("nan" in number or "inf" in number for number in numbers)
+
+
+def test_the_page_has_every_cell_of_every_table(page: str) -> None:
+    shown = Page(page).cells
+    tables = contents(make_results(), "A run", PAPER).tables
+    names = {table.name.split("-")[0] for table in tables}
+    assert names == {"wins", "averages", "gains", "training", "alignment", "languages", "reference"}
+    wanted = [minus(cell.text) for table in tables for row in table.rows for cell in row[table.labels - 1 :]]
+    for text in set(wanted):
+        assert shown.count(text) >= wanted.count(text)
+
+
+def test_curves_end_at_the_mean_of_their_trainings(page: str) -> None:
+    matching = [
+        r for r in make_results() if (r.setting, r.task, r.peft, r.row) == ("matching", "ner", "lora", "tm-skip")
+    ]
+    mean = sum(result.curve[-1].score for result in matching) / len(matching)
+    assert f"tm-skip {mean:.2f}" in page
+
+
+# Frames as wide as screens, since a window of Chromium has a least width; what they measure goes into the title.
+HARNESS = """<!doctype html><title>waiting</title>
+<iframe src="report.html" style="width: 390px; height: 800px; border: 0"></iframe>
+<iframe src="report.html" style="width: 1200px; height: 800px; border: 0"></iframe>
+<script>
+addEventListener("load", () => {
+  document.title = [...document.querySelectorAll("iframe")].map(({contentDocument: page, contentWindow: window}) => {
+    const table = page.querySelector("figure.wide table, #languages table").getBoundingClientRect().width;
+    return [page.documentElement.scrollWidth, table, window.getComputedStyle(page.body).backgroundColor].join(" ");
+  }).join("; ");
+});
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
+@pytest.mark.parametrize(("scheme", "background"), [(1, "rgb(255, 255, 255)"), (0, "rgb(21, 23, 26)")])
+def test_the_page_fits_every_screen(scheme: int, background: str, tmp_path: Path) -> None:
+    fake = [replace(result, setting=f"fake {result.setting}") for result in make_results()]
+    (tmp_path / "report.html").write_text(to_html(contents([*PAPER.results, *fake], "A run", PAPER)))
+    (tmp_path / "harness.html").write_text(HARNESS)
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--allow-file-access-from-files", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", (tmp_path / "harness.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    title = re.search("<title>(.*)</title>", done.stdout)
+    assert title is not None
+    phone, screen = (measures.split(" ", 2) for measures in title[1].split("; "))
+    assert (phone[0], screen[0]) == ("390", "1200")  # nothing wider than the page
+    assert float(phone[1]) > 390  # though there are tables that are
+    assert phone[2] == screen[2] == background
+    assert "CONSOLE" not in done.stderr
