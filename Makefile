@@ -6,7 +6,7 @@ STAMP = $(VENV)/.installed
 INTEROP ?= .venv-interop
 EXCHANGE = $(INTEROP)/exchange
 
-.PHONY: install test fast lint interop bench clean
+.PHONY: install test fast lint interop bench demo micro clean
 
 install: $(STAMP)
 
@@ -36,6 +36,12 @@ interop: install $(INTEROP)/.installed  ## AdapterHub's own library loads what w
 	$(BIN)/python tests/interop/write_directories.py $(EXCHANGE)
 	$(INTEROP)/bin/python tests/interop/check_adapterhub.py $(EXCHANGE)
 	$(BIN)/python tests/interop/read_directories.py $(EXCHANGE)
+
+demo: install             ## the whole idea in two minutes, on models that ship with regraft
+	$(BIN)/regraft demo
+
+micro: install            ## make those models again: minutes, the same on the same machine and versions
+	$(BIN)/python recipes/micro_models.py --out src/regraft/micro/models
 
 bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/python benchmarks/speed.py

@@ -381,6 +381,10 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     code, out, _ = run("experiment", "run", path, "--store", ran)
     assert code == 0
     assert "10 of 10 cells are done" in out
+    code, out, _ = run("report", ran, "--out", tmp_path / "report")
+    assert code == 0
+    assert "matching: tm-skip" in out
+    assert (tmp_path / "report" / "report.html").is_file()
     broken = shutil.copytree(content["pairs"]["matching"]["student"], tmp_path / "student")
     (broken / "model.safetensors").unlink()
     wrong = changed(content, pairs__matching__student=str(broken), pairs__matching__starts=["tm-skip+lsa"], seeds=[0])

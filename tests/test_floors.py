@@ -49,6 +49,7 @@ FLOORS = (
     {"__init__"},
     {"cli.app", "cli.options"},
     {"cli.porting", "cli.training", "cli.converting", "cli.distilling", "cli.experiments", "cli.reporting"},
+    {"cli.demo"},
     {"cli.main"},
     {"__main__"},
 )

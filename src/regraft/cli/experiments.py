@@ -146,10 +146,26 @@ def run_experiment(
         raise typer.Exit(1)
 
 
-def run_shown(experiment: Experiment, grid: Grid, store: Store, workers: Executor, quiet: bool = False) -> bool:
-    """Run an experiment and show how it gets on; return whether all cells are done."""
+def run_shown(
+    experiment: Experiment,
+    grid: Grid,
+    store: Store,
+    workers: Executor,
+    quiet: bool = False,
+    each_cell: bool = True,
+) -> bool:
+    """Run an experiment and show how it gets on; return whether all cells are done.
+
+    Args:
+        experiment: what it is.
+        grid: its cells.
+        store: where results are and go.
+        workers: who does the work.
+        quiet: no progress bar and no line per cell.
+        each_cell: a line per cell.
+    """
     took = times(grid, store)
-    begun, before = time.monotonic(), sum(took.values())
+    old, begun = dict(took), time.monotonic()
     console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
     bar = Progress(
         TextColumn("{task.description}"),
@@ -173,16 +189,21 @@ def run_shown(experiment: Experiment, grid: Grid, store: Store, workers: Executo
         record = store.record(cell.key)
         took[cell.key] = float(record["seconds"])
         seconds, unknown = time_left(grid, took)
-        speed = max(sum(took.values()) - before, 1e-9) / (time.monotonic() - begun)  # more than 1 with many workers
-        left = f"{_duration(seconds / speed)}{' and more' if unknown else ''} left" if seconds else ""
+        speed = (sum(took.values()) - sum(old.values())) / (time.monotonic() - begun)  # more than 1 with many workers
+        left = f"{_duration(seconds / max(speed, 1e-9))}{' and more' if unknown else ''} left" if seconds else ""
         bar.update(task, advance=1, left=left)
-        if not quiet:
+        if each_cell and not quiet:
             line = f"{len(took)}/{len(grid.cells)}  {cell.label}{_said(cell, record)}  {_duration(record['seconds'])}"
             console.print(line, f" ({left})" if left else "", sep="", soft_wrap=True, highlight=False)
 
     with bar:
         result = run(experiment, grid, store, workers, started, ended)
     console.print(f"{result.done} of {len(grid.cells)} cells are done, in {_duration(time.monotonic() - begun)}")
+    new = [key for key in took if key not in old]
+    spent = {kind: sum(took[key] for key in new if grid.cells[key].kind == kind) for kind in KINDS}
+    if new:
+        work = ", ".join(f"{kind} {_duration(seconds)}" for kind, seconds in spent.items() if seconds)
+        console.print(f"work by kind of cell: {work}")
     for key, error in result.failed.items():
         console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True, highlight=False)
     if result.blocked:

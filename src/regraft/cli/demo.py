@@ -1,0 +1,64 @@
+"""The whole idea in two minutes, on models that ship with regraft."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..experiment.executors import Local
+from ..experiment.grid import make_grid
+from ..experiment.load import SHIPPED, load
+from ..experiment.store import Store
+from ..report.collect import collect
+from ..report.render import to_rich
+from ..report.writing import work_out, write
+from .app import app, console
+from .experiments import run_shown
+from .options import QuietOpt
+
+_WHAT = """\
+The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from there; the
+baseline starts from random numbers. Matching: the student was distilled from the teacher. Incompatible: the two were
+pretrained apart, and dimensions are matched by correlation and linear assignment (lsa).
+
+The models are micro models that ship with regraft: two to four layers, pretrained for minutes on sentences made up by a
+grammar. They show how the method works. How well it works on real models is another question: see the end.
+"""
+
+_REAL = """\
+The real thing:
+  regraft experiment run minilm-wikineural       # a real encoder, on a CPU in an hour or two; needs REGRAFT_DATA
+  regraft experiment plan paper-matching         # the paper's own grid, for a machine with GPUs or a cluster
+  regraft transfer MODULE --student MODEL --out DIR   # a module of yours
+"""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for modules, tables and the page.")] = Path("results/demo"),
+    quiet: QuietOpt = False,
+) -> None:
+    """See the whole paper in miniature, in about two minutes on 2 cores and without a network.
+
+    Runs 'regraft experiment run demo' and reports. A second run shows what is there already.
+    """
+    begun = time.monotonic()
+    console.print(_WHAT)
+    store = Store(out.absolute())
+    experiment = load(SHIPPED["demo"])
+    if not run_shown(experiment, make_grid(experiment), store, Local(), quiet, each_cell=not console.is_terminal):
+        raise typer.Exit(1)
+    title, results = collect(store.root, experiment.name)
+    report = work_out(results, title)
+    for setting in report.settings:
+        console.print(to_rich(setting.scores[0]))
+    if report.wins:
+        console.print(to_rich(report.wins))
+    for finding in report.findings:
+        console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
+    page = write(results, store.root / "report", title, replace=True)
+    console.print(f"\nThe page to look at: {page}  ({time.monotonic() - begun:.0f} s in all)\n", soft_wrap=True)
+    console.print(_REAL, highlight=False)
