@@ -45,8 +45,8 @@ micro: install            ## make those models again: minutes, the same on the s
 
 bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/wikineural.py --out out/wikineural
-	$(BIN)/python benchmarks/distill.py --texts 6000 --seeds 0 1 --out out/distill
+	$(BIN)/regraft experiment run benchmarks/wikineural.yaml
+	$(BIN)/regraft report results/wikineural --replace
 
 clean:
 	rm -rf $(VENV) $(INTEROP) .mypy_cache .pytest_cache .ruff_cache

@@ -403,3 +403,12 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
         code, _, error = run("experiment", *arguments)
         assert code == 2
         assert pytest.raises(AssertionError, match=message).matches(AssertionError(error))
+
+
+@pytest.mark.real
+def test_the_files_on_real_data_can_be_planned_and_their_ports_made(minilm: str, data: Path) -> None:
+    del minilm, data
+    benchmarks = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
+    assert benchmarks
+    for path in (SHIPPED["minilm-wikineural"], *benchmarks):
+        check_ports(make_grid(load(path)))
