@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from ..errors import TaskError
@@ -77,5 +77,5 @@ def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np
     names = np.array(task.labels)
     found = [names[row[mask]].tolist() for row, mask in zip(best, kept, strict=True)]
     truth = [names[row[mask]].tolist() for row, mask in zip(labels, kept, strict=True)]
-    metrics = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-    return {name: 100 * float(metric(truth, found, zero_division=0)) for name, metric in metrics.items()}
+    scores = precision_recall_fscore_support(truth, found, average="micro", zero_division=0)
+    return {name: 100 * float(value) for name, value in zip(("precision", "recall", "f1"), scores, strict=False)}
