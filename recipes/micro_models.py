@@ -22,19 +22,27 @@ from typing import Any
 from datasets.utils import disable_progress_bars
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForPreTraining,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from regraft.distillation.distill import Settings, distill
 from regraft.distillation.texts import collator, encode
-from regraft.micro.data import pretraining_texts
+from regraft.micro.data import Text, pretraining_texts
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LONGEST = 80
+READS = ("en", "de")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to pretrain a model."""
+    """How to pretrain a model, as BERT was: by masked words, and by whether a sentence follows the other."""
 
     width: int
     layers: int
@@ -48,9 +56,9 @@ class Recipe:
 
 
 RECIPES = {
-    "teacher": Recipe(width=96, layers=4, seed=1, tokenizer="wordpiece", vocabulary=900, texts=40000, epochs=6),
-    "wide-teacher": Recipe(width=128, layers=4, seed=2, tokenizer="unigram", vocabulary=1100, texts=40000, epochs=6),
-    "apart-student": Recipe(width=96, layers=2, seed=3, tokenizer="wordpiece", vocabulary=700, texts=40000, epochs=6),
+    "teacher": Recipe(width=64, layers=4, seed=1, tokenizer="wordpiece", vocabulary=600, texts=40000, epochs=5),
+    "wide-teacher": Recipe(width=96, layers=4, seed=2, tokenizer="unigram", vocabulary=700, texts=40000, epochs=5),
+    "apart-student": Recipe(width=64, layers=2, seed=3, tokenizer="wordpiece", vocabulary=500, texts=40000, epochs=5),
 }
 DISTILLATION = Settings(epochs=3.0, batch_size=64, learning_rate=1e-3, max_length=LONGEST, seed=4, save_every=1000)
 DISTILLATION_TEXTS = 40000
@@ -89,27 +97,27 @@ def make_tokenizer(kind: str, vocabulary: int, texts: Sequence[str]) -> PreTrain
 
 def pretrain(recipe: Recipe, out: Path) -> None:
     """Pretrain a masked language model."""
-    texts = pretraining_texts(recipe.texts, recipe.seed)
+    drawn = pretraining_texts(recipe.texts, recipe.seed, READS)
+    texts = [str(text) for text in drawn]
     tokenizer = make_tokenizer(recipe.tokenizer, recipe.vocabulary, texts)
     set_seed(recipe.seed)
     config = AutoConfig.for_model(
-        "xlm-roberta",
+        "bert",
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
         num_hidden_layers=recipe.layers,
         num_attention_heads=4,
         intermediate_size=2 * recipe.width,
-        max_position_embeddings=LONGEST + 2,  # positions begin behind the padding's index
+        max_position_embeddings=LONGEST,
         type_vocab_size=1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        layer_norm_eps=1e-5,
         initializer_range=recipe.init,
-        bos_token_id=0,
         pad_token_id=1,
-        eos_token_id=2,
     )
-    model = AutoModelForMaskedLM.from_config(config)
+    rows = encode(texts, tokenizer, LONGEST, masked=True)
+    rows = rows.add_column("next_sentence_label", [_label(text) for text in drawn])
+    model = AutoModelForPreTraining.from_config(config)
     with TemporaryDirectory() as work:
         trainer = Trainer(
             model=model,
@@ -122,7 +130,6 @@ def pretrain(recipe: Recipe, out: Path) -> None:
                 lr_scheduler_type="linear",
                 weight_decay=0.01,
                 seed=recipe.seed,
-                train_sampling_strategy="group_by_length",
                 logging_steps=250,
                 save_strategy="no",
                 remove_unused_columns=False,
@@ -130,13 +137,18 @@ def pretrain(recipe: Recipe, out: Path) -> None:
                 report_to="none",
                 disable_tqdm=True,
             ),
-            train_dataset=encode(texts, tokenizer, LONGEST, masked=True),
+            train_dataset=rows,
             data_collator=collator(tokenizer, 0.2, recipe.seed),
         )
         trainer.train()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     halve(out)
+
+
+def _label(text: Text) -> int:
+    """BERT's next-sentence label: 0 where the second sentence follows, -100 where there is none."""
+    return -100 if text.follows is None else int(not text.follows)
 
 
 def halve(directory: Path) -> None:
@@ -158,7 +170,7 @@ def main() -> None:
     for name in arguments.only:
         start = time.time()
         if name == "student":
-            texts = pretraining_texts(DISTILLATION_TEXTS, DISTILLATION.seed)
+            texts = [str(text) for text in pretraining_texts(DISTILLATION_TEXTS, DISTILLATION.seed, READS)]
             done = distill(
                 arguments.out / "teacher", arguments.out / name, texts, 2, DISTILLATION, True, progress=False
             )

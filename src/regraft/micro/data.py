@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from .facts import changed, draw_fact
+from .facts import Fact, changed, draw_fact
 from .language import Language
 from .languages import LANGUAGES
 from .sentences import Sentence, put
@@ -22,30 +22,47 @@ Pair = tuple[str, str, str]
 """(sentence, sentence, label)"""
 
 
-def pretraining_texts(count: int, seed: int, languages: Sequence[str] = tuple(LANGUAGES)) -> list[str]:
-    """Draw texts of one sentence or two, half of each, in all languages by turns.
+@dataclass(frozen=True)
+class Text:
+    """A text to pretrain on.
 
-    The second sentence answers the first: *yes* and the same in other words, *no* and its opposite, *and* something
-    else that is alike.
+    Attributes:
+        sentences: one or two.
+        follows: of two, whether the second is about the fact of the first; None for one.
+    """
+
+    sentences: tuple[str, ...]
+    follows: bool | None = None
+
+    def __str__(self) -> str:
+        return f" {SEPARATOR} ".join(self.sentences)
+
+
+def pretraining_texts(count: int, seed: int, languages: Sequence[str] = tuple(LANGUAGES)) -> list[Text]:
+    """Draw texts in several languages by turns, one of a single sentence to three of two.
+
+    The second sentence says the same as the first or its opposite, in half of the texts; in the others something else,
+    half of the time about the same people or things.
     """
     dice = Random(f"pretraining {seed}")
     return [_text(LANGUAGES[languages[i % len(languages)]], dice) for i in range(count)]
 
 
-def _text(language: Language, dice: Random) -> str:
+def _text(language: Language, dice: Random) -> Text:
     fact = draw_fact(language, dice)
     first = put(fact, language, dice)
-    if dice.random() < 0.5:
-        return first.text
-    answer = dice.choice(language.answers)
-    same, opposite, _ = language.answers
-    if answer == same:
-        second = put(fact, language, dice, unlike=first)
-    elif answer == opposite:
-        second = put(replace(fact, time=None, denied=not fact.denied), language, dice)
-    else:
-        second = put(changed(fact, language, dice), language, dice)
-    return f"{first.text} {SEPARATOR} {answer} : {second.text}"
+    if dice.random() < 0.25:
+        return Text((first.text,))
+    other = _maybe_denied(fact, dice)
+    follows = dice.random() < 0.5
+    if not follows:
+        other = changed(other, language, dice) if dice.random() < 0.5 else draw_fact(language, dice)
+    return Text((first.text, put(other, language, dice, unlike=first).text), follows)
+
+
+def _maybe_denied(fact: Fact, dice: Random) -> Fact:
+    """Turn a fact into its opposite, or leave it, with equal chances."""
+    return fact if dice.random() < 0.5 else replace(fact, time=None, denied=not fact.denied)
 
 
 def ner_rows(language: Language, count: int, dice: Random) -> list[Sentence]:
@@ -73,10 +90,10 @@ def nli_rows(language: Language, count: int, dice: Random) -> list[Pair]:
         label = ("entailment", "neutral", "contradiction")[i % 3]
         if label == "entailment":
             other = replace(fact, time=dice.choice([fact.time, None]))
-        else:
+        elif label == "contradiction":
             other = replace(fact, time=None, denied=not fact.denied)
-        if label == "neutral":
-            other = changed(replace(other, denied=dice.choice([False, True])), language, dice)
+        else:
+            other = changed(_maybe_denied(fact, dice), language, dice)
         rows.append((first.text, put(other, language, dice, unlike=first).text, label))
     return rows
 

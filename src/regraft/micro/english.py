@@ -24,7 +24,6 @@ ENGLISH = Language(
         "MISC": ("the prize", "a big race", "the contest", "the cup"),
     },
     times=(("yesterday", "a day ago"), ("in May",), ("last year", "a year ago"), ("on Monday",), ("in winter",)),
-    answers=("yes", "no", "and"),
     relations={
         "visit": Wordings(
             ("{a} visited {b} {t} .", "{b} was visited by {a} {t} .", "{t} {a} paid {b} a visit ."),

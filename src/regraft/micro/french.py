@@ -24,7 +24,6 @@ FRENCH = Language(
         "MISC": ("la médaille", "une grande course", "la finale", "la ligue"),
     },
     times=(("hier", "il y a un jour"), ("en mai",), ("en hiver",), ("ce lundi",), ("cet été",)),
-    answers=("oui", "non", "et"),
     relations={
         "visit": Wordings(
             ("{a} a visité {b} {t} .", "{b} a eu {t} la visite de {a} .", "{t} {a} est passé par {b} ."),

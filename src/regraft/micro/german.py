@@ -30,7 +30,6 @@ GERMAN = Language(
         ("am Montag",),
         ("im Winter",),
     ),
-    answers=("ja", "nein", "und"),
     relations={
         "visit": Wordings(
             ("{a} besuchte {t} {b} .", "{b} wurde {t} durch {a} besucht .", "{a} suchte {t} {b} auf ."),

@@ -29,7 +29,6 @@ class Language:
         patterns: kind -> how names are made, each ``{}`` a word of its own; some tell their kind, some do not.
         nouns: kind -> what is not called by name.
         times: when something was; in each tuple are ways to say the same.
-        answers: what an answer begins with that says the same, the opposite, or something else.
         relations: name of a relation -> how to put it.
     """
 
@@ -39,5 +38,4 @@ class Language:
     patterns: Mapping[str, tuple[str, ...]]
     nouns: Mapping[str, tuple[str, ...]]
     times: tuple[tuple[str, ...], ...]
-    answers: tuple[str, str, str]
     relations: Mapping[str, Wordings]

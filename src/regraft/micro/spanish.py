@@ -24,7 +24,6 @@ SPANISH = Language(
         "MISC": ("la medalla", "una gran carrera", "la final", "la liga"),
     },
     times=(("ayer", "hace un día"), ("en mayo",), ("el año pasado", "hace un año"), ("el lunes",), ("en invierno",)),
-    answers=("sí", "no", "y"),
     relations={
         "visit": Wordings(
             ("{a} visitó {b} {t} .", "{b} fue lugar visitado por {a} {t} .", "{t} {a} pasó por {b} ."),
