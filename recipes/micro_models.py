@@ -57,10 +57,10 @@ class Recipe:
 
 RECIPES = {
     "teacher": Recipe(width=64, layers=4, seed=1, tokenizer="wordpiece", vocabulary=600, texts=40000, epochs=5),
-    "wide-teacher": Recipe(width=96, layers=4, seed=2, tokenizer="unigram", vocabulary=700, texts=40000, epochs=5),
+    "wide-teacher": Recipe(width=96, layers=4, seed=2, tokenizer="unigram", vocabulary=700, texts=40000, epochs=4),
     "apart-student": Recipe(width=64, layers=2, seed=3, tokenizer="wordpiece", vocabulary=500, texts=40000, epochs=5),
 }
-DISTILLATION = Settings(epochs=3.0, batch_size=64, learning_rate=1e-3, max_length=LONGEST, seed=4, save_every=1000)
+DISTILLATION = Settings(epochs=2.0, batch_size=64, learning_rate=1e-3, max_length=LONGEST, seed=4, save_every=1000)
 DISTILLATION_TEXTS = 40000
 
 
