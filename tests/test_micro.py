@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from regraft.micro import data
+from regraft.micro import data, shipped
 from regraft.micro.data import SIZES, TASKS, nli_rows, pi_rows, pretraining_texts, write_tasks
 from regraft.micro.facts import RELATIONS, Fact, Mention
 from regraft.micro.language import Language
@@ -175,14 +175,11 @@ def test_spans_are_whole_and_test_names_partly_new(folder: Path, code: str) -> N
 def test_models_are_small_complete_and_load_in_single_precision(name: str) -> None:
     base = resolve(model_path(name))
     assert base.config.num_hidden_layers == (2 if "student" in name else 4)
-    assert sum(file.stat().st_size for file in model_path(name).iterdir()) < 2_000_000
-    for auto_class, reads in (
-        (AutoModelForTokenClassification, ("classifier.",)),
-        (AutoModelForSequenceClassification, ("classifier.",)),
-    ):
+    assert sum(file.stat().st_size for file in model_path(name).iterdir()) < 1_000_000
+    for auto_class in (AutoModelForTokenClassification, AutoModelForSequenceClassification):
         model, loading = base.load(auto_class)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        assert all(key.startswith(reads) for key in loading["missing_keys"])
+        assert all(key.startswith("classifier.") for key in loading["missing_keys"])
 
 
 def test_the_student_is_a_distillation_of_the_teacher() -> None:
@@ -193,7 +190,7 @@ def test_the_student_is_a_distillation_of_the_teacher() -> None:
 
 
 def test_tokenizers_know_every_character_and_differ_between_the_models_pretrained_apart() -> None:
-    texts = [str(text) for text in pretraining_texts(200, seed=9)]
+    texts = [str(text) for text in pretraining_texts(200, seed=9, languages=shipped.LANGUAGES)]
     tokenizers = {name: resolve(model_path(name)).tokenizer() for name in MODELS}
     for tokenizer in tokenizers.values():
         pieces = tokenizer(texts)["input_ids"]

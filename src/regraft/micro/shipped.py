@@ -7,6 +7,9 @@ from pathlib import Path
 MODELS = ("teacher", "student", "wide-teacher", "apart-student")
 """``student`` was distilled from ``teacher``; the other two were pretrained apart."""
 
+LANGUAGES = ("en", "de")
+"""What they were pretrained on."""
+
 
 def model_path(name: str) -> Path:
     """Return the directory of a model, one of `MODELS`."""
