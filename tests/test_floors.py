@@ -12,19 +12,14 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding", "fingerprints", "distillation.losses", "distillation.settings", "report.results"},
-    {
-        "roles",
-        "families",
-        "tracking",
-        "directories",
-        "layers",
-        "precision",
-        "distillation.trainer",
-        "distillation.texts",
-    },
-    {"moments", "models", "bottleneck", "modelcard", "tracking", "processes", "tasks.conllu", "tasks.records"},
-    {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"},
+    {"errors", "axes", "seeding", "fingerprints", "distillation.losses", "distillation.settings"}
+    | {"report.results", "micro.language", "micro.shipped"},
+    {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"}
+    | {"micro.english", "micro.french", "micro.german", "micro.spanish", "micro.facts"},
+    {"moments", "models", "bottleneck", "modelcard", "tracking", "processes", "tasks.conllu", "tasks.records"}
+    | {"micro.languages", "micro.sentences"},
+    {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"}
+    | {"micro.data"},
     {"texts", "tasks.sources", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
     {"adapterhub.conversion"},
     {"checkpoint"},
