@@ -1,6 +1,6 @@
-"""Make the small models that `regraft demo` ships: texts, tokenizers, pretraining, distillation; no network.
+"""Make the small models and the data that `regraft demo` runs on, without a network.
 
-    python recipes/micro_models.py --out src/regraft/micro/models
+    python recipes/micro_models.py --out src/regraft/micro
 
 ``teacher`` and ``student`` are the pair that matches: the student is what `regraft distill` makes of the teacher.
 ``wide-teacher`` and ``apart-student`` were pretrained apart, on other texts, with other tokenizers. Weights are
@@ -33,8 +33,8 @@ from transformers import (
 
 from regraft.distillation.distill import Settings, distill
 from regraft.distillation.texts import collator, encode
-from regraft.micro.data import SEPARATOR, Text, pretraining_texts
-from regraft.micro.shipped import LANGUAGES
+from regraft.micro.data import SEPARATOR, Text, pretraining_texts, write_tasks
+from regraft.micro.shipped import LANGUAGES, SEED, TASKS
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LONGEST = 80
@@ -165,24 +165,26 @@ def halve(directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the models")
-    parser.add_argument("--only", nargs="+", default=[*RECIPES, "student"], help="which of them to make")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models/ and tasks/")
+    parts = [*RECIPES, "student", "tasks"]
+    parser.add_argument("--only", nargs="+", default=parts, choices=parts, help="which of them to make")
     arguments = parser.parse_args()
     disable_progress_bars()
     for name in arguments.only:
-        start = time.time()
-        if name == "student":
+        start, models_folder = time.time(), arguments.out / "models"
+        if name == "tasks":
+            write_tasks(arguments.out / name, SEED, TASKS, LANGUAGES)
+        elif name == "student":
             texts = [str(text) for text in pretraining_texts(DISTILLATION_TEXTS, DISTILLATION.seed, LANGUAGES)]
             done = distill(
-                arguments.out / "teacher", arguments.out / name, texts, 2, DISTILLATION, True, progress=False
+                models_folder / "teacher", models_folder / name, texts, 2, DISTILLATION, True, progress=False
             )
             halve(done.path)
             print(done.before, done.after)
         else:
-            shutil.rmtree(arguments.out / name, ignore_errors=True)
-            pretrain(RECIPES[name], arguments.out / name)
-        size = sum(file.stat().st_size for file in (arguments.out / name).iterdir()) / 1e6
-        print(f"{name}: {time.time() - start:.0f} s, {size:.2f} MB", flush=True)
+            shutil.rmtree(models_folder / name, ignore_errors=True)
+            pretrain(RECIPES[name], models_folder / name)
+        print(f"{name}: {time.time() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

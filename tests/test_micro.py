@@ -197,3 +197,11 @@ def test_tokenizers_know_every_character_and_differ_between_the_models_pretraine
         assert not any(tokenizer.unk_token_id in row for row in pieces)
     assert tokenizers["teacher"].get_vocab() == tokenizers["student"].get_vocab()
     assert tokenizers["wide-teacher"].get_vocab() != tokenizers["apart-student"].get_vocab()
+
+
+def test_the_shipped_data_are_the_generator_s(tmp_path: Path) -> None:
+    write_tasks(tmp_path, shipped.SEED, shipped.TASKS, shipped.LANGUAGES)
+    made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert len(made) == 12
+    there = shipped.task_path("ner").parent
+    assert {path.relative_to(there): path.read_text() for path in there.rglob("*.*")} == made

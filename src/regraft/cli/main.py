@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..errors import RegraftError
 from . import (  # noqa: F401 (their commands register themselves)
     converting,
+    demo,
     distilling,
     experiments,
     porting,

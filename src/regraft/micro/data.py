@@ -15,7 +15,7 @@ from .sentences import Sentence, put
 SEPARATOR = "</s>"
 """Between the two sentences of a text, as all tokenizers of the micro world put it between the two of a task."""
 
-SIZES: Mapping[str, int] = {"train": 2000, "val": 500, "test": 500}
+SIZES: Mapping[str, int] = {"train": 960, "val": 150, "test": 300}
 """Split -> number of rows."""
 
 Pair = tuple[str, str, str]

@@ -120,10 +120,14 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """Make a table for the terminal."""
-    shown = RichTable(title=Text(table.title), caption=Text("\n".join(table.notes)) if table.notes else None)
+    """Make a table for the terminal; without an outer edge a start with all its options still fits 80 columns."""
+    notes = Text("\n".join(table.notes)) if table.notes else None
+    shown = RichTable(title=Text(table.title), caption=notes, show_edge=False)
     for number, head in enumerate(heads(table)):
-        shown.add_column(Text(head), justify="left" if number < table.labels else "right")
+        label = number < table.labels
+        shown.add_column(
+            Text(head if label else head.replace(" ", "\n")), justify="left" if label else "right", no_wrap=True
+        )
     for number, row in enumerate(table.rows):
         if number and table.nested and table.spans(number)[0]:
             shown.add_section()
