@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from regraft.alignment import METHODS
 from regraft.checkpoint import load as load_module
@@ -21,13 +24,16 @@ from regraft.experiment.executors import Local
 from regraft.experiment.grid import make_grid
 from regraft.experiment.jobs import Train
 from regraft.experiment.load import SHIPPED, find, load
-from regraft.experiment.preflight import check_ports
+from regraft.experiment.preflight import check
 from regraft.experiment.run import Ended, run, time_left, times
 from regraft.experiment.spec import Experiment
 from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
+from regraft.experiment.work import Outcome, carry_out
 from regraft.layers import MATCHINGS
 from regraft.report.collect import collect
+
+TEXTS = str(Path(__file__).parents[1] / "README.md")
 
 LAYERS = st.sampled_from(list(MATCHINGS)) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
 STARTS = st.builds(
@@ -56,6 +62,7 @@ def test_names_of_starts() -> None:
         ("tm-skip+lsa+copy", "names both lsa and copy"),
         ("tm-skip+head+head", "names both head and head"),
         ("tm-", "unknown start 'tm-'"),
+        ("tm-0,,2", "unknown start 'tm-0,,2'"),
     ],
 )
 def test_bad_names_of_starts(name: str, message: str) -> None:
@@ -119,7 +126,11 @@ def write(content: dict[str, Any], path: Path) -> Path:
         ({"tasks__ner__languages": [False]}, "tasks.ner.languages.0: .*string"),
         ({"modules": ["lora", "bottelneck"]}, "unknown kind of module 'bottelneck', .* did you mean 'bottleneck'"),
         ({"modules": ["lora", "lora"]}, "lora is listed twice"),
+        ({"modules": [{"lora": {"rank": 4}}]}, "modules: expected a list of names, or a mapping"),
         ({"seeds": [0, 0]}, "seeds: 0 is listed twice"),
+        ({"seeds": [True]}, "seeds.0: .*integer"),
+        ({"training__precision": "auto"}, "training: precision auto is another one on another machine"),
+        ({"resources__teacher": {"gpus": 1.5}}, "expected a share of one GPU, or a whole number"),
         ({"resources__students": {}}, "unknown kind of cell 'students', .* did you mean 'student'"),
         ({"name": "a/b"}, "name: .*pattern"),
     ],
@@ -286,10 +297,13 @@ def test_results_for_the_report(content: dict[str, Any], ran: Path) -> None:
 def test_an_estimate_of_what_is_left(content: dict[str, Any], ran: Path) -> None:
     grid = make_grid(Experiment.model_validate(changed(content, seeds=[0, 1, 2, 3], modules=["lora", "bottleneck"])))
     took = times(grid, Store(ran))
-    students = [took[key] for key, cell in grid.cells.items() if key in took and cell.kind == "student"]
-    seconds, unknown = time_left(grid, took)
-    assert seconds == pytest.approx(6 * sum(students) / len(students))  # two seeds of three starts
-    assert unknown == len([cell for cell in grid.cells.values() if cell.group.startswith("matching ner/en bottleneck")])
+    assert sorted({grid.cells[key].kind for key in took}) == ["sample", "student", "teacher", "transfer"]
+    took = {key: {"student": 5.0, "teacher": 7.0}.get(grid.cells[key].kind, 0.0) for key in took}
+    # Two seeds of three starts, four of the other kind of module, its teacher.
+    assert time_left(grid, took) == (6 * 5.0 + 12 * 5.0 + 7.0, 0)
+    teachers = {key: seconds for key, seconds in took.items() if grid.cells[key].kind == "teacher"}
+    others = [cell for cell in grid.cells.values() if cell.kind != "teacher"]
+    assert time_left(grid, teachers) == (7.0, len(others))
 
 
 def test_a_failing_cell_is_written_down_and_does_not_stop_the_others(
@@ -335,9 +349,11 @@ def test_what_needs_a_failed_cell_is_not_tried(content: dict[str, Any], ran: Pat
         ({"starts": ["tm-0,9"]}, "the layer list names layer 9, expected 0 to 3"),
         ({"student": "wide", "starts": ["tm-skip"]}, "32 wide .* and 48 in"),
         ({"student": "wide", "starts": ["tm-skip+lsa"]}, None),
-        ({"student": None, "distill": {"texts": ["x"]}}, None),
+        ({"student": None, "distill": {"texts": [TEXTS]}}, None),
+        ({"student": None, "distill": {"texts": ["no-such.txt"]}}, r"cannot read texts from no-such.txt"),
+        ({"starts": ["student"], "student": "no/such-student"}, "configuration of model 'no/such-student'"),
         (
-            {"student": None, "distill": {"texts": ["x"], "layers": [0, 1, 2]}, "starts": ["tm-0,1"]},
+            {"student": None, "distill": {"texts": [TEXTS], "layers": [0, 1, 2]}, "starts": ["tm-0,1"]},
             "names 2 .* expected 3",
         ),
     ],
@@ -350,10 +366,96 @@ def test_ports_are_checked_before_anything_is_trained(
     pair = {**content["pairs"]["matching"], **changes}
     grid = make_grid(Experiment.model_validate(changed(content, pairs__matching=pair, modules=["lora", "bottleneck"])))
     if message is None:
-        check_ports(grid)
+        check(grid)
     else:
         with pytest.raises(RegraftError, match=message):
-            check_ports(grid)
+            check(grid)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__rank": 0}, "rank is 0, expected 1 or more"),
+        ({"training__max_train": 0}, "max_train is 0, expected 1 or more"),
+        ({"training__epochs": float("nan")}, "epochs is nan, expected a number above 0"),
+        ({"training__learning_rate": -1}, "learning_rate is -1.0, expected 0 or more"),
+        ({"tasks__ner__data": "package:no.such/x"}, "package no.such, which is not installed"),
+        ({"tasks__ner__data": "nowhere"}, "nowhere has no test file"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_before_anything_is_trained(
+    content: dict[str, Any], changes: Any, message: str
+) -> None:
+    with pytest.raises(TaskError, match=message):
+        check(make_grid(Experiment.model_validate(changed(content, **changes))))
+
+
+def test_a_yaml_merge_is_no_key_that_is_there_twice(content: dict[str, Any], tmp_path: Path) -> None:
+    path = write(changed(content, training={"epochs": 1}), tmp_path / "x.yaml")
+    merged = path.read_text().replace("training:\n  epochs: 1", "training: {<<: {epochs: 3, rank: 2}, epochs: 1}")
+    path.write_text(merged)
+    assert load(path).training.given() == {"epochs": 1.0, "rank": 2}
+
+
+def test_every_weight_counts_in_a_key(content: dict[str, Any], tmp_path: Path) -> None:
+    teacher = shutil.copytree(content["pairs"]["matching"]["teacher"], tmp_path / "teacher")
+    there = changed(content, pairs__matching__teacher=str(teacher))
+    keys = grid_keys(there)
+    weights = load_file(teacher / "model.safetensors")
+    for name in list(weights)[::5]:
+        before = weights[name].clone()
+        weights[name] += 1
+        save_file(weights, teacher / "model.safetensors", {"format": "pt"})
+        assert grid_keys(there) != keys, name
+        weights[name] = before
+    save_file(weights, teacher / "model.safetensors", {"format": "pt"})
+    assert grid_keys(there) == keys
+
+
+def test_a_cell_that_was_interrupted_goes_on_elsewhere(content: dict[str, Any], tmp_path: Path) -> None:
+    grid = make_grid(Experiment.model_validate(content))
+    cell = next(cell for cell in grid.cells.values() if cell.kind == "teacher")
+    store = Store(tmp_path / "store")
+    training = store.work(cell.key).with_name("output.training")
+    training.mkdir(parents=True)
+    (training / "regraft-training.json").write_text('{"model": "moved since"}')
+    assert carry_out(store, cell) == Outcome(cell.key, "done")
+    assert store.record(cell.key)["resumed"]
+
+
+def test_a_disk_that_is_full_fails_a_cell_not_the_run(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "finish", full)
+    monkeypatch.setattr(Store, "fail", full)
+    result, ended = run_it(changed(content, seeds=[0], pairs__matching__starts=["student"]), tmp_path / "store")
+    assert len(ended) == len(result.failed) == 2
+    assert "No space left on device" in next(iter(result.failed.values()))
+
+
+def test_a_cell_that_another_run_is_at_is_waited_for(content: dict[str, Any], ran: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(ran, tmp_path / "store")
+    more = changed(content, seeds=[0, 1, 7], pairs__matching__starts=["student"])
+    experiment = Experiment.model_validate(more)
+    (key,) = (key for key in make_grid(experiment).cells if not Store(root).done(key))
+    asked: list[bool] = []
+    held = Store(root).claim(key)
+    assert held.__enter__()
+
+    class Impatient(Local):
+        def next(self, patience: float | None) -> Outcome:
+            outcome = super().next(patience)
+            asked.append(outcome.status == "busy")
+            if len(asked) == 2:
+                held.__exit__(None, None, None)
+            return outcome
+
+    result = run(experiment, make_grid(experiment), Store(root), Impatient())
+    assert asked == [True, True, False]
+    assert result.failed == {}
 
 
 def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
@@ -365,6 +467,19 @@ def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
             assert not second
     with store.claim("a") as again:
         assert again
+    code = (
+        f"from regraft.experiment.store import *; c = Store(Path({str(tmp_path)!r})).claim('a'); print(c.__enter__())"
+    )
+    command = [sys.executable, "-uc", f"{code}; print(c.__enter__()); import time; time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with store.claim("a") as taken:
+            assert not taken
+        other.kill()
+        other.wait()
+        with store.claim("a") as free:
+            assert free
 
 
 def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any], tmp_path: Path) -> None:
@@ -376,7 +491,7 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     more = write(changed(content, seeds=[0, 1, 2]), tmp_path / "more.yaml")
     code, out, _ = run("experiment", "plan", more, "--store", ran, "--verbose")
     assert code == 0
-    assert "of work left, for one worker" in out
+    assert "left: about" in out
     assert "matching ner/en lora tm-skip+lsa+head seed 2" in out
     code, out, _ = run("experiment", "run", path, "--store", ran)
     assert code == 0
@@ -392,10 +507,15 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     assert code == 1
     assert "failed: matching ner/en sample: cannot load the weights" in out
     assert "not tried, since they need one that failed: 2 cells" in out
+    code, out, _ = run("experiment", "run", write(changed(content, seeds=[0]), path), "--store", ran)
+    assert code == 0
+    assert "3 trainings in the store were those of an earlier tiny: the report leaves them out" in out
+    run("experiment", "run", write(content, tmp_path / "whole.yaml"), "--store", ran)
     path = write(changed(content, pairs__matching__starts=["tm-0,9"]), path)
     for arguments, message in (
         (("plan", "no-such.yaml"), "unknown experiment 'no-such.yaml'"),
         (("run", path), "the layer list names layer 9, expected 0 to 3"),
+        (("run", tmp_path / "whole.yaml", "--store", path), "is no directory; choose another --store"),
         (("run", path, "--executor", "rey"), "unknown executor 'rey', expected one of local, ray"),
         (("run", path, "--address", "auto"), "choose --executor ray beside it"),
         (("run", path, "--track", "tensorbord"), "unknown tracker 'tensorbord', .* did you mean 'tensorboard'"),
@@ -411,4 +531,4 @@ def test_the_files_on_real_data_can_be_planned_and_their_ports_made(minilm: str,
     benchmarks = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
     assert benchmarks
     for path in (SHIPPED["minilm-wikineural"], *benchmarks):
-        check_ports(make_grid(load(path)))
+        check(make_grid(load(path)))

@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from regraft.checkpoint import load as load_module
+from regraft.errors import TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import Cell, Grid, make_grid
 from regraft.experiment.jobs import Train
 from regraft.experiment.run import Ended, run
-from regraft.experiment.spec import Experiment
+from regraft.experiment.spec import Experiment, Resources
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
 from regraft.report.collect import collect
@@ -116,9 +117,9 @@ def test_two_runs_on_one_store_share_the_work(content: dict[str, Any], whole: Pa
     _, grid = grid_of(content)
     assert all(f"{len(grid.cells)} of {len(grid.cells)} cells are done" in out for out in said)
     assert table(root) == table(whole)
-    # A run names a cell when it did it, or waited for it; who did it is in the times.
-    hosts = [Store(root).record(key) for key in grid.cells]
-    assert len({record["process"] for record in hosts}) == 2
+    assert len({Store(root).record(key)["process"] for key in grid.cells}) == 2
+    # What one of them was at the other could not begin: no cell was interrupted, or found begun.
+    assert not any(Store(root).record(key)["resumed"] for key in grid.cells)
 
 
 def test_a_training_in_two_processes(content: dict[str, Any], tmp_path: Path) -> None:
@@ -133,6 +134,32 @@ def test_a_training_in_two_processes(content: dict[str, Any], tmp_path: Path) ->
     curve = store.record(cell.key)["curve"]
     assert curve[-1]["step"] == 9  # 72 rows, twice 16 at a time, three epochs
     assert load_module(store.output(cell.key)).tensors
+
+
+def test_what_several_processes_say_of_an_error(content: dict[str, Any], tmp_path: Path) -> None:
+    nowhere = {"ner": {**content["tasks"]["ner"], "data": str(tmp_path)}}
+    _, grid = grid_of({**content, "tasks": nowhere, "resources": {"teacher": {"gpus": 2}}})
+    cell = next(cell for cell in grid.cells.values() if cell.kind == "teacher")
+    outcome = carry_out(Store(tmp_path / "store"), cell)
+    assert outcome.error.startswith(f"one of 2 processes failed: {tmp_path} has no test file")
+
+
+@pytest.mark.slow
+def test_several_processes_die_with_the_one_that_started_them(content: dict[str, Any], tmp_path: Path) -> None:
+    longer = {**content["training"], "epochs": 2000}
+    path = write({**content, "training": longer, "resources": {"teacher": {"gpus": 2}}}, tmp_path / "runs.yaml")
+    root = tmp_path / "store"
+    command = [sys.executable, "-m", "regraft", "experiment", "run", str(path), "--store", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as started:
+        deadline = time.monotonic() + 120
+        while not list(root.glob("work/*/*.training/checkpoint-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started.kill()
+    orders = list(root.glob("work/*/order.json"))
+    assert orders
+    time.sleep(1)
+    said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in said.splitlines() if str(orders[0]) in line]
 
 
 @pytest.fixture
@@ -189,6 +216,8 @@ def test_on_ray_a_failing_cell_is_written_down_too(content: dict[str, Any], tmp_
     broken = {**content["pairs"]["matching"], "distill": None, "student": str(tmp_path), "starts": ["student"]}
     experiment, grid = grid_of({**content, "pairs": {"broken": broken}, "modules": ["lora"]})
     result = run(experiment, grid, Store(tmp_path / "store"), OnRay({}))
+    with pytest.raises(TaskError, match="a teacher cell asks for 1 CPUs and 9 GPUs, expected no more than one machine"):
+        OnRay({"teacher": Resources(gpus=9)})
     ray.shutdown()
     assert [grid.cells[key].label for key in result.failed] == ["broken ner/en lora student seed 0"]
     assert "is a directory without config.json" in next(iter(result.failed.values()))

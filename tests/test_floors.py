@@ -12,7 +12,7 @@ import regraft
 ROOT = Path(regraft.__file__).parent
 
 FLOORS = (
-    {"errors", "axes", "seeding", "fingerprints", "distillation.losses", "distillation.settings"}
+    {"errors", "axes", "seeding", "fingerprints", "distillation.losses"}
     | {"report.results", "micro.language", "micro.shipped"},
     {"roles", "families", "directories", "layers", "precision", "distillation.trainer", "distillation.texts"}
     | {"micro.english", "micro.french", "micro.german", "micro.spanish", "micro.facts"},
@@ -20,7 +20,14 @@ FLOORS = (
     | {"micro.languages", "micro.sentences"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"}
     | {"micro.data"},
-    {"texts", "tasks.sources", "adapterhub.methods", "adapterhub.heads", "distillation.shallower"},
+    {
+        "texts",
+        "tasks.sources",
+        "distillation.settings",
+        "adapterhub.methods",
+        "adapterhub.heads",
+        "distillation.shallower",
+    },
     {"adapterhub.conversion"},
     {"checkpoint"},
     {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -79,7 +80,7 @@ def new_directory(path: str | os.PathLike[str], replace: bool, ours: Collection[
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is whole at every moment, also to those who read it now."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
         beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         beside.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +53,33 @@ class Settings:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise TaskError(unknown_choice("precision", self.precision, PRECISIONS))
+        check_numbers(self, "batch_size", "max_length", "max_train", "max_eval", "rank", "alpha", "bottleneck_size")
         if not 0 <= self.warmup < 1:
             raise TaskError(f"warmup is {self.warmup}, expected a share of the steps, from 0 to below 1")
         if self.head is not None and self.head not in HEADS:
             raise TaskError(unknown_choice("head", self.head, HEADS))
+
+
+def check_numbers(settings: Any, *counts: str) -> None:
+    """Refuse numbers that no training has: counts below 1, no epochs, a learning rate or a seed below 0.
+
+    Args:
+        settings: a record with ``epochs``, ``learning_rate`` and ``seed``.
+        counts: names of its fields that are 1 or more, or None.
+
+    Raises:
+        TaskError: such a number.
+    """
+    for name in counts:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise TaskError(f"{name} is {value}, expected 1 or more")
+    if not (settings.epochs > 0 and math.isfinite(settings.epochs)):
+        raise TaskError(f"epochs is {settings.epochs}, expected a number above 0")
+    if not (settings.learning_rate >= 0 and math.isfinite(settings.learning_rate)):
+        raise TaskError(f"learning_rate is {settings.learning_rate}, expected 0 or more")
+    if settings.seed < 0:
+        raise TaskError(f"seed is {settings.seed}, expected 0 or more")
 
 
 def _paper(task: Task) -> dict[str, Any]:

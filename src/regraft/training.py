@@ -19,7 +19,7 @@ from .checkpoint import Module, check_output, load
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .models import BaseModel, resolve
 from .precision import mixed_precision
-from .processes import processes
+from .processes import one_device, processes
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .settings import Settings
 from .starts import attach, detach, fresh_module, keeps_head
@@ -221,7 +221,7 @@ def _trainer(
     )
     trainer = Trainer(
         model=model,
-        args=arguments,
+        args=one_device(arguments),
         train_dataset=_encoded(loaded, "train", settings.max_train, tokenizer, base, settings) if trains else None,
         eval_dataset=_encoded(loaded, "validation", settings.max_eval, tokenizer, base, settings) if trains else None,
         data_collator=collator(task, tokenizer),

@@ -55,6 +55,7 @@ def demo(
     begun = time.monotonic()
     console.print(_WHAT)
     store = Store(out.absolute())
+    store.check()
     experiment = load(SHIPPED["demo"])
     grid = make_grid(experiment)
     torch.set_num_threads(1)  # more would only wait for each other, with models of this size

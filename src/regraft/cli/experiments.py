@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from ..experiment.executors import Executor, Local
 from ..experiment.grid import Cell, Grid, make_grid
 from ..experiment.jobs import Distill, Train
 from ..experiment.load import SHIPPED, find, load
-from ..experiment.preflight import check_ports
+from ..experiment.preflight import check
 from ..experiment.run import run, time_left, times
 from ..experiment.spec import KINDS, Experiment
 from ..experiment.store import Store
@@ -65,7 +66,9 @@ def plan_experiment(
     grid = make_grid(experiment)
     kept = store_of(experiment, store)
     took = times(grid, kept)
-    failed = {key: failure["error"] for key in grid.cells if (failure := kept.failure(key)) is not None}
+    failed = {
+        key: failure["error"] for key in grid.cells if key not in took and (failure := kept.failure(key)) is not None
+    }
     console.print(f"{experiment.name}: {path}", soft_wrap=True)
     console.print(f"results: {kept.root}", soft_wrap=True)
     if verbose:
@@ -73,10 +76,9 @@ def plan_experiment(
     _show_counts(grid, took, failed)
     if took and len(took) < len(grid.cells):
         seconds, unknown = time_left(grid, took)
-        console.print(
-            f"About {_duration(seconds)} of work left, for one worker"
-            + (f", and {unknown} cells of which none like them is done yet" if unknown else "")
-        )
+        known = f"about {_duration(seconds)} of work for one worker" if seconds else ""
+        rest = f"{unknown} cells of kinds of which none is done yet" if unknown else ""
+        console.print(f"left: {' and '.join(part for part in (known, rest) if part)}")
     for key, error in failed.items():
         console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True)
 
@@ -125,8 +127,9 @@ def run_experiment(
     """Carry out what is not done: teachers first, then transfers, then students.
 
     Stop it whenever you like, kill it: the same command goes on where it was. Several runs may share a store. A cell
-    that fails is shown at the end, does not stop the others, and is tried again by the next run. Ports that cannot be
-    made, such as between widths that differ without an alignment, are refused before anything is trained.
+    that fails is shown at the end, does not stop the others, and is tried again by the next run. What cannot
+    work (data that are not there, ports between widths that differ without an alignment) is refused before anything is
+    trained.
     """
     if executor not in _EXECUTORS:
         raise TaskError(unknown_choice("executor", executor, _EXECUTORS))
@@ -135,13 +138,14 @@ def run_experiment(
     experiment = load(find(file))
     kept = store_of(experiment, store)
     check_trackers(track or ())
+    kept.check()
+    grid = make_grid(experiment)
+    check(grid)
     workers: Executor = Local(track or ())
     if executor == "ray":
         from ..experiment.on_ray import OnRay  # an extra
 
         workers = OnRay(experiment.resources, address, retries, track or ())
-    grid = make_grid(experiment)
-    check_ports(grid)
     if not run_shown(experiment, grid, kept, workers, quiet):
         raise typer.Exit(1)
 
@@ -164,6 +168,8 @@ def run_shown(
         quiet: no progress bar and no line per cell.
         each_cell: a line per cell.
     """
+    gc.freeze()  # the Trainer collects garbage at every start: a third of a second less without what the imports left
+    _say_what_is_left_out(experiment, grid, store)
     took = times(grid, store)
     old, begun = dict(took), time.monotonic()
     console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
@@ -209,6 +215,18 @@ def run_shown(
     if result.blocked:
         console.print(f"not tried, since they need one that failed: {len(result.blocked)} cells")
     return result.done == len(grid.cells)
+
+
+def _say_what_is_left_out(experiment: Experiment, grid: Grid, store: Store) -> None:
+    """Say so when the file has changed and finished trainings leave the report."""
+    if not store.has_index(experiment.name):
+        return
+    before = {number["key"] for number in store.read_index(experiment.name)["numbers"]}
+    gone = sum(store.done(key) for key in before - {number.key for number in grid.numbers})
+    if gone:
+        console.print(
+            f"{gone} trainings in the store were those of an earlier {experiment.name}: the report leaves them out"
+        )
 
 
 def _said(cell: Cell, record: Mapping[str, Any]) -> str:

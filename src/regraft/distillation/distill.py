@@ -19,7 +19,7 @@ from ..errors import TaskError
 from ..fingerprints import hash_rows
 from ..models import resolve
 from ..precision import mixed_precision
-from ..processes import processes
+from ..processes import one_device, processes
 from ..runs import last_checkpoint, learning_curve, work_directory
 from ..tracking import Tracking, tracked
 from .directories import student_files, write_student
@@ -116,7 +116,7 @@ def distill(
         temperature=settings.temperature,
         matched=matched_states(taken, depth),
         model=student,
-        args=_arguments(work, settings, mixed, progress, start_evaluated=resume is not None),
+        args=one_device(_arguments(work, settings, mixed, progress, start_evaluated=resume is not None)),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=data_collator,

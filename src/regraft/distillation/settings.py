@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import TaskError, unknown_choice
+from ..precision import PRECISIONS
+from ..settings import check_numbers
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,3 +50,8 @@ class Settings:
     mlm_probability: float = 0.15
     precision: str = "auto"
     save_every: int = 500
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "max_steps", "batch_size", "max_length", "save_every")
+        if self.precision not in PRECISIONS:
+            raise TaskError(unknown_choice("precision", self.precision, PRECISIONS))

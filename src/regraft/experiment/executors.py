@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -24,8 +23,8 @@ class Executor(Protocol):
         """Take a cell."""
         ...
 
-    def next(self) -> Outcome:
-        """Wait for the next outcome of those submitted."""
+    def next(self, patience: float | None) -> Outcome | None:
+        """Wait for the next outcome of those submitted; None where there is none within so many seconds."""
         ...
 
 
@@ -38,8 +37,6 @@ class Local:
 
     def __init__(self, trackers: Sequence[str] = ()) -> None:
         self._trackers = trackers
-        # The Trainer collects garbage at every start: a third of a second less without what the imports left.
-        gc.freeze()
         self._waiting: deque[tuple[Store, Cell]] = deque()
 
     @property
@@ -51,6 +48,6 @@ class Local:
         """Take a cell; the work is done in `next`."""
         self._waiting.append((store, cell))
 
-    def next(self) -> Outcome:
+    def next(self, patience: float | None) -> Outcome:  # noqa: ARG002 (it does not wait, it works)
         """Carry out the cell that waits."""
         return carry_out(*self._waiting.popleft(), self._trackers)

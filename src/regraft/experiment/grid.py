@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,8 +12,8 @@ from ..alignment import METHODS
 from ..distillation import settings as distilling
 from ..settings import preset
 from ..tasks.records import Task, task_named
-from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
-from .sources import data_identity, expand, model_identity, texts_identity
+from .jobs import Distill, Job, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
+from .sources import Source, data_identity, expand, model_identity, texts_identity
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 from .starts import Start, parse_start
 
@@ -28,7 +28,7 @@ class Cell:
         key: hash of everything that determines its outcome.
         kind: one of `spec.KINDS`.
         label: for people.
-        group: cells of one group take about equally long.
+        groups: cells of one group take about equally long; the most similar first.
         needs: keys of the cells whose results it takes.
         job: what to do.
     """
@@ -36,7 +36,7 @@ class Cell:
     key: str
     kind: str
     label: str
-    group: str
+    groups: tuple[str, ...]
     needs: tuple[str, ...]
     job: Job
 
@@ -88,6 +88,20 @@ def make_grid(experiment: Experiment) -> Grid:
     return Grid({cell.key: cell for cell in cells}, numbers)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where in the tables a cell belongs."""
+
+    setting: str
+    task: str = ""
+    language: str = ""
+    peft: str = ""
+
+    def __str__(self) -> str:
+        task = f"{self.task}/{self.language}" if self.task else ""
+        return " ".join(part for part in (self.setting, task, self.peft) if part)
+
+
 class _Builder:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -109,12 +123,12 @@ class _Builder:
         """Give the numbers that stand in one column of one block: the teacher's and those of its students."""
         entry = self.experiment.tasks[name]
         task = task_named(entry.task or name)
-        where = f"{setting} {name}/{language} {peft}"
+        place = _Place(setting, name, language, peft)
         data = TaskSource(
             entry.task or name,
             language,
             self.data(entry.data, language),
-            entry.columns,
+            tuple((entry.columns or {}).items()),
             tuple(entry.labels) if entry.labels else None,
         )
         teacher, student = self.model(pair.teacher), self.student(setting, pair)
@@ -125,17 +139,17 @@ class _Builder:
             )
 
         top = self.settings(task, entry, peft, teachers=True)
-        module = self.add(TEACHER, where, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
+        module = self.add(TEACHER, place, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
         for row in pair.starts:
             start = parse_start(row)
-            ported = None if start is None else self.port(where, pair, start, module, teacher, student, data, seed)
+            ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
             head = "teacher" if start is not None and start.head else "fresh"
             chosen = self.settings(task, entry, peft, seed=seed, head=head)
             made = self.add(
                 "student",
-                where,
+                place,
                 f"{row} seed {seed}",
                 Train(student, peft, ported, data, chosen, self.processes("student")),
             )
@@ -147,14 +161,14 @@ class _Builder:
         made = pair.distill
         assert made is not None  # the file says so
         texts = tuple(self.texts(text, made.column, made.text_split, made.max_texts) for text in made.texts)
-        layers = made.layers if isinstance(made.layers, int) else tuple(made.layers)
-        chosen = distilling.Settings(**made.given())
+        layers = made.layers if isinstance(made.layers, int) else tuple(made.layers)  # a key is of tuples
+        chosen = distilling.Settings(**{"precision": "float32", **made.given()})
         job = Distill(self.model(pair.teacher), texts, layers, chosen, self.processes("distill"))
-        return self.add("distill", setting, "distill", job)
+        return self.add("distill", _Place(setting), "distill", job)
 
     def port(
         self,
-        where: str,
+        place: _Place,
         pair: Pair,
         start: Start,
         module: Source,
@@ -172,17 +186,18 @@ class _Builder:
                 else self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
             )
             job = SamplePair(teacher, student, start.layers, texts, asked.max_texts, asked.pairing)
-            moments = self.add("sample", where.rpartition(" ")[0], "sample", job)
+            moments = self.add("sample", replace(place, peft=""), "sample", job)
         drawn = seed if start.align == "random" else 0  # nothing else of a port that is trained on depends on it
-        return self.add("transfer", where, f"port {start}", Transfer(module, teacher, student, start, moments, drawn))
+        return self.add("transfer", place, f"port {start}", Transfer(module, teacher, student, start, moments, drawn))
 
     def processes(self, kind: str) -> int:
         # One for each GPU. They count in the key, since a batch is so many rows per device.
         return max(1, int(self.experiment.resources.get(kind, Resources()).gpus))
 
-    def add(self, kind: str, where: str, what: str, job: Job) -> Source:
+    def add(self, kind: str, place: _Place, what: str, job: Job) -> Source:
         key = key_of(job)
-        self.cells.setdefault(key, Cell(key, kind, f"{where} {what}", f"{where} {kind}", needs_of(job), job))
+        groups = (f"{kind} {place.setting} {place.task} {place.peft}", f"{kind} {place.task}", kind)
+        self.cells.setdefault(key, Cell(key, kind, f"{place} {what}", groups, needs_of(job), job))
         return Source(key, key, made=True)
 
     def settings(
@@ -194,6 +209,8 @@ class _Builder:
         if teachers:
             values |= {key: value for layer in layers for key, value in layer.given_for_teachers().items()}
             more = {"head": "fresh"}
+        # What the machine has is not to decide: the outcome is one for each key.
+        values.setdefault("precision", "float32")
         name = next((layer.preset for layer in reversed(layers) if layer.preset), "fast")
         return preset(name, task, **{**values, **more})
 

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from .. import settings
 from ..distillation import settings as distilling
+from .sources import Source
 from .starts import Start
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 RECIPE = 1
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model, data, texts, or what another cell makes.
-
-    Attributes:
-        where: a path or the id of something on the hub; the key of the cell that makes it.
-        identity: what tells its content from another: this and nothing else of it goes into a key.
-        made: whether a cell makes it.
-    """
-
-    where: str
-    identity: str
-    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +23,7 @@ class TaskSource:
     task: str
     language: str
     data: Source
-    columns: Mapping[str, str] | None
+    columns: tuple[tuple[str, str], ...]
     labels: tuple[str, ...] | None
 
 

@@ -50,13 +50,31 @@ def launch(order: Order) -> None:
     file = order.out.with_name("order.json")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(_ORDER.dump_json(order))
+    error_of(file).unlink(missing_ok=True)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(order.job.processes)]
     command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(file)]
     devices = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}  # it would see one process otherwise
-    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **devices})
-    if ended.returncode:
-        said = [line for line in ended.stderr.splitlines() if "Error" in line] or [f"exit code {ended.returncode}"]
-        raise TaskError(f"the {order.job.processes} processes of a training failed: {said[0].strip()}")
+    # They die when they read the end of their input, which this process holds open while it lives.
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **devices},
+    ) as started:
+        assert started.stderr is not None
+        said = started.stderr.read()
+        started.wait()
+    if started.returncode:
+        told = error_of(file)
+        reason = told.read_text(encoding="utf-8") if told.is_file() else f"exit code {started.returncode}"
+        raise TaskError(f"one of {order.job.processes} processes failed: {reason}") from RuntimeError(said)
+
+
+def error_of(file: Path) -> Path:
+    """Where the processes of an order write why they failed."""
+    return file.with_name("error.txt")
 
 
 def read_order(file: Path) -> Order:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
-from .launch import read_order
+from .launch import error_of, read_order
 from .store import Store
-from .work import make
+from .work import make, sentence
+
+
+def _die_with_parent() -> None:
+    """End at once when the process that gave the order is gone, which frees the cell for others."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+
 
 if __name__ == "__main__":
-    order = read_order(Path(sys.argv[1]))
-    make(Store(order.root), order.job, order.out, order.tracking)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    path = Path(sys.argv[1])
+    order = read_order(path)
+    try:
+        make(Store(order.root), order.job, order.out, order.tracking)
+    except Exception as error:
+        error_of(path).write_text(sentence(error), encoding="utf-8")
+        raise

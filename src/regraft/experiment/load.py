@@ -20,7 +20,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    merge = "tag:yaml.org,2002:merge"  # '<<' may give keys that are overridden
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
     twice = [key for position, key in enumerate(keys) if key in keys[:position]]
     if twice:
         raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} is there twice", problem_mark=node.start_mark)

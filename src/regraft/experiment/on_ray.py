@@ -43,12 +43,18 @@ class OnRay:
         self._trackers = trackers
         self._retries = retries
         self._pending: dict[Any, str] = {}
-        if ray.is_initialized():
-            return
-        try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TaskError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise TaskError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        for kind, asked in resources.items():  # Ray would wait for ever
+            if not any(m.get("CPU", 0) >= asked.cpus and m.get("GPU", 0) >= asked.gpus for m in machines):
+                raise TaskError(
+                    f"a {kind} cell asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs, expected no more than one "
+                    "machine of the cluster has; change resources in the file"
+                )
 
     def submit(self, store: Store, cell: Cell) -> None:
         """Hand a cell to the cluster."""
@@ -58,14 +64,17 @@ class OnRay:
         )
         self._pending[work.remote(store, cell, self._trackers, max(1, int(taken.cpus)))] = cell.key
 
-    def next(self) -> Outcome:
+    def next(self, patience: float | None) -> Outcome | None:
         """Wait for whichever cell ends first."""
-        (ended,), _ = ray.wait(list(self._pending), num_returns=1)
-        key = self._pending.pop(ended)
+        ended, _ = ray.wait(list(self._pending), num_returns=1, timeout=patience)
+        if not ended:
+            return None
+        key = self._pending.pop(ended[0])
         try:
-            return ray.get(ended)  # type: ignore[no-any-return]
-        except ray.exceptions.RayError as error:  # its worker was lost too often, or what it asks for is nowhere
-            return Outcome(key, "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            return ray.get(ended[0])  # type: ignore[no-any-return]
+        except ray.exceptions.RayError as error:  # its worker was lost too often, say
+            cause = getattr(error, "cause", None) or error
+            return Outcome(key, "failed", f"{type(cause).__name__}: {str(cause).splitlines()[0]}")
 
 
 def _on_worker(store: Store, cell: Cell, trackers: Sequence[str], threads: int) -> Outcome:

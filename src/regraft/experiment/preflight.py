@@ -1,8 +1,10 @@
-"""Refuse ports that cannot be made before anything is trained: from configurations and shapes alone."""
+"""Refuse what could not work before anything is trained: models, data or texts that are not there, impossible ports."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -13,51 +15,103 @@ from ..port import plan
 from ..starts import fresh_config, plain_config
 from ..student import expected_tensors
 from ..tasks.records import task_named
-from .grid import Grid
-from .jobs import Distill, Source, Train, Transfer
+from ..tasks.sources import find_rows
+from ..texts import read_texts
+from .grid import Cell, Grid
+from .jobs import Distill, SamplePair, TaskSource, TextSource, Train, Transfer
+from .sources import Source, on_hub
 from .starts import Start
 
 
-def check_ports(grid: Grid) -> None:
-    """Plan every sort of port of an experiment once, with a module of the shapes that the teacher's will have.
+def check(grid: Grid) -> None:
+    """Look at all models' configurations, at local data and texts, and plan every sort of port once.
+
+    Ports are planned with a module of the shapes that the teacher's will have. Of the hub only configurations are read.
 
     Raises:
-        RegraftError: a model that cannot be found, or the first port that its plan refuses.
+        RegraftError: the first thing that cannot work.
     """
-    checked: set[tuple[Source, Source, str, str, Start]] = set()
+    checked: set[object] = set()
     for cell in grid.cells.values():
-        if not isinstance(cell.job, Transfer):
-            continue
-        trained = grid.cells[cell.job.module.where].job
-        assert isinstance(trained, Train)
-        sort = (cell.job.teacher, cell.job.student, trained.peft, trained.data.task, cell.job.start)
-        if sort not in checked:
-            checked.add(sort)
-            _check(trained, cell.job, _student(grid, cell.job.student), cell.label)
+        for what in _parts(grid, cell):
+            if what not in checked:
+                checked.add(what)
+                _check(grid, what, cell.label)
 
 
-def _student(grid: Grid, source: Source) -> BaseModel:
+@dataclass(frozen=True)
+class _Port:
+    """A sort of port, once for all languages and seeds."""
+
+    teacher: Source
+    student: Source
+    peft: str
+    task: str
+    labels: tuple[str, ...] | None
+    start: Start
+    sizes: tuple[int, ...]
+
+
+def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource | _Port]:
+    """List what a cell depends on that can be looked at beforehand."""
+    job = cell.job
+    match job:
+        case Distill():
+            yield job.teacher
+            yield from job.texts
+        case Train():
+            yield job.model
+            yield job.data
+        case SamplePair():
+            if isinstance(job.texts, TextSource):
+                yield job.texts
+        case Transfer():
+            trained = grid.cells[job.module.where].job
+            assert isinstance(trained, Train)
+            chosen = trained.settings
+            yield _Port(
+                job.teacher,
+                job.student,
+                trained.peft,
+                trained.data.task,
+                trained.data.labels,
+                job.start,
+                (chosen.rank, chosen.alpha, chosen.bottleneck_size),
+            )
+
+
+def _check(grid: Grid, what: Source | TaskSource | TextSource | _Port, label: str) -> None:
+    match what:
+        case Source():
+            _base(grid, what)
+        case TaskSource() if not on_hub(what.data):
+            task = task_named(what.task)
+            renamed = {name: name for name in task.columns} | dict(what.columns)
+            find_rows(task, what.data.where, what.language, renamed)
+        case TextSource() if not on_hub(what.source):
+            read_texts(what.source.where, what.column, 1, what.split)
+        case _Port():
+            _check_port(what, _base(grid, what.teacher), _base(grid, what.student), label)
+
+
+def _base(grid: Grid, source: Source) -> BaseModel:
+    """Find a model, or say what the one will look like that is yet to be made."""
     if not source.made:
         return resolve(source.where)
     job = grid.cells[source.where].job
     assert isinstance(job, Distill)
     teacher = resolve(job.teacher.where)
     config = copy.deepcopy(teacher.config)
-    layers = choose_layers(job.layers, config.num_hidden_layers)
-    config.num_hidden_layers = len(layers)
+    config.num_hidden_layers = len(choose_layers(job.layers, config.num_hidden_layers))
     return BaseModel(f"student of {teacher.name}", config)
 
 
-def _check(trained: Train, job: Transfer, student: BaseModel, label: str) -> None:
-    teacher, chosen = resolve(job.teacher.where), trained.settings
-    task = task_named(trained.data.task)
-    fresh = fresh_config(teacher, task, trained.peft, chosen.rank, chosen.alpha, chosen.bottleneck_size)
-    config = plain_config(fresh, teacher)
-    labels = len(trained.data.labels or task.labels) or 2  # any number will do for shapes
-    skeleton = teacher.skeleton(HEAD_CLASSES[task.task_type], labels)
-    shapes = expected_tensors(config, skeleton)
+def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str) -> None:
+    task = task_named(port.task)
+    config = plain_config(fresh_config(teacher, task, port.peft, *port.sizes), teacher)
+    labels = len(port.labels or task.labels) or 2  # any number will do for shapes
+    shapes = expected_tensors(config, teacher.skeleton(HEAD_CLASSES[task.task_type], labels))
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)
-    start = job.start
-    layers = start.layers if isinstance(start.layers, str) else list(start.layers)
+    start = port.start
     head = "teacher" if start.head else "fresh"
-    plan(module, student, teacher, layers, start.align, start.spaces, head).check()
+    plan(module, student, teacher, start.layers, start.align, start.spaces, head).check()

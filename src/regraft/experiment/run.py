@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import median
 
 from .executors import Executor
 from .grid import Cell, Grid
@@ -64,17 +64,20 @@ def run(
     left = {key: cell for key, cell in grid.cells.items() if not store.done(key)}
     running: set[str] = set()
     failed: dict[str, str] = {}
-    asked_at: dict[str, float] = defaultdict(float)
+    ask_again: dict[str, float] = {}
     while True:
-        while executor.free and (cell := _next(left, running, failed, asked_at)) is not None:
+        while executor.free and (cell := _next(left, running, failed, ask_again)) is not None:
             running.add(cell.key)
             started(cell)
             executor.submit(store, cell)
         if running:
-            outcome = executor.next()
+            outcome = executor.next(_PATIENCE_S if ask_again else None)
+            if outcome is None:
+                continue
             running.remove(outcome.key)
+            ask_again.pop(outcome.key, None)
             if outcome.status == "busy":
-                asked_at[outcome.key] = time.monotonic() + _PATIENCE_S
+                ask_again[outcome.key] = time.monotonic() + _PATIENCE_S
                 continue
             ended(left[outcome.key], outcome)
             if outcome.status == "done":
@@ -90,7 +93,7 @@ def run(
 
 
 def _next(
-    left: Mapping[str, Cell], running: set[str], failed: Mapping[str, str], asked_at: Mapping[str, float]
+    left: Mapping[str, Cell], running: set[str], failed: Mapping[str, str], ask_again: Mapping[str, float]
 ) -> Cell | None:
     """Find a cell to hand out: first what no other run was at when it was last asked for."""
     now = time.monotonic()
@@ -101,7 +104,7 @@ def _next(
             if cell.key not in running
             and cell.key not in failed
             and left.keys().isdisjoint(cell.needs)
-            and asked_at.get(cell.key, 0.0) <= now
+            and ask_again.get(cell.key, 0.0) <= now
         ),
         None,
     )
@@ -112,21 +115,22 @@ def _blocked(cell: Cell, left: Mapping[str, Cell], failed: Mapping[str, str]) ->
 
 
 def time_left(grid: Grid, took: Mapping[str, float]) -> tuple[float, int]:
-    """Estimate the work that is left from what cells of the same group took.
+    """Estimate the work that is left from what the most similar cells took.
 
     Args:
         grid: the cells.
         took: key of a finished cell -> seconds.
 
     Returns:
-        Seconds for one worker, and the number of cells nothing is known about yet.
+        Seconds for one worker, and the number of cells of kinds of which none is done yet.
     """
     known: dict[str, list[float]] = defaultdict(list)
     for key, seconds in took.items():
-        known[grid.cells[key].group].append(seconds)
-    left = Counter(cell.group for key, cell in grid.cells.items() if key not in took)
-    seconds = sum(count * fmean(known[group]) for group, count in left.items() if group in known)
-    return seconds, sum(count for group, count in left.items() if group not in known)
+        for group in grid.cells[key].groups:
+            known[group].append(seconds)
+    left = [next((g for g in cell.groups if g in known), None) for key, cell in grid.cells.items() if key not in took]
+    middle = {group: median(known[group]) for group in set(left) if group is not None}  # some were interrupted
+    return sum(middle[group] for group in left if group is not None), left.count(None)
 
 
 def times(grid: Grid, store: Store) -> dict[str, float]:

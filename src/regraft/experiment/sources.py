@@ -6,19 +6,43 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import TaskError
-from ..fingerprints import hash_files
 from ..tasks.files import FORMATS
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _PACKAGE = "package:"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model, data, texts, or what another cell makes.
+
+    Attributes:
+        where: a path or the id of something on the hub; the key of the cell that makes it.
+        identity: what tells its content from another: this and nothing else of it goes into a key.
+        made: whether a cell makes it.
+    """
+
+    where: str
+    identity: str
+    made: bool = False
+
+
+def on_hub(source: Source) -> bool:
+    """Whether it can only be looked for on the hub, where a task's own data (no name) are too."""
+    named = _HUB_ID.fullmatch(source.where) and Path(source.where).suffix not in (*FORMATS, ".txt")
+    return source.identity.startswith("hub:") and bool(not source.where or named)
+
+
 def expand(text: str) -> str:
     """Replace ``${NAME}`` by environment variables and ``package:NAME/PATH`` by where that package is installed.
+
+    What is there then becomes an absolute path, for workers that were started elsewhere.
 
     Raises:
         TaskError: a variable that is not set, or a package that is not installed.
@@ -31,12 +55,13 @@ def expand(text: str) -> str:
 
     text = _VARIABLE.sub(value, text)
     if not text.startswith(_PACKAGE):
-        return text
-    name, _, path = text.removeprefix(_PACKAGE).partition("/")
-    spec = find_spec(name)
+        path = Path(text).expanduser()
+        return str(path.absolute()) if path.exists() else text
+    name, _, inside = text.removeprefix(_PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
     if spec is None or spec.origin is None:
         raise TaskError(f"{text} lies in the package {name}, which is not installed here; install it first")
-    return str(Path(spec.origin).parent / path)
+    return str(Path(spec.origin).parent / inside)
 
 
 def model_identity(name: str) -> str:
@@ -44,8 +69,9 @@ def model_identity(name: str) -> str:
     directory = Path(name)
     if not directory.is_dir():
         return f"hub:{name}"
-    texts = (path for path in directory.iterdir() if path.suffix in (".json", ".txt", ".model"))
-    return f"file:{hash_files(directory)}-{_hash(texts)}"
+    # All bytes, a second per gigabyte: samples would not see a few weights that were edited.
+    endings = (".json", ".txt", ".model", ".safetensors", ".bin")
+    return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings)}"
 
 
 def data_identity(data: str, language: str) -> str:

@@ -35,22 +35,33 @@ class Strict(BaseModel):
         return given
 
 
-def _overrides(name: str, record: type, without: Collection[str]) -> type[Strict]:
+class Overrides(Strict):
+    """Fields of a settings record."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_everywhere(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("precision") == "auto":
+            raise ValueError("precision auto is another one on another machine; say float32, bfloat16 or float16")
+        return given
+
+
+def _overrides(name: str, record: type, without: Collection[str]) -> type[Overrides]:
     """Make a model of the fields of a settings record, none of them required."""
     hints = get_type_hints(record)
     wanted = {field.name: (hints[field.name] | None, None) for field in fields(record) if field.name not in without}
-    return create_model(name, __base__=Strict, **wanted)  # type: ignore[call-overload, no-any-return]
+    return create_model(name, __base__=Overrides, **wanted)  # type: ignore[call-overload, no-any-return]
 
 
 if TYPE_CHECKING:
 
-    class TrainingOverrides(Strict):
+    class TrainingOverrides(Overrides):
         """Fields of `settings.Settings`, none of them required."""
 
-    class TeacherOverrides(Strict):
+    class TeacherOverrides(Overrides):
         """Likewise."""
 
-    class DistillingOverrides(Strict):
+    class DistillingOverrides(Overrides):
         """Fields of `distillation.settings.Settings`, none of them required."""
 
 else:
@@ -95,9 +106,7 @@ class Training(TrainingOverrides):
 
     def given(self) -> dict[str, Any]:
         """The fields of `settings.Settings` that are set here."""
-        return {
-            key: value for key, value in self.model_dump(exclude={"preset", "teacher"}).items() if value is not None
-        }
+        return _given(self, {"preset", "teacher"})
 
     def given_for_teachers(self) -> dict[str, Any]:
         """Those of the teachers."""
@@ -118,7 +127,7 @@ class Distilling(DistillingOverrides):
     texts: Annotated[list[str], _OneOrMore]
     column: str = "text"
     text_split: str = "train"
-    max_texts: int | None = None
+    max_texts: int | None = Field(default=None, ge=2)
     layers: int | list[int] = 2
 
     def given(self) -> dict[str, Any]:
@@ -201,11 +210,19 @@ class Resources(Strict):
 
     Attributes:
         cpus: cores, and threads.
-        gpus: of the machine's; the cell sees no others.
+        gpus: of the machine's, a share of one or a whole number; the cell sees no others. Several are one process
+            each, on any executor.
     """
 
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
+    cpus: float = Field(default=1, gt=0, allow_inf_nan=False)
+    gpus: float = Field(default=0, ge=0, allow_inf_nan=False)
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("expected a share of one GPU, or a whole number of them")
+        return gpus
 
 
 class Experiment(Strict):
@@ -221,18 +238,22 @@ class Experiment(Strict):
         resources: kind of cell (of `KINDS`) -> what it takes, for executors that share machines.
     """
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     pairs: Annotated[dict[str, Pair], _OneOrMore]
     tasks: Annotated[dict[str, TaskData], _OneOrMore]
     modules: Annotated[dict[Annotated[str, _one_of("kind of module", PEFT_KINDS)], Training], _OneOrMore]
-    seeds: Annotated[list[int], _OneOrMore, AfterValidator(_each_once)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(_each_once)] = [0]
     training: Training = Training()
     resources: dict[Annotated[str, _one_of("kind of cell", KINDS)], Resources] = {}
 
     @field_validator("modules", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
-        return {kind: {} for kind in _each_once(given)} if isinstance(given, list) else given
+        if not isinstance(given, list):
+            return given
+        if not all(isinstance(kind, str) for kind in given):
+            raise ValueError("expected a list of names, or a mapping: kind -> what differs in its training")
+        return {kind: {} for kind in _each_once(given)}
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Experiment:

@@ -54,7 +54,7 @@ def parse_start(name: str) -> Start | None:
     if name == BASELINE:
         return None
     layers, *parts = name.removeprefix(_PREFIX).split("+")
-    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or layers.replace(",", "").isdecimal()):
+    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or all(map(str.isdecimal, layers.split(",")))):
         raise PlanError(
             unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in MATCHINGS)))
             + " (or teacher layers such as tm-0,2,4)"
@@ -69,7 +69,7 @@ def parse_start(name: str) -> Start | None:
             raise PlanError(f"the start {name} names both {chosen[option]} and {part}, expected one of them")
         chosen[option] = part
     return Start(
-        layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",") if number),
+        layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",")),
         chosen.get("align", "none"),
         cast(Convention, chosen.get("spaces", _DEFAULT_SPACES)),
         "head" in chosen,

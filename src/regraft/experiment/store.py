@@ -7,6 +7,7 @@ experiment has.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..directories import read_json, write_json
-from ..errors import TaskError, unknown_choice
+from ..errors import ModuleFileError, TaskError, unknown_choice
 
 _RECORD = "cell.json"
 _OUTPUT = "output"
@@ -33,6 +34,17 @@ class Store:
 
     root: Path
 
+    def check(self) -> None:
+        """Refuse a place that cannot be a store, before any work is done.
+
+        Raises:
+            ModuleFileError: it is a file, or may not be written.
+        """
+        existing = next(parent for parent in (self.root, *self.root.parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            why = "may not be written" if existing.is_dir() else "is no directory"
+            raise ModuleFileError(f"cannot keep results in {self.root}, since {existing} {why}; choose another --store")
+
     def output(self, key: str) -> Path:
         """Where the result of a finished cell is."""
         return self.root / "cells" / key / _OUTPUT
@@ -40,6 +52,10 @@ class Store:
     def work(self, key: str) -> Path:
         """Where the result of a cell under way goes; what an earlier attempt left is still there."""
         return self.root / "work" / key / _OUTPUT
+
+    def begun(self, key: str) -> bool:
+        """Whether an earlier attempt at a cell left something."""
+        return self.work(key).parent.is_dir()
 
     def done(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -57,12 +73,17 @@ class Store:
             Whether the cell is ours until the block ends.
         """
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / "locks" / key)
+        # A soft lock, a file that is there, would outlive a process that is killed.
+        lock = FileLock(self.root / "locks" / key, fallback_to_soft=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise ModuleFileError(
+                f"cannot lock {lock.lock_file} ({error}), expected a file system with working flock; use another store"
+            ) from error
         try:
             yield True
         finally:
@@ -70,6 +91,7 @@ class Store:
 
     def finish(self, key: str, record: Mapping[str, Any]) -> None:
         """Make a cell's work its result. Call it under a claim."""
+        self._failure(key).unlink(missing_ok=True)
         work = self.work(key).parent
         for path in work.iterdir():  # an attempt that was killed may have left files of its own
             if path.name != _OUTPUT:
@@ -77,7 +99,6 @@ class Store:
         write_json(work / _RECORD, record)
         (self.root / "cells").mkdir(exist_ok=True)
         work.rename(self.root / "cells" / key)
-        self._failure(key).unlink(missing_ok=True)
 
     def fail(self, key: str, record: Mapping[str, Any]) -> None:
         """Write down that a cell failed. What it made so far stays, for the next attempt."""
@@ -92,6 +113,10 @@ class Store:
         """Write down which cells an experiment has."""
         (self.root / "experiments").mkdir(parents=True, exist_ok=True)
         write_json(self.root / "experiments" / f"{name}.json", index)
+
+    def has_index(self, name: str) -> bool:
+        """Whether an experiment of that name was run here."""
+        return (self.root / "experiments" / f"{name}.json").is_file()
 
     def read_index(self, name: str | None = None) -> dict[str, Any]:
         """Read which cells an experiment has.

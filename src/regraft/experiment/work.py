@@ -8,7 +8,9 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +26,9 @@ from ..texts import read_texts
 from ..tracking import Tracking
 from ..training import train
 from .grid import Cell
-from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Job, SamplePair, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
+from .sources import Source
 from .store import Store
 
 _VERSIONED = ("regraft", "torch", "transformers", "peft")
@@ -64,25 +67,30 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             return Outcome(cell.key, "done")
         described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": asdict(cell.job)}
         start = time.perf_counter()
+        resumed = store.begun(cell.key)
         try:
             out = store.work(cell.key)
             if not out.exists():  # it appears whole
                 make(store, cell.job, out, Tracking(trackers, cell.label, store.root))
-            result = _result(out)
+            made = {
+                "seconds": time.perf_counter() - start,
+                "resumed": resumed,  # then the seconds are those of the last attempt
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": platform.node(),
+                "process": os.getpid(),
+                "versions": {name: version(name) for name in _VERSIONED},
+            }
+            store.finish(cell.key, {**described, **made, **_result(out)})
         except Exception as error:  # of whatever kind: the other cells go on
-            known = isinstance(error, RegraftError)
-            message = str(error) if known else f"{type(error).__name__}: {error}"
-            trace = None if known else traceback.format_exc()
-            store.fail(cell.key, {**described, "error": message, "traceback": trace})
-            return Outcome(cell.key, "failed", message)
-        made = {
-            "seconds": time.perf_counter() - start,
-            "host": platform.node(),
-            "process": os.getpid(),
-            "versions": {name: version(name) for name in _VERSIONED},
-        }
-        store.finish(cell.key, {**described, **made, **result})
+            with suppress(OSError):  # the disk may be full
+                store.fail(cell.key, {**described, "error": sentence(error), "traceback": traceback.format_exc()})
+            return Outcome(cell.key, "failed", sentence(error))
     return Outcome(cell.key, "done")
+
+
+def sentence(error: Exception) -> str:
+    """Say what went wrong in one sentence."""
+    return str(error) if isinstance(error, RegraftError) else f"{type(error).__name__}: {error}"
 
 
 Locate = Callable[[Source], str]
@@ -109,8 +117,8 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
 
 def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
     texts = [text for source in job.texts for text in _read(source, locate)]
-    layers = job.layers if isinstance(job.layers, int) else list(job.layers)
-    distill(locate(job.teacher), out, texts, layers, job.settings, progress=False, tracking=tracking)
+    # A checkpoint of an earlier attempt whose paths were others does not count: the directory is ours, start over.
+    distill(locate(job.teacher), out, texts, job.layers, job.settings, True, progress=False, tracking=tracking)
 
 
 def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
@@ -123,8 +131,9 @@ def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
         job.data.language,
         job.data.task,
         job.settings,
+        replace_existing=True,  # as above
         progress=False,
-        columns=job.data.columns,
+        columns=dict(job.data.columns),
         labels=job.data.labels,
         tracking=tracking,
     )
@@ -132,7 +141,7 @@ def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
 
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
-    spaces = sampling.spaces_of(*pair, _listed(job.layers))
+    spaces = sampling.spaces_of(*pair, job.layers)
     texts = _read(job.texts, locate) if isinstance(job.texts, TextSource) else _inputs(job.texts, locate, job.limit)
     samples.save_sample(sampling.sample(*pair, spaces, texts, job.pairing, progress=False), out)
 
@@ -142,7 +151,7 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
         checkpoint.load(locate(job.module)),
         locate(job.student),
         locate(job.teacher),
-        _listed(job.start.layers),
+        job.start.layers,
         job.start.align,
         spaces=job.start.spaces,
         seed=job.seed,
@@ -151,17 +160,13 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
     ).save(out)
 
 
-def _listed(layers: str | Sequence[int]) -> str | list[int]:
-    return layers if isinstance(layers, str) else list(layers)
-
-
 def _read(texts: TextSource, locate: Locate) -> list[str]:
     return read_texts(locate(texts.source), texts.column, texts.limit, texts.split)
 
 
 def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
     """Give the inputs of the first training rows, each a text of its own."""
-    loaded = load_task(task_named(data.task), locate(data.data) or None, data.language, data.columns, data.labels)
+    loaded = load_task(task_named(data.task), locate(data.data) or None, data.language, dict(data.columns), data.labels)
     rows = loaded.splits["train"]
     found = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
     return [text if isinstance(text, str) else " ".join(text) for text in found]
