@@ -152,10 +152,12 @@ def test_several_processes_die_with_the_one_that_started_them(content: dict[str,
     command = [sys.executable, "-m", "regraft", "experiment", "run", str(path), "--store", str(root)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as started:
         deadline = time.monotonic() + 120
-        while not list(root.glob("work/*/*.training/checkpoint-*")) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            orders = list(root.glob("work/*/order.json"))
+            if orders and list(orders[0].parent.glob("*.training/checkpoint-*")):
+                break
             time.sleep(0.1)
         started.kill()
-    orders = list(root.glob("work/*/order.json"))
     assert orders
     time.sleep(1)
     said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

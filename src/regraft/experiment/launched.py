@@ -15,7 +15,7 @@ from .work import make, sentence
 
 def _die_with_parent() -> None:
     """End at once when the process that gave the order is gone, which frees the cell for others."""
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # not of the buffer, whose lock the interpreter wants when it ends
     os.kill(os.getpid(), signal.SIGKILL)
 
 
