@@ -271,6 +271,73 @@ def test_rows_compare_on_what_they_share() -> None:
     assert cells(scores)[2][3:] == ["75.00", NONE, "75.00"]
 
 
+def test_rows_compare_on_the_seeds_that_they_share() -> None:
+    results = [
+        make_result("teacher", 90, seed=0),
+        *(make_result("student", score, seed=seed) for seed, score in enumerate((70, 84, 84))),
+        make_result("tm-skip", 75, seed=0),
+    ]
+    table = averages(groups(results))
+    assert cells(table) == [
+        ["LoRA", "teacher", "90.00", NONE],
+        ["LoRA", "student", "70.00", "-20.00"],
+        ["LoRA", "tm-skip", "75.00", "-15.00"],
+    ]
+    assert "NER LoRA: averages over de (seed 0), which all rows have." in table.notes
+    (gain,) = cells(gains(groups(results)))
+    assert (gain[4], gain[7], gain[8]) == ("+5.00", "1 of 1", "25%")
+    assert [row[3:] for row in cells(per_language(groups(results)))] == [
+        [score] * 2 for score in ("90.00", "70.00", "75.00")
+    ]
+    assert missing(groups(results)) == ["matching, NER, LoRA: tm-skip lacks seeds in de (1 of 3)"]
+
+
+def test_uneven_seeds_by_hand() -> None:
+    scores = {("de", 0): (70, 75), ("de", 1): (72, 74), ("en", 0): (60, 66)}
+    results = [
+        make_result("teacher", 90, "de", seed=7, before=1.0),
+        make_result("teacher", 80, "en", seed=7, before=3.0),
+        make_result("teacher", 10, "fr", seed=7, before=50.0),
+        make_result("student", 10, "en", seed=1, before=50.0),
+        *(
+            make_result(row, score, language, seed=seed, before=score - 60.0)
+            for (language, seed), pair in scores.items()
+            for row, score in zip(("student", "tm-skip"), pair, strict=True)
+        ),
+    ]
+    table = averages(groups(results))
+    assert [row[2:] for row in cells(table)] == [["85.00", NONE], ["65.50", "-19.50"], ["70.25", "-14.75"]]
+    assert "NER LoRA: averages over de (seeds 0 and 1) and en (seed 0), which all rows have." in table.notes
+    assert cells(gains(groups(results)))[0][-1] == "22%"  # (5 + 2 + 6) / (20 + 18 + 20)
+    assert [row[3] for row in cells(training(groups(results)))] == ["2.00", "7.33", "11.67"]
+
+
+def test_a_row_that_shares_nothing_is_left_out_and_named() -> None:
+    results = [
+        make_result("teacher", 90, "de", seed=0),
+        make_result("student", 70, "de", seed=0),
+        make_result("tm-avg", 71, "de", seed=0),
+        make_result("tm-skip", 75, "de", seed=1),
+        make_result("tm-copy", 60, "fr", seed=0),
+    ]
+    table = averages(groups(results))
+    assert [row[2] for row in cells(table)] == ["90.00", "70.00", "71.00", NONE, NONE]
+    assert "NER LoRA: averages over de (seed 0), which all rows but tm-copy and tm-skip have." in table.notes
+    left_out = (
+        "matching, NER, LoRA: averages leave out tm-copy and tm-skip, which have no training in common with the rest"
+    )
+    assert left_out in missing(groups(results))
+    shown = {row[2]: row[3:] for row in cells(per_language(groups(results)))}
+    assert shown["tm-skip"] == [NONE, NONE, NONE]
+    assert shown["tm-copy"] == [NONE, "60.00", NONE]
+
+
+def test_the_best_start_is_picked_on_the_seeds_that_starts_share() -> None:
+    scores = {"student": (70, 70), "tm-avg": (75,), "tm-skip": (74, 90)}
+    results = [make_result(row, score, seed=seed) for row, own in scores.items() for seed, score in enumerate(own)]
+    assert findings(groups(results))[0].verdict.startswith("tm-avg is ahead in 1 of 1")
+
+
 def test_what_is_missing_is_said() -> None:
     results = [
         *(make_result("tm-skip", 75, "de", seed=seed) for seed in (0, 1)),
@@ -367,6 +434,26 @@ def test_gains_do_not_depend_on_the_level(results: list[Result], shift: float) -
             assert one.gain == pytest.approx(two.gain, abs=1e-9)
             assert (one.wins, one.ties, one.pairs, one.p) == (two.wins, two.ties, two.pairs, two.p)
             assert one.closed == pytest.approx(two.closed, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_results())
+def test_averages_are_those_of_the_trainings_that_all_rows_have(results: list[Result]) -> None:
+    for group in groups(results):
+        kept = [
+            result
+            for result in results
+            if result.task == group.task and result.row not in group.left_out()
+            if (result.language, result.seed) in group.shared()
+            or (result.row == "teacher" and result.language in {language for language, _ in group.shared()})
+        ]
+        (rest,) = groups(kept)
+        assert rest.whole()
+        assert not rest.left_out()
+        shown = [row for row in cells(averages([group])) if row[1] not in group.left_out()]
+        assert shown == cells(averages([rest]))
+        if not group.whole():
+            assert missing([group])
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)

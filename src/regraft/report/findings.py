@@ -58,10 +58,10 @@ def _finding(setting: str, groups: Sequence[Group]) -> Finding:
 def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
     by_start = {
         start: {
-            (comparison.group.task, comparison.group.peft, language): gain
+            (comparison.group.task, comparison.group.peft, result.language, result.seed): result.score - baseline.score
             for comparison in comparisons
             if comparison.row == start
-            for language, gain in comparison.by_language.items()
+            for result, baseline in comparison.group.pairs(start)
         }
         for start in starts
     }
@@ -135,6 +135,11 @@ def missing(groups: Sequence[Group]) -> list[str]:
             lacking = [language for language in group.languages if (row, language) not in group.cells]
             notes += [f"{place}: {row} lacks {listed(lacking)}"] if lacking else []
             notes += _missing_seeds(place, group, row)
+        if alone := group.left_out():
+            has = "has" if len(alone) == 1 else "have"
+            notes.append(
+                f"{place}: averages leave out {listed(alone)}, which {has} no training in common with the rest"
+            )
     return notes
 
 
