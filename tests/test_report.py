@@ -33,6 +33,7 @@ from regraft.report.table import NONE, Cell, Column, Table, texts
 from regraft.report.writing import FILES
 
 PAPER = load_reference("paper")
+MATCHING = [result for result in make_results() if result.setting == "matching"]
 
 
 def make_result(row: str, score: float, language: str = "de", **others: object) -> Result:
@@ -381,6 +382,34 @@ def test_any_part_of_a_grid_makes_a_report(keep: Callable[[Result], bool], tmp_p
         assert ("Learning curves" in page) <= (some is not bare)
 
 
+def test_a_teacher_is_no_seed() -> None:
+    seeds = [make_result("teacher", 90, seed=0), *(make_result("student", 70, seed=seed) for seed in (1, 2, 3))]
+    assert contents(seeds, "").facts == ["4 trained modules", "1 setting", "1 task", "1 language", "3 seeds"]
+    assert contents(seeds[:1], "").facts == ["1 trained module", "1 setting", "1 task", "1 language"]
+
+
+def test_tables_have_names_of_their_own() -> None:
+    settings = ("a b", "a-b", "A b", "a b 2")
+    results = [replace(result, setting=name) for name in settings for result in MATCHING]
+    tables = contents(results, "").tables
+    names = [table.name for table in tables]
+    assert len(set(names)) == len(names)
+    assert {name for name in names if name.startswith("averages")} == {
+        "averages-a-b",
+        "averages-a-b-2",
+        "averages-a-b-3",
+        "averages-a-b-2-2",
+    }
+    page = to_html(contents(results, ""))
+    ids = re.findall(r'id="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_gain_by_rounding_is_no_lead() -> None:
+    results = [make_result("student", 0.3, seed=0), make_result("tm-skip", 0.1 + 0.2, seed=0)]
+    assert findings(groups(results))[0].verdict.startswith("tm-skip is ahead in 0 of 1")
+
+
 def test_results_that_contradict_each_other_are_refused() -> None:
     twice = [make_result("student", 70.0), make_result("student", 71.0)]
     with pytest.raises(ReportError, match="found two results for matching, ner, lora, student, de, seed None"):
@@ -581,6 +610,7 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "93.45" in out
     directory = tmp_path / "mine-report"
     assert f"Wrote {directory / 'report.html'}" in out.replace("\n", "")
+    assert "in the grid" not in out
     assert {entry.name for entry in directory.iterdir()} == set(FILES)
     tables = (directory / "tables.md").read_text()
     assert "Beside the paper" in tables
@@ -598,6 +628,15 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "regraft did not write" in run("report", path, "--replace")[2]
     assert "unknown reference" in run("report", path, "--reference", "x", "--out", tmp_path / "other")[2]
     assert not (tmp_path / "other").exists()
+
+
+def test_the_command_counts_gaps(run: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [make_result("teacher", 90), make_result("student", 70), make_result("tm-skip", 75)]
+    write_results([*rows, make_result("teacher", 80, "en"), make_result("student", 60, "en")], path)
+    assert "1 gap in the grid" in run("report", path)[1]
+    write_results([*rows[1:], make_result("student", 60, "en")], path)
+    assert "2 gaps in the grid" in run("report", path, "--replace")[1]
 
 
 def test_the_report_of_an_experiment_is_in_its_directory(

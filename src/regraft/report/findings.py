@@ -52,7 +52,7 @@ def _finding(setting: str, groups: Sequence[Group]) -> Finding:
     if len(starts) > 1:
         sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")
     sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start)]
-    return Finding(setting, _verdict(start, cells), sentences)
+    return Finding(setting, _verdict(start, cells, wins), sentences)
 
 
 def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
@@ -69,10 +69,9 @@ def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str
     return max(starts, key=lambda start: fmean(by_start[start][cell] for cell in common or by_start[start]))
 
 
-def _verdict(start: str, cells: Sequence[float]) -> str:
+def _verdict(start: str, cells: Sequence[float], wins: int) -> str:
     if len(cells) < ENOUGH_PAIRS:
-        ahead = sum(gain > 0 for gain in cells)
-        return f"{start} is ahead in {ahead} of {len(cells)} cells, too few for a test"
+        return f"{start} is ahead in {wins} of {len(cells)} cells, too few for a test"
     if sign_flip(cells) >= _LEVEL:
         return f"{start} makes no clear difference"
     return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
