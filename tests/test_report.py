@@ -18,7 +18,9 @@ from markdown_it import MarkdownIt
 
 from regraft import report
 from regraft.errors import ReportError
+from regraft.experiment.store import Store
 from regraft.report import Point, Result
+from regraft.report.collect import collect
 from regraft.report.contents import contents
 from regraft.report.csvs import read_results, write_results
 from regraft.report.findings import findings, missing
@@ -416,8 +418,9 @@ def test_results_that_contradict_each_other_are_refused() -> None:
         groups(twice)
     with pytest.raises(ReportError, match="task ner has results in f1 and in accuracy"):
         groups([make_result("student", 70.0), make_result("teacher", 71.0, metric="accuracy")])
-    with pytest.raises(ReportError, match="is nan, expected a number"):
-        groups([make_result("student", float("nan"))])
+    for score in (float("nan"), float("inf"), 1e308, 200.1, -101.0):
+        with pytest.raises(ReportError, match=re.escape(f"is {score:g}, expected a number in percent")):
+            groups([make_result("student", score)])
     with pytest.raises(ReportError, match="found no results"):
         groups([])
     with pytest.raises(ReportError, match="unknown reference 'papr', expected one of paper; did you mean 'paper'"):
@@ -486,7 +489,7 @@ def test_averages_are_those_of_the_trainings_that_all_rows_have(results: list[Re
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+PERCENT = st.floats(-100, 200)
 
 
 @settings(max_examples=60, deadline=None)
@@ -494,11 +497,11 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
     st.builds(
         Result,
         **dict.fromkeys(("setting", "task", "metric", "language", "peft", "row"), NAMES),
-        score=NUMBERS,
+        score=PERCENT,
         seed=st.none() | st.integers(),
-        before=st.none() | NUMBERS,
-        seconds=st.none() | NUMBERS,
-        curve=st.lists(st.builds(Point, st.integers(), NUMBERS), max_size=3).map(tuple),
+        before=st.none() | PERCENT,
+        seconds=st.none() | st.floats(0, 1e9),
+        curve=st.lists(st.builds(Point, st.integers(0, 10**9), PERCENT), max_size=3).map(tuple),
         alignment=st.just(()),
     )
 )
@@ -532,7 +535,13 @@ LINE = "matching,ner,f1,lora,student,de,0,70.5,,,"
         (f"{HEAD}\n{LINE},", "line 2 has more or fewer values"),
         (f"{HEAD}\n{LINE[:-1]}", "line 2 has more or fewer values"),
         (f"{HEAD}\n{LINE.replace('70.5', 'high')}", "line 2 has 'high' under score, expected a number"),
-        (f"{HEAD}\n{LINE.replace('70.5', 'nan')}", "line 2 has 'nan' under score, expected a number"),
+        (f"{HEAD}\n{LINE.replace('70.5', 'nan')}", "line 2 has 'nan' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE.replace('70.5', '1e308')}", "line 2 has '1e308' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE.replace('70.5', '-101')}", "line 2 has '-101' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE[:-2]}1e308,,", "line 2 has '1e308' under before, expected a number in percent"),
+        (f"{HEAD}\n{LINE[:-1]}1e308,", "line 2 has '1e308' under seconds, expected a number of seconds"),
+        (f"{HEAD}\n{LINE}1:inf", "line 2 has 'inf' under curve, expected a number in percent"),
+        (f"{HEAD}\n{LINE}1{'0' * 400}:70", "line 2 has step 10.* under curve, expected a number of steps"),
         (f"{HEAD}\n{LINE.replace('70.5', '')}", "line 2 has no score, expected a value"),
         (f"{HEAD}\n{LINE.replace(',0,', ',a,')}", "line 2 has 'a' under seed, expected a whole number"),
         (f"{HEAD}\n{LINE}100", "line 2 has '' under curve"),
@@ -628,6 +637,35 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "regraft did not write" in run("report", path, "--replace")[2]
     assert "unknown reference" in run("report", path, "--reference", "x", "--out", tmp_path / "other")[2]
     assert not (tmp_path / "other").exists()
+
+
+NUMBER = {**dict.fromkeys(("setting", "task", "language", "peft", "row"), "x"), "metric": "f1", "seed": 0}
+RECORD = {"scores": {"test": {"f1": 70.0}, "before training": {"f1": 1.0}}, "curve": [], "seconds": 60.0}
+
+
+def make_store(root: Path, numbers: Sequence[dict[str, object]], **record: object) -> None:
+    store = Store(root)
+    store.write_index("tiny", {"experiment": {"name": "tiny"}, "numbers": numbers})
+    store.work("k").mkdir(parents=True)
+    store.finish("k", {**RECORD, **record})
+
+
+@pytest.mark.parametrize(("record", "seconds"), [({}, 60.0), ({"resumed": False}, 60.0), ({"resumed": True}, None)])
+def test_the_time_of_an_interrupted_training_is_not_known(
+    record: dict[str, object], seconds: float | None, tmp_path: Path
+) -> None:
+    make_store(tmp_path, [{**NUMBER, "key": "k"}], **record)
+    name, (result,) = collect(tmp_path)
+    assert (name, result.score, result.seconds) == ("tiny", 70.0, seconds)
+
+
+@pytest.mark.parametrize("number", [{**NUMBER, "key": "k", "colour": "red"}, NUMBER, "k"])
+def test_an_experiment_of_another_version_is_refused(number: dict[str, object], run: Callable, tmp_path: Path) -> None:
+    make_store(tmp_path, [number])
+    with pytest.raises(ReportError, match="was written by another version of regraft; run the experiment again"):
+        collect(tmp_path)
+    code, _, error = run("report", tmp_path)
+    assert (code, error.count("\n")) == (2, 1)
 
 
 def test_the_command_counts_gaps(run: Callable, tmp_path: Path) -> None:

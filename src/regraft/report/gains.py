@@ -130,7 +130,7 @@ def training(groups: Sequence[Group]) -> Table | None:
                 "Steps to baseline's best: training steps until the validation score is at least the best that the "
                 "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
                 "beside the steps that the baseline took in the same pairs.",
-                "Time: mean wall time of one training, h:mm:ss.",
+                "Time: mean wall time of trainings that were not interrupted, loading and scoring included, h:mm:ss.",
             ],
         )
         if rows

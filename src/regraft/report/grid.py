@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from ..errors import ReportError
-from .results import Result
+from .results import LEAST, MOST, Result
 
 TEACHER, BASELINE = "teacher", "student"
 
@@ -137,14 +136,14 @@ def groups(results: Iterable[Result]) -> list[Group]:
     """Arrange results; their order does not matter.
 
     Raises:
-        ReportError: there are none, one is there twice, a score is no number, or a task has two metrics.
+        ReportError: there are none, one is there twice, a score is no percentage, or a task has two metrics.
     """
     cells: dict[tuple[str, str, str], dict[tuple[str, str], dict[int | None, Result]]] = defaultdict(dict)
     metrics: dict[str, str] = {}
     for result in results:
         place = f"{result.setting}, {result.task}, {result.peft}, {result.row}, {result.language}, seed {result.seed}"
-        if not math.isfinite(result.score):
-            raise ReportError(f"the score of {place} is {result.score}, expected a number in percent; leave it out")
+        if not LEAST <= result.score <= MOST:
+            raise ReportError(f"the score of {place} is {result.score:g}, expected a number in percent; leave it out")
         if metrics.setdefault(result.task, result.metric) != result.metric:
             raise ReportError(
                 f"task {result.task} has results in {metrics[result.task]} and in {result.metric}, which do not "
