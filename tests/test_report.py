@@ -287,6 +287,7 @@ def test_rows_compare_on_the_seeds_that_they_share() -> None:
         ["LoRA", "tm-skip", "75.00", "-15.00"],
     ]
     assert "NER LoRA: averages over de (seed 0), which all rows have." in table.notes
+    assert not any("±" in note for note in table.notes)
     (gain,) = cells(gains(groups(results)))
     assert (gain[4], gain[7], gain[8]) == ("+5.00", "1 of 1", "25%")
     assert [row[3:] for row in cells(per_language(groups(results)))] == [

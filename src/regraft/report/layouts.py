@@ -52,9 +52,13 @@ def _spread(spread: Spread) -> str:
 
 
 def _on_seeds(groups: Sequence[Group]) -> list[str]:
-    several = any(len(runs) > 1 for group in groups for runs in group.cells.values())
-    if several:
+    spreads = [spread for group in groups for row in group.rows if (spread := group.average(row, group.shared()))]
+    if any(spread.deviation is not None for spread in spreads):
         return ["± is the sample standard deviation, over seeds, of the average over languages."]
+    if any(len(runs) > 1 for group in groups for runs in group.cells.values()):
+        return [
+            "Fewer than two seeds have all that is averaged, so it is not said how much averages vary with the seed."
+        ]
     return ["One training per cell: nothing is known of how much a score varies with the seed."]
 
 
