@@ -18,7 +18,9 @@ from markdown_it import MarkdownIt
 
 from regraft import report
 from regraft.errors import ReportError
+from regraft.experiment.store import Store
 from regraft.report import Point, Result
+from regraft.report.collect import collect
 from regraft.report.contents import contents
 from regraft.report.csvs import read_results, write_results
 from regraft.report.findings import findings, missing
@@ -33,6 +35,7 @@ from regraft.report.table import NONE, Cell, Column, Table, texts
 from regraft.report.writing import FILES
 
 PAPER = load_reference("paper")
+MATCHING = [result for result in make_results() if result.setting == "matching"]
 
 
 def make_result(row: str, score: float, language: str = "de", **others: object) -> Result:
@@ -271,6 +274,74 @@ def test_rows_compare_on_what_they_share() -> None:
     assert cells(scores)[2][3:] == ["75.00", NONE, "75.00"]
 
 
+def test_rows_compare_on_the_seeds_that_they_share() -> None:
+    results = [
+        make_result("teacher", 90, seed=0),
+        *(make_result("student", score, seed=seed) for seed, score in enumerate((70, 84, 84))),
+        make_result("tm-skip", 75, seed=0),
+    ]
+    table = averages(groups(results))
+    assert cells(table) == [
+        ["LoRA", "teacher", "90.00", NONE],
+        ["LoRA", "student", "70.00", "-20.00"],
+        ["LoRA", "tm-skip", "75.00", "-15.00"],
+    ]
+    assert "NER LoRA: averages over de (seed 0), which all rows have." in table.notes
+    assert not any("±" in note for note in table.notes)
+    (gain,) = cells(gains(groups(results)))
+    assert (gain[4], gain[7], gain[8]) == ("+5.00", "1 of 1", "25%")
+    assert [row[3:] for row in cells(per_language(groups(results)))] == [
+        [score] * 2 for score in ("90.00", "70.00", "75.00")
+    ]
+    assert missing(groups(results)) == ["matching, NER, LoRA: tm-skip lacks seeds in de (1 of 3)"]
+
+
+def test_uneven_seeds_by_hand() -> None:
+    scores = {("de", 0): (70, 75), ("de", 1): (72, 74), ("en", 0): (60, 66)}
+    results = [
+        make_result("teacher", 90, "de", seed=7, before=1.0),
+        make_result("teacher", 80, "en", seed=7, before=3.0),
+        make_result("teacher", 10, "fr", seed=7, before=50.0),
+        make_result("student", 10, "en", seed=1, before=50.0),
+        *(
+            make_result(row, score, language, seed=seed, before=score - 60.0)
+            for (language, seed), pair in scores.items()
+            for row, score in zip(("student", "tm-skip"), pair, strict=True)
+        ),
+    ]
+    table = averages(groups(results))
+    assert [row[2:] for row in cells(table)] == [["85.00", NONE], ["65.50", "-19.50"], ["70.25", "-14.75"]]
+    assert "NER LoRA: averages over de (seeds 0 and 1) and en (seed 0), which all rows have." in table.notes
+    assert cells(gains(groups(results)))[0][-1] == "22%"  # (5 + 2 + 6) / (20 + 18 + 20)
+    assert [row[3] for row in cells(training(groups(results)))] == ["2.00", "7.33", "11.67"]
+
+
+def test_a_row_that_shares_nothing_is_left_out_and_named() -> None:
+    results = [
+        make_result("teacher", 90, "de", seed=0),
+        make_result("student", 70, "de", seed=0),
+        make_result("tm-avg", 71, "de", seed=0),
+        make_result("tm-skip", 75, "de", seed=1),
+        make_result("tm-copy", 60, "fr", seed=0),
+    ]
+    table = averages(groups(results))
+    assert [row[2] for row in cells(table)] == ["90.00", "70.00", "71.00", NONE, NONE]
+    assert "NER LoRA: averages over de (seed 0), which all rows but tm-copy and tm-skip have." in table.notes
+    left_out = (
+        "matching, NER, LoRA: averages leave out tm-copy and tm-skip, which have no training in common with the rest"
+    )
+    assert left_out in missing(groups(results))
+    shown = {row[2]: row[3:] for row in cells(per_language(groups(results)))}
+    assert shown["tm-skip"] == [NONE, NONE, NONE]
+    assert shown["tm-copy"] == [NONE, "60.00", NONE]
+
+
+def test_the_best_start_is_picked_on_the_seeds_that_starts_share() -> None:
+    scores = {"student": (70, 70), "tm-avg": (75,), "tm-skip": (74, 90)}
+    results = [make_result(row, score, seed=seed) for row, own in scores.items() for seed, score in enumerate(own)]
+    assert findings(groups(results))[0].verdict.startswith("tm-avg is ahead in 1 of 1")
+
+
 def test_what_is_missing_is_said() -> None:
     results = [
         *(make_result("tm-skip", 75, "de", seed=seed) for seed in (0, 1)),
@@ -314,14 +385,43 @@ def test_any_part_of_a_grid_makes_a_report(keep: Callable[[Result], bool], tmp_p
         assert ("Learning curves" in page) <= (some is not bare)
 
 
+def test_a_teacher_is_no_seed() -> None:
+    seeds = [make_result("teacher", 90, seed=0), *(make_result("student", 70, seed=seed) for seed in (1, 2, 3))]
+    assert contents(seeds, "").facts == ["4 trained modules", "1 setting", "1 task", "1 language", "3 seeds"]
+    assert contents(seeds[:1], "").facts == ["1 trained module", "1 setting", "1 task", "1 language"]
+
+
+def test_tables_have_names_of_their_own() -> None:
+    settings = ("a b", "a-b", "A b", "a b 2")
+    results = [replace(result, setting=name) for name in settings for result in MATCHING]
+    tables = contents(results, "").tables
+    names = [table.name for table in tables]
+    assert len(set(names)) == len(names)
+    assert {name for name in names if name.startswith("averages")} == {
+        "averages-a-b",
+        "averages-a-b-2",
+        "averages-a-b-3",
+        "averages-a-b-2-2",
+    }
+    page = to_html(contents(results, ""))
+    ids = re.findall(r'id="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_gain_by_rounding_is_no_lead() -> None:
+    results = [make_result("student", 0.3, seed=0), make_result("tm-skip", 0.1 + 0.2, seed=0)]
+    assert findings(groups(results))[0].verdict.startswith("tm-skip is ahead in 0 of 1")
+
+
 def test_results_that_contradict_each_other_are_refused() -> None:
     twice = [make_result("student", 70.0), make_result("student", 71.0)]
     with pytest.raises(ReportError, match="found two results for matching, ner, lora, student, de, seed None"):
         groups(twice)
     with pytest.raises(ReportError, match="task ner has results in f1 and in accuracy"):
         groups([make_result("student", 70.0), make_result("teacher", 71.0, metric="accuracy")])
-    with pytest.raises(ReportError, match="is nan, expected a number"):
-        groups([make_result("student", float("nan"))])
+    for score in (float("nan"), float("inf"), 1e308, 200.1, -101.0):
+        with pytest.raises(ReportError, match=re.escape(f"is {score:g}, expected a number in percent")):
+            groups([make_result("student", score)])
     with pytest.raises(ReportError, match="found no results"):
         groups([])
     with pytest.raises(ReportError, match="unknown reference 'papr', expected one of paper; did you mean 'paper'"):
@@ -369,8 +469,28 @@ def test_gains_do_not_depend_on_the_level(results: list[Result], shift: float) -
             assert one.closed == pytest.approx(two.closed, abs=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(some_results())
+def test_averages_are_those_of_the_trainings_that_all_rows_have(results: list[Result]) -> None:
+    for group in groups(results):
+        kept = [
+            result
+            for result in results
+            if result.task == group.task and result.row not in group.left_out()
+            if (result.language, result.seed) in group.shared()
+            or (result.row == "teacher" and result.language in {language for language, _ in group.shared()})
+        ]
+        (rest,) = groups(kept)
+        assert rest.whole()
+        assert not rest.left_out()
+        shown = [row for row in cells(averages([group])) if row[1] not in group.left_out()]
+        assert shown == cells(averages([rest]))
+        if not group.whole():
+            assert missing([group])
+
+
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+PERCENT = st.floats(-100, 200)
 
 
 @settings(max_examples=60, deadline=None)
@@ -378,11 +498,11 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
     st.builds(
         Result,
         **dict.fromkeys(("setting", "task", "metric", "language", "peft", "row"), NAMES),
-        score=NUMBERS,
+        score=PERCENT,
         seed=st.none() | st.integers(),
-        before=st.none() | NUMBERS,
-        seconds=st.none() | NUMBERS,
-        curve=st.lists(st.builds(Point, st.integers(), NUMBERS), max_size=3).map(tuple),
+        before=st.none() | PERCENT,
+        seconds=st.none() | st.floats(0, 1e9),
+        curve=st.lists(st.builds(Point, st.integers(0, 10**9), PERCENT), max_size=3).map(tuple),
         alignment=st.just(()),
     )
 )
@@ -416,7 +536,13 @@ LINE = "matching,ner,f1,lora,student,de,0,70.5,,,"
         (f"{HEAD}\n{LINE},", "line 2 has more or fewer values"),
         (f"{HEAD}\n{LINE[:-1]}", "line 2 has more or fewer values"),
         (f"{HEAD}\n{LINE.replace('70.5', 'high')}", "line 2 has 'high' under score, expected a number"),
-        (f"{HEAD}\n{LINE.replace('70.5', 'nan')}", "line 2 has 'nan' under score, expected a number"),
+        (f"{HEAD}\n{LINE.replace('70.5', 'nan')}", "line 2 has 'nan' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE.replace('70.5', '1e308')}", "line 2 has '1e308' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE.replace('70.5', '-101')}", "line 2 has '-101' under score, expected a number in percent"),
+        (f"{HEAD}\n{LINE[:-2]}1e308,,", "line 2 has '1e308' under before, expected a number in percent"),
+        (f"{HEAD}\n{LINE[:-1]}1e308,", "line 2 has '1e308' under seconds, expected a number of seconds"),
+        (f"{HEAD}\n{LINE}1:inf", "line 2 has 'inf' under curve, expected a number in percent"),
+        (f"{HEAD}\n{LINE}1{'0' * 400}:70", "line 2 has step 10.* under curve, expected a number of steps"),
         (f"{HEAD}\n{LINE.replace('70.5', '')}", "line 2 has no score, expected a value"),
         (f"{HEAD}\n{LINE.replace(',0,', ',a,')}", "line 2 has 'a' under seed, expected a whole number"),
         (f"{HEAD}\n{LINE}100", "line 2 has '' under curve"),
@@ -494,6 +620,7 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "93.45" in out
     directory = tmp_path / "mine-report"
     assert f"Wrote {directory / 'report.html'}" in out.replace("\n", "")
+    assert "in the grid" not in out
     assert {entry.name for entry in directory.iterdir()} == set(FILES)
     tables = (directory / "tables.md").read_text()
     assert "Beside the paper" in tables
@@ -511,6 +638,44 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert "regraft did not write" in run("report", path, "--replace")[2]
     assert "unknown reference" in run("report", path, "--reference", "x", "--out", tmp_path / "other")[2]
     assert not (tmp_path / "other").exists()
+
+
+NUMBER = {**dict.fromkeys(("setting", "task", "language", "peft", "row"), "x"), "metric": "f1", "seed": 0}
+RECORD = {"scores": {"test": {"f1": 70.0}, "before training": {"f1": 1.0}}, "curve": [], "seconds": 60.0}
+
+
+def make_store(root: Path, numbers: Sequence[dict[str, object]], **record: object) -> None:
+    store = Store(root)
+    store.write_index("tiny", {"experiment": {"name": "tiny"}, "numbers": numbers})
+    store.work("k").mkdir(parents=True)
+    store.finish("k", {**RECORD, **record})
+
+
+@pytest.mark.parametrize(("record", "seconds"), [({}, 60.0), ({"resumed": False}, 60.0), ({"resumed": True}, None)])
+def test_the_time_of_an_interrupted_training_is_not_known(
+    record: dict[str, object], seconds: float | None, tmp_path: Path
+) -> None:
+    make_store(tmp_path, [{**NUMBER, "key": "k"}], **record)
+    name, (result,) = collect(tmp_path)
+    assert (name, result.score, result.seconds) == ("tiny", 70.0, seconds)
+
+
+@pytest.mark.parametrize("number", [{**NUMBER, "key": "k", "colour": "red"}, NUMBER, "k"])
+def test_an_experiment_of_another_version_is_refused(number: dict[str, object], run: Callable, tmp_path: Path) -> None:
+    make_store(tmp_path, [number])
+    with pytest.raises(ReportError, match="was written by another version of regraft; run the experiment again"):
+        collect(tmp_path)
+    code, _, error = run("report", tmp_path)
+    assert (code, error.count("\n")) == (2, 1)
+
+
+def test_the_command_counts_gaps(run: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [make_result("teacher", 90), make_result("student", 70), make_result("tm-skip", 75)]
+    write_results([*rows, make_result("teacher", 80, "en"), make_result("student", 60, "en")], path)
+    assert "1 gap in the grid" in run("report", path)[1]
+    write_results([*rows[1:], make_result("student", 60, "en")], path)
+    assert "2 gaps in the grid" in run("report", path, "--replace")[1]
 
 
 def test_the_report_of_an_experiment_is_in_its_directory(

@@ -66,6 +66,17 @@ def page() -> str:
     return to_html(contents(make_results(), "A run", PAPER))
 
 
+def test_names_of_settings_keep_their_case() -> None:
+    named = to_html(contents([replace(r, setting="mBERT-DistilBERT") for r in make_results()[:60]], ""))
+    assert "Mbert" not in named
+    headings = ("<h2>mBERT-DistilBERT setting</h2>", "<h3>mBERT-DistilBERT setting: ", ">mBERT-DistilBERT setting</a>")
+    assert all(heading in named for heading in headings)
+
+
+def test_names_of_settings_begin_with_a_capital(page: str) -> None:
+    assert "<h2>Matching setting</h2>" in page
+
+
 def test_the_page_needs_nothing_else(page: str) -> None:
     parsed = Page(page)
     assert not re.search(r"https?:|url\(|@import|<script|<link|<img", page)

@@ -13,6 +13,7 @@ from ..report.collect import collect
 from ..report.csvs import read_results
 from ..report.render import to_rich
 from ..report.results import Result
+from ..report.table import plural
 from ..report.writing import FILES, work_out, write
 from .app import app, console
 from .options import ReplaceOpt
@@ -51,7 +52,7 @@ def report(
     for finding in summary.findings:
         console.print(f"{finding.setting}: {finding.verdict}")
     if summary.missing:
-        console.print(f"{len(summary.missing)} gaps in the grid; the page lists them")
+        console.print(f"{plural(len(summary.missing), 'gap')} in the grid, listed on the page")
     page = write(results, out, title, reference, replace)
     console.print(f"Wrote {page}")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import TaskError
+from ..errors import ReportError, TaskError
 from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..samples import Space
@@ -25,12 +25,18 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
 
     Raises:
         TaskError: no store, no such experiment, or none of its trainings is finished.
+        ReportError: another version of regraft wrote the store.
     """
     store = Store(directory)
     index = store.read_index(experiment)
-    numbers = [Number(**number) for number in index["numbers"]]
+    try:
+        numbers = [Number(**number) for number in index["numbers"]]
+        name = str(index["experiment"]["name"])
+    except (KeyError, TypeError) as error:
+        raise ReportError(
+            f"the experiment in {directory} was written by another version of regraft; run the experiment again"
+        ) from error
     results = [_result(store, number) for number in numbers if store.done(number.key)]
-    name = str(index["experiment"]["name"])
     if not results:
         raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
     return name, results
@@ -52,7 +58,7 @@ def _result(store: Store, number: Number) -> Result:
         before=scores["before training"][number.metric],
         curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
         alignment=tuple(_alignment(score) for score in ported.get("alignment", ()) if score["assigned"] is not None),
-        seconds=record["seconds"],
+        seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
     )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from . import gains, layouts
 from .curves import CurvePanel, curve_panel
 from .dots import GainPanel, gain_panels
 from .findings import Finding, findings, missing
-from .grid import Group, groups, ordered
+from .grid import TEACHER, Group, groups, ordered
 from .reference import Reference, beside, published
 from .results import Result
-from .table import Table
+from .table import Table, plural
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
     results = list(results)
     grid = groups(results)
     source = published(results)
-    return Contents(
+    report = Contents(
         title=title,
         facts=_facts(results),
         findings=findings(grid),
@@ -101,6 +102,32 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
         ],
         reference=beside(grid, reference) if reference else None,
         starts=ordered(row for group in grid for row in group.transferred),
+    )
+    return _named_apart(report)
+
+
+def _named_apart(report: Contents) -> Contents:
+    """Number the tables whose names are the same, such as those of the settings "a b" and "a-b"."""
+    taken: set[str] = set()
+
+    def apart(table: Table) -> Table:
+        names = (f"{table.name}-{number}" for number in count(2))
+        name = table.name if table.name not in taken else next(name for name in names if name not in taken)
+        taken.add(name)
+        return replace(table, name=name)
+
+    return replace(
+        report,
+        settings=[
+            replace(
+                setting,
+                scores=[*map(apart, setting.scores)],
+                training=setting.training and apart(setting.training),
+                alignments=[*map(apart, setting.alignments)],
+            )
+            for setting in report.settings
+        ],
+        languages=[*map(apart, report.languages)],
     )
 
 
@@ -123,7 +150,7 @@ def _facts(results: Sequence[Result]) -> list[str]:
         "setting": {result.setting for result in results},
         "task": {result.task for result in results},
         "language": {result.language for result in results},
-        "seed": {result.seed for result in results if result.seed is not None},
+        "seed": {result.seed for result in results if result.seed is not None and result.row != TEACHER},
     }
     counts = [("trained module", len(results)), *((name, len(found)) for name, found in counted.items() if found)]
-    return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts]
+    return [plural(number, name) for name, number in counts]

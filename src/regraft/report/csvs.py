@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ReportError, unknown_choice
-from .results import Point, Result
+from .results import LEAST, MOST, Point, Result
 
 _NAMES = ("setting", "task", "metric", "peft", "row", "language")
 _NEEDED = (*_NAMES, "score")
 _COLUMNS = ("setting", "task", "metric", "peft", "row", "language", "seed", "score", "before", "seconds", "curve")
+_LONGEST = 1e9  # seconds, or steps of a training: more is a slip
 _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says nothing about a result
 
 
@@ -63,7 +64,7 @@ def _result(path: Path, number: int, line: dict[str, str]) -> Result:
     if empty:
         raise ReportError(f"{place} has no {empty[0]}, expected a value; fill it in or remove the line")
     curve = [point.partition(":") for point in line.get("curve", "").split()]
-    seed = line.get("seed", "").strip()
+    seed, before, seconds = (line.get(name, "").strip() for name in ("seed", "before", "seconds"))
     setting, task, metric, peft, row, language = (line[name].strip() for name in _NAMES)
     return Result(
         setting=setting,
@@ -72,26 +73,33 @@ def _result(path: Path, number: int, line: dict[str, str]) -> Result:
         language=language,
         peft=peft,
         row=row,
-        score=_number(place, "score", line["score"]),
+        score=_score(place, "score", line["score"]),
         seed=_whole(place, "seed", seed) if seed else None,
-        before=_optional(place, "before", line.get("before", "")),
-        curve=tuple(Point(_whole(place, "curve", step), _number(place, "curve", score)) for step, _, score in curve),
-        seconds=_optional(place, "seconds", line.get("seconds", "")),
+        before=_score(place, "before", before) if before else None,
+        curve=tuple(Point(_step(place, step), _score(place, "curve", score)) for step, _, score in curve),
+        seconds=_number(place, "seconds", seconds, 0, _LONGEST, "a number of seconds") if seconds else None,
     )
 
 
-def _number(place: str, column: str, text: str) -> float:
+def _number(place: str, column: str, text: str, least: float, most: float, expected: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ReportError(f"{place} has {text!r} under {column}, expected a number; mend or remove the line")
+    if not least <= number <= most:
+        raise ReportError(f"{place} has {text!r} under {column}, expected {expected}; mend or remove the line")
     return number
 
 
-def _optional(place: str, column: str, text: str) -> float | None:
-    return _number(place, column, text) if text.strip() else None
+def _score(place: str, column: str, text: str) -> float:
+    return _number(place, column, text, LEAST, MOST, "a number in percent")
+
+
+def _step(place: str, text: str) -> int:
+    step = _whole(place, "curve", text)
+    if not 0 <= step <= _LONGEST:
+        raise ReportError(f"{place} has step {text} under curve, expected a number of steps; mend or remove it")
+    return step
 
 
 def _whole(place: str, column: str, text: str) -> int:

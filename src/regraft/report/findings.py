@@ -52,16 +52,16 @@ def _finding(setting: str, groups: Sequence[Group]) -> Finding:
     if len(starts) > 1:
         sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")
     sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start)]
-    return Finding(setting, _verdict(start, cells), sentences)
+    return Finding(setting, _verdict(start, cells, wins), sentences)
 
 
 def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
     by_start = {
         start: {
-            (comparison.group.task, comparison.group.peft, language): gain
+            (comparison.group.task, comparison.group.peft, result.language, result.seed): result.score - baseline.score
             for comparison in comparisons
             if comparison.row == start
-            for language, gain in comparison.by_language.items()
+            for result, baseline in comparison.group.pairs(start)
         }
         for start in starts
     }
@@ -69,10 +69,9 @@ def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str
     return max(starts, key=lambda start: fmean(by_start[start][cell] for cell in common or by_start[start]))
 
 
-def _verdict(start: str, cells: Sequence[float]) -> str:
+def _verdict(start: str, cells: Sequence[float], wins: int) -> str:
     if len(cells) < ENOUGH_PAIRS:
-        ahead = sum(gain > 0 for gain in cells)
-        return f"{start} is ahead in {ahead} of {len(cells)} cells, too few for a test"
+        return f"{start} is ahead in {wins} of {len(cells)} cells, too few for a test"
     if sign_flip(cells) >= _LEVEL:
         return f"{start} makes no clear difference"
     return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
@@ -135,6 +134,11 @@ def missing(groups: Sequence[Group]) -> list[str]:
             lacking = [language for language in group.languages if (row, language) not in group.cells]
             notes += [f"{place}: {row} lacks {listed(lacking)}"] if lacking else []
             notes += _missing_seeds(place, group, row)
+        if alone := group.left_out():
+            has = "has" if len(alone) == 1 else "have"
+            notes.append(
+                f"{place}: averages leave out {listed(alone)}, which {has} no training in common with the rest"
+            )
     return notes
 
 

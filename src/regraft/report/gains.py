@@ -28,7 +28,7 @@ def gains(groups: Sequence[Group]) -> Table | None:
             "points over pairs of the same language and seed.",
             *_on_tests(comparisons),
             "Wins: languages in which the start is better, seeds averaged; a tie is no win. "
-            "Gap closed: share of the gap between teacher and baseline.",
+            "Gap closed: share of the gap between teacher and baseline, on the same pairs.",
         ],
     )
 
@@ -125,11 +125,12 @@ def training(groups: Sequence[Group]) -> Table | None:
             labels=3,
             rows=rows,
             notes=[
-                "Before training: score on the validation split before the first step, mean over languages and seeds.",
+                "Before training: score on the validation split before the first step, mean over languages and seeds; "
+                "students over those that they share.",
                 "Steps to baseline's best: training steps until the validation score is at least the best that the "
                 "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
                 "beside the steps that the baseline took in the same pairs.",
-                "Time: mean wall time of one training, h:mm:ss.",
+                "Time: mean wall time of trainings that were not interrupted, loading and scoring included, h:mm:ss.",
             ],
         )
         if rows
@@ -138,7 +139,11 @@ def training(groups: Sequence[Group]) -> Table | None:
 
 
 def _training(group: Group, row: str, runs: Sequence[Result]) -> list[str]:
-    before = [run.before for run in runs if run.before is not None]
+    shared = group.shared()
+    compared = [
+        run for language in {language for language, _ in shared} for run in group.runs(row, language, shared).values()
+    ]
+    before = [run.before for run in compared if run.before is not None]
     seconds = [run.seconds for run in runs if run.seconds is not None]
     steps = [NONE, NONE, NONE]
     if row in group.transferred and (soon := progress(group, row)).pairs:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from ..errors import ReportError
-from .results import Result
+from .results import LEAST, MOST, Result
 
 TEACHER, BASELINE = "teacher", "student"
+
+Place = tuple[str, int | None]  # language and seed of a training
 
 # The paper's order; whatever it does not have follows by name.
 _FIRST = ("matching", "incompatible", "ner", "pi", "nli", "adapter", "bottleneck", "lora", TEACHER, BASELINE)
@@ -67,24 +68,59 @@ class Group:
         """Return the languages that all of the rows have."""
         return tuple(language for language in self.languages if all((row, language) in self.cells for row in rows))
 
-    def score(self, row: str, language: str) -> float | None:
-        """Return the mean over seeds of a row's score in a language."""
-        runs = self.cells.get((row, language))
-        return fmean(result.score for result in runs.values()) if runs else None
+    def places(self, row: str) -> set[Place]:
+        """Return the places that a row has."""
+        return {(language, seed) for (name, language), runs in self.cells.items() if name == row for seed in runs}
 
-    def average(self, row: str, languages: Sequence[str]) -> Spread | None:
-        """Average a row over languages; None where it lacks one, or there is none.
+    def shared(self, language: str | None = None) -> set[Place]:
+        """Return the places, of one language or all, on which rows compare: those that all students have.
+
+        The teacher serves all seeds, so it only needs to have the language. A row that has no place in common with
+        those before it is left out; the baseline comes first, then the starts, those with most places first, then the
+        teacher.
+        """
+        places = {place for row in self.rows for place in self.places(row) if language in (None, place[0])}
+        for row in (BASELINE, *sorted(self.transferred, key=lambda row: -len(self.places(row)))):
+            places = places & self.places(row) or places
+        return {place for place in places if (TEACHER, place[0]) in self.cells} or places
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return the rows that have none of the places on which rows compare."""
+        return tuple(row for row in self.rows if self.average(row, self.shared()) is None)
+
+    def whole(self) -> bool:
+        """Say whether all rows have all places, so that comparisons leave nothing out."""
+        shared = self.shared()
+        students = (row for row in self.rows if row != TEACHER)
+        return {language for language, _ in shared} == set(self.languages) and all(
+            self.places(row) == shared for row in students
+        )
+
+    def average(self, row: str, places: Collection[Place]) -> Spread | None:
+        """Average a row over places, seeds first and then languages; the teacher over its own seeds.
 
         The deviation is the sample standard deviation, over the seeds that have all languages, of the average over
         languages.
+
+        Returns:
+            None where the row lacks a place, or there is none.
         """
-        if not languages or any((row, language) not in self.cells for language in languages):
+        runs = [self.runs(row, language, places) for language in {language for language, _ in places}]
+        if not runs or not all(runs):
             return None
-        runs = [self.cells[row, language] for language in languages]
         seeds = set(runs[0]).intersection(*runs[1:])
         averages = [fmean(by_seed[seed].score for by_seed in runs) for seed in seeds]
         mean = fmean(fmean(result.score for result in by_seed.values()) for by_seed in runs)
         return Spread(mean, stdev(averages) if len(averages) > 1 else None)
+
+    def runs(self, row: str, language: str, places: Collection[Place]) -> dict[int | None, Result]:
+        """Return a row's results in the places of one language by seed; none where it lacks one of them.
+
+        The teacher, which serves all seeds, has its own.
+        """
+        runs = self.cells.get((row, language), {})
+        seeds = list(runs) if row == TEACHER else [seed for name, seed in places if name == language]
+        return {seed: runs[seed] for seed in seeds} if all(seed in runs for seed in seeds) else {}
 
     def pairs(self, row: str) -> list[tuple[Result, Result]]:
         """Pair a row's results with the baseline's of the same language and seed."""
@@ -100,14 +136,14 @@ def groups(results: Iterable[Result]) -> list[Group]:
     """Arrange results; their order does not matter.
 
     Raises:
-        ReportError: there are none, one is there twice, a score is no number, or a task has two metrics.
+        ReportError: there are none, one is there twice, a score is no percentage, or a task has two metrics.
     """
     cells: dict[tuple[str, str, str], dict[tuple[str, str], dict[int | None, Result]]] = defaultdict(dict)
     metrics: dict[str, str] = {}
     for result in results:
         place = f"{result.setting}, {result.task}, {result.peft}, {result.row}, {result.language}, seed {result.seed}"
-        if not math.isfinite(result.score):
-            raise ReportError(f"the score of {place} is {result.score}, expected a number in percent; leave it out")
+        if not LEAST <= result.score <= MOST:
+            raise ReportError(f"the score of {place} is {result.score:g}, expected a number in percent; leave it out")
         if metrics.setdefault(result.task, result.metric) != result.metric:
             raise ReportError(
                 f"task {result.task} has results in {metrics[result.task]} and in {result.metric}, which do not "

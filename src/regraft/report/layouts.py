@@ -32,17 +32,17 @@ def averages(groups: Sequence[Group]) -> Table:
         notes=[
             "Scores in percent on the test split. REL: gap to the teacher. Bold: the best transferred start.",
             *_on_seeds(groups),
-            *(_on_languages(group) for group in groups if group.common(*group.rows) != group.languages),
+            *(_on_places(group) for group in groups if not group.whole()),
         ],
     )
 
 
 def _average(group: Group, row: str) -> list[Cell]:
-    languages = group.common(*group.rows)
-    spread, teacher = group.average(row, languages), group.average(TEACHER, languages)
+    places = group.shared()
+    spread, teacher = group.average(row, places), group.average(TEACHER, places)
     if spread is None:
         return [Cell(NONE), Cell(NONE)]
-    means = [other.mean for name in group.transferred if (other := group.average(name, languages))]
+    means = [other.mean for name in group.transferred if (other := group.average(name, places))]
     gap = fixed(spread.mean - teacher.mean) if teacher and row != TEACHER else NONE
     return [Cell(_spread(spread), bold=row in group.transferred and spread.mean == max(means)), Cell(gap)]
 
@@ -52,16 +52,26 @@ def _spread(spread: Spread) -> str:
 
 
 def _on_seeds(groups: Sequence[Group]) -> list[str]:
-    several = any(len(runs) > 1 for group in groups for runs in group.cells.values())
-    if several:
+    spreads = [spread for group in groups for row in group.rows if (spread := group.average(row, group.shared()))]
+    if any(spread.deviation is not None for spread in spreads):
         return ["± is the sample standard deviation, over seeds, of the average over languages."]
+    if any(len(runs) > 1 for group in groups for runs in group.cells.values()):
+        return [
+            "Fewer than two seeds have all that is averaged, so it is not said how much averages vary with the seed."
+        ]
     return ["One training per cell: nothing is known of how much a score varies with the seed."]
 
 
-def _on_languages(group: Group) -> str:
-    common = group.common(*group.rows)
-    over = f"over {listed(common)}, which all rows have" if common else "of nothing, since the rows share no language"
-    return f"{of_task(group.task)} {of_peft(group.peft)}: averages {over}."
+def _on_places(group: Group) -> str:
+    seeds: dict[str, list[str]] = {}
+    for language, seed in sorted(group.shared(), key=lambda place: (place[0], place[1] is not None, place[1] or 0)):
+        seeds.setdefault(language, []).extend([] if seed is None else [str(seed)])
+    over = [
+        language + (f" (seed{'s' if len(known) > 1 else ''} {listed(known)})" if known else "")
+        for language, known in seeds.items()
+    ]
+    but = f" but {listed(group.left_out())}" if group.left_out() else ""
+    return f"{of_task(group.task)} {of_peft(group.peft)}: averages over {listed(over)}, which all rows{but} have."
 
 
 def per_language(groups: Sequence[Group]) -> Table:
@@ -70,10 +80,10 @@ def per_language(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for row in group.rows:
-            spread = group.average(row, group.common(*group.rows))
             labels = (group.setting, of_peft(group.peft), row)
-            scores = (group.score(row, language) for language in languages)
-            rows.append(texts(*labels, *map(fixed, scores), fixed(spread.mean if spread else None)))
+            places = [*map(group.shared, languages), group.shared()]
+            averages = (group.average(row, here) for here in places)
+            rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
     heads = ("setting", "module", "row", *languages, "average")
     return Table(
         name=slug("languages", groups[0].task),
@@ -82,12 +92,9 @@ def per_language(groups: Sequence[Group]) -> Table:
         labels=3,
         rows=rows,
         notes=[
-            "Scores in percent on the test split, averaged over seeds where there are several.",
-            *(
-                f"{group.setting}: {_on_languages(group)}"
-                for group in groups
-                if group.common(*group.rows) != group.languages
-            ),
+            "Scores in percent on the test split, averaged over seeds where there are several: in each language over "
+            "those that all rows with results there share, the teacher over its own.",
+            *(f"{group.setting}: {_on_places(group)}" for group in groups if not group.whole()),
         ],
     )
 

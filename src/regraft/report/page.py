@@ -38,8 +38,14 @@ def to_html(contents: Contents) -> str:
         minus=minus,
         head_groups=_head_groups,
         path=_path,
+        capital=_capital,
     )
     return page
+
+
+def _capital(name: str) -> str:
+    """Begin a name with a capital, unless it has capitals of its own, as mBERT has."""
+    return name[:1].upper() + name[1:] if name.islower() else name
 
 
 def _head_groups(table: Table) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from .grid import BASELINE, TEACHER, Group
+from .grid import TEACHER, Group
 from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
@@ -30,7 +30,8 @@ class Comparison:
         by_language: the same per language.
         interval: 95% bootstrap interval of the gain; None with fewer than `ENOUGH_PAIRS` pairs.
         p: of a paired sign-flip test, two-sided; None with fewer than `ENOUGH_PAIRS` pairs.
-        closed: share of the gap between teacher and baseline that is closed; None without a teacher or a gap.
+        closed: share of the gap between teacher and baseline that is closed, on the pairs whose language the teacher
+            has; None without any or a gap.
     """
 
     group: Group
@@ -114,15 +115,20 @@ def _comparison(group: Group, row: str, pairs: Sequence[tuple[Result, Result]]) 
         },
         interval=bootstrap(gains) if enough else None,
         p=sign_flip(gains) if enough else None,
-        closed=_closed(group, row),
+        closed=_closed(group, pairs),
     )
 
 
-def _closed(group: Group, row: str) -> float | None:
-    languages = group.common(TEACHER, BASELINE, row)
-    averages = [group.average(name, languages) for name in (TEACHER, BASELINE, row)]
-    teacher, baseline, score = (spread.mean if spread else 0.0 for spread in averages)
-    return (score - baseline) / (teacher - baseline) if teacher - baseline > _TIE else None
+def _closed(group: Group, pairs: Sequence[tuple[Result, Result]]) -> float | None:
+    with_teacher = [
+        (result.score - baseline.score, teacher.mean - baseline.score)
+        for result, baseline in pairs
+        if (teacher := group.average(TEACHER, [(result.language, result.seed)]))
+    ]
+    if not with_teacher:
+        return None
+    gain, gap = (fmean(numbers) for numbers in zip(*with_teacher, strict=True))
+    return gain / gap if gap > _TIE else None
 
 
 def progress(group: Group, row: str) -> Progress:

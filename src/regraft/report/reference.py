@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Reference:
             wrong = []
             for row in group.rows:
                 printed = self.printed.get((group.setting, group.task, group.peft, row))
-                spread = group.average(row, group.languages)
+                spread = group.average(row, group.shared())
                 if printed and spread and abs(printed.average - spread.mean) > _ROUNDING:
                     wrong.append((row, printed, spread.mean))
             if wrong:
@@ -102,8 +102,8 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
     rows = []
     for group in own:
         other = theirs.get((group.setting, group.task, _peft(group.peft)))
-        languages = [language for language in group.common(*group.rows) if other and language in other.languages]
-        for row in group.rows if other and languages else ():
+        languages = {language for language, _ in group.shared() if other and language in other.languages}
+        for row in group.rows if languages else ():
             theirs_row = _row(group.setting, row)
             if other and theirs_row in other.rows:
                 labels = (group.setting, of_task(group.task), of_peft(group.peft), row)
@@ -129,8 +129,9 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
     )
 
 
-def _numbers(group: Group, row: str, languages: Sequence[str]) -> list[str]:
-    score, teacher, baseline = (group.average(name, languages) for name in (row, TEACHER, BASELINE))
+def _numbers(group: Group, row: str, languages: Collection[str]) -> list[str]:
+    places = [place for place in group.shared() if place[0] in languages]
+    score, teacher, baseline = (group.average(name, places) for name in (row, TEACHER, BASELINE))
     gap = score.mean - teacher.mean if score and teacher and row != TEACHER else None
     gain = score.mean - baseline.mean if score and baseline and row in group.transferred else None
     return [fixed(score.mean) if score else NONE, fixed(gap), fixed(gain, signed=True)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Scores are percent; correlations among them may be negative. Whatever is outside is no score.
+LEAST, MOST = -100.0, 200.0
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -48,7 +51,7 @@ class Result:
         before: validation score before any training, in percent.
         curve: validation scores while training.
         alignment: of the start, where it was aligned.
-        seconds: wall time of the training.
+        seconds: wall time of the training; None where unknown, as of one that was interrupted.
     """
 
     setting: str

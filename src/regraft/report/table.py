@@ -78,7 +78,7 @@ def texts(*values: str) -> list[Cell]:
 
 
 def slug(*parts: str) -> str:
-    """Join names to one that serves as the name of a table."""
+    """Join names to one that serves as the name of a table; names that differ only in other signs get the same."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part.lower()) for part in parts)
 
 
@@ -112,6 +112,11 @@ def duration(seconds: float | None) -> str:
 def listed(names: Sequence[str]) -> str:
     """Join names as in a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Count things."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def of_task(task: str) -> str:
