@@ -39,7 +39,9 @@ def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection
         if not os.access(existing, os.W_OK):
             raise ModuleFileError(f"cannot write to {path}, since {existing} may not be written; choose another place")
         return
-    others = sorted({entry.name for entry in path.iterdir()} - set(ours)) if path.is_dir() else [path.name]
+    if not path.is_dir():
+        raise ModuleFileError(f"{path} is a file, expected the name of a directory; choose another name")
+    others = sorted({entry.name for entry in path.iterdir()} - set(ours))
     if others:
         raise ModuleFileError(
             f"{path} exists and holds {others[0]}, which regraft did not write, so it is not replaced; "
