@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,7 +100,11 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     """Pretrain a model and write it."""
     drawn = pretraining_texts(recipe.texts, recipe.seed, LANGUAGES)
     texts = [str(text) for text in drawn]
-    tokenizer = make_tokenizer(recipe.tokenizer, recipe.vocabulary, texts)
+    tokenizer = (
+        PreTrainedTokenizerFast.from_pretrained(out)
+        if (out / "tokenizer.json").is_file()
+        else make_tokenizer(recipe.tokenizer, recipe.vocabulary, texts)
+    )
     set_seed(recipe.seed)
     config = AutoConfig.for_model(
         "bert",
@@ -182,7 +185,6 @@ def main() -> None:
             halve(done.path)
             print(done.before, done.after)
         else:
-            shutil.rmtree(models_folder / name, ignore_errors=True)
             pretrain(RECIPES[name], models_folder / name)
         print(f"{name}: {time.time() - start:.0f} s", flush=True)
 
