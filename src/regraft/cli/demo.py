@@ -20,11 +20,11 @@ from ..experiment.load import SHIPPED, load
 from ..experiment.run import times
 from ..experiment.store import Store
 from ..report.collect import collect
-from ..report.render import to_rich
 from ..report.writing import work_out, write
 from .app import app, console
 from .experiments import run_shown
 from .options import QuietOpt
+from .reporting import show
 
 _WHAT = """\
 The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from there; the
@@ -64,13 +64,7 @@ def demo(
     if not done:
         raise typer.Exit(1)
     title, results = collect(store.root, experiment.name)
-    report = work_out(results, title)
-    for setting in report.settings:
-        console.print(to_rich(setting.scores[0]))
-    if report.wins:
-        console.print(to_rich(report.wins))
-    for finding in report.findings:
-        console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
+    show(work_out(results, title))
     page = write(results, store.root / "report", title, replace=True)
     console.print(f"\nThe page to look at: {page}  ({time.monotonic() - begun:.0f} s in all)\n", soft_wrap=True)
     console.print(_REAL, highlight=False)

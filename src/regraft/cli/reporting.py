@@ -10,6 +10,7 @@ import typer
 from ..directories import check_writable
 from ..errors import ReportError
 from ..report.collect import collect
+from ..report.contents import Contents
 from ..report.csvs import read_results
 from ..report.render import to_rich
 from ..report.results import Result
@@ -44,17 +45,21 @@ def report(
     out = out or path.with_name(f"{path.stem}-report")
     check_writable(out, replace, FILES)
     title, results = _read(path, experiment)
-    summary = work_out(results, title, reference)
+    show(work_out(results, title, reference))
+    page = write(results, out, title, reference, replace)
+    console.print(f"Wrote {page}")
+
+
+def show(summary: Contents) -> None:
+    """Print what matters most of a report."""
     for setting in summary.settings:
         console.print(to_rich(setting.scores[0]))
     if summary.wins:
         console.print(to_rich(summary.wins))
     for finding in summary.findings:
-        console.print(f"{finding.setting}: {finding.verdict}")
+        console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
     if summary.missing:
         console.print(f"{plural(len(summary.missing), 'gap')} in the grid, listed on the page")
-    page = write(results, out, title, reference, replace)
-    console.print(f"Wrote {page}")
 
 
 def _read(path: Path, experiment: str | None) -> tuple[str, list[Result]]:
