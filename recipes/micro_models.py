@@ -4,9 +4,9 @@
 
 ``teacher`` and ``student`` are the pair that matches: the student is what `regraft distill` makes of the teacher.
 ``wide-teacher`` and ``apart-student`` were pretrained apart, on other texts, with other tokenizers. Weights are
-written in 16 bits, and load in 32. The same machine and versions make the same files, byte for byte, with the tokenizers
-that are in the folder: these are kept, since the library that trains tokenizers breaks ties by chance. Where there is none a
-new one is made. Fifteen minutes of one CPU core.
+written in 16 bits, and load in 32. The same machine and versions make the same files, byte for byte, with the
+tokenizers that are in the folder: these are kept, since the library that trains tokenizers breaks ties by chance. Where
+there is none a new one is made. Ten to fifteen minutes of one CPU core.
 """
 
 from __future__ import annotations
