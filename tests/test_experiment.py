@@ -482,6 +482,13 @@ def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
             assert free
 
 
+def test_a_launcher_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    code, _, error = run("experiment", "run", "demo")
+    assert code == 2
+    assert "several processes of a launcher" in error
+
+
 def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any], tmp_path: Path) -> None:
     path = write(content, tmp_path / "tiny.yaml")
     code, out, _ = run("experiment", "plan", path, "--store", tmp_path / "new")

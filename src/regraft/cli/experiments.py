@@ -17,6 +17,7 @@ from ..errors import TaskError, unknown_choice
 from ..experiment.executors import Executor, Local
 from ..experiment.grid import Cell, Grid, make_grid
 from ..experiment.jobs import Distill, Train
+from ..experiment.launch import is_launched
 from ..experiment.load import SHIPPED, find, load
 from ..experiment.preflight import check
 from ..experiment.run import run, time_left, times
@@ -135,6 +136,11 @@ def run_experiment(
         raise TaskError(unknown_choice("executor", executor, _EXECUTORS))
     if address is not None and executor != "ray":
         raise TaskError("got --address, which is a Ray cluster's; choose --executor ray beside it")
+    if is_launched():
+        raise TaskError(
+            "found several processes of a launcher, expected one: a training's processes are started as its cell says "
+            "(resources: {teacher: {gpus: 2}})"
+        )
     experiment = load(find(file))
     kept = store_of(experiment, store)
     check_trackers(track or ())
