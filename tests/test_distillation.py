@@ -423,6 +423,19 @@ def test_only_students_are_replaced(make_model: Callable[..., str], tmp_path: Pa
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"precision": "bf16"}, "unknown precision 'bf16', expected one of"),
+        ({"max_steps": 0}, "max_steps is 0, expected 1 or more"),
+        ({"epochs": float("inf")}, "epochs is inf, expected a number above 0"),
+    ],
+)
+def test_settings_that_do_not_serve(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        replace(FAST, **wrong)
+
+
 def test_what_does_not_serve_leaves_nothing_behind(
     make_model: Callable[..., str], tmp_path: Path, texts: list[str]
 ) -> None:
@@ -430,12 +443,6 @@ def test_what_does_not_serve_leaves_nothing_behind(
     cases: tuple[tuple[type[RegraftError], str, tuple[Any, ...], Settings], ...] = (
         (SamplingError, "found 1 non-empty texts", (teacher, ["the river", " "]), FAST),
         (PlanError, "names layer 9", (teacher, texts, [9]), FAST),
-        (
-            TaskError,
-            "unknown precision 'bf16', expected one of",
-            (teacher, texts),
-            replace(FAST, precision="bf16"),
-        ),
         (ModelError, "is a directory without config.json", (tmp_path, texts), FAST),
     )
     for error, message, (model, *arguments), settings in cases:
