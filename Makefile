@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench,dev,ray,tracking]'
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs
@@ -28,7 +28,7 @@ lint: install
 
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	$(PYTHON) -m venv $(INTEROP)
-	$(INTEROP)/bin/pip install --quiet --requirement tests/interop/requirements.txt
+	$(INTEROP)/bin/pip install --quiet --use-pep517 --requirement tests/interop/requirements.txt
 	touch $@
 
 interop: install $(INTEROP)/.installed  ## AdapterHub's own library loads what we write, and we what it writes
