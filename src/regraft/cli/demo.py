@@ -26,20 +26,24 @@ from .experiments import run_shown
 from .options import QuietOpt
 from .reporting import show
 
-_WHAT = """\
-The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from there; the
-baseline starts from random numbers. Matching: the student was distilled from the teacher. Incompatible: the two were
-pretrained apart, and dimensions are matched by correlation and linear assignment (lsa).
-
-The models are micro models that ship with regraft: two to four layers, pretrained for minutes on sentences made up by a
-grammar. They show how the method works. How well it works on real models is another question: see the end.
-"""
+_WHAT = (
+    "The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from "
+    "there; the baseline starts from random numbers. Matching: the student was distilled from the teacher. "
+    "Incompatible: the two were pretrained apart, and dimensions are matched by correlation and linear assignment "
+    "(lsa).\n\n"
+    "The models are micro models that ship with regraft: two to four layers, pretrained for minutes on sentences made "
+    "up by a grammar. They show how the method works. How well it works on real models is another question: see the "
+    "end.\n"
+)
 
 _REAL = """\
 The real thing:
-  regraft experiment run minilm-wikineural       # a real encoder, on a CPU in an hour or two; needs REGRAFT_DATA
-  regraft experiment plan paper-matching         # the paper's own grid, for a machine with GPUs or a cluster
-  regraft transfer MODULE --student MODEL --out DIR   # a module of yours
+  regraft experiment run minilm-wikineural
+      a real encoder on real text, an hour or two on a CPU; needs REGRAFT_DATA
+  regraft experiment plan paper-matching
+      the paper's own grid, for a machine with GPUs or a cluster
+  regraft transfer MODULE --student MODEL --out DIR
+      a module of yours
 """
 
 
