@@ -120,6 +120,13 @@ def test_share_of_the_gap_closed_in_the_paper() -> None:
     }
 
 
+@pytest.mark.parametrize(("teacher", "closed"), [(90.0, 0.2), (80.5, None), (79.0, None)])
+def test_no_share_of_a_gap_that_is_noise(teacher: float, closed: float | None) -> None:
+    (group,) = groups([make_result("teacher", teacher), make_result("student", 80.0), make_result("tm-skip", 82.0)])
+    (comparison,) = compare(group)
+    assert comparison.closed == (None if closed is None else pytest.approx(closed))
+
+
 def test_what_is_said_of_the_paper() -> None:
     matching, incompatible = findings(groups(PAPER.results))
     assert matching.verdict == "tm-skip helps"

@@ -28,7 +28,7 @@ def gains(groups: Sequence[Group]) -> Table | None:
             "points over pairs of the same language and seed.",
             *_on_tests(comparisons),
             "Wins: languages in which the start is better, seeds averaged; a tie is no win. "
-            "Gap closed: share of the gap between teacher and baseline, on the same pairs.",
+            "Gap closed: share of the gap between teacher and baseline, on the same pairs; none of less than a point.",
         ],
     )
 

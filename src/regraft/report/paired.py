@@ -13,6 +13,7 @@ from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
 ENOUGH_PAIRS = 6
+_LEAST_GAP = 1.0  # in points: a share of less is a share of noise
 _TIE = 1e-9  # scores are read from text and averaged
 _EXACT_UP_TO = 16
 _RESAMPLES = 2**_EXACT_UP_TO
@@ -31,7 +32,7 @@ class Comparison:
         interval: 95% bootstrap interval of the gain; None with fewer than `ENOUGH_PAIRS` pairs.
         p: of a paired sign-flip test, two-sided; None with fewer than `ENOUGH_PAIRS` pairs.
         closed: share of the gap between teacher and baseline that is closed, on the pairs whose language the teacher
-            has; None without any or a gap.
+            has; None without any, or where the gap is below one point.
     """
 
     group: Group
@@ -128,7 +129,7 @@ def _closed(group: Group, pairs: Sequence[tuple[Result, Result]]) -> float | Non
     if not with_teacher:
         return None
     gain, gap = (fmean(numbers) for numbers in zip(*with_teacher, strict=True))
-    return gain / gap if gap > _TIE else None
+    return gain / gap if gap >= _LEAST_GAP else None
 
 
 def progress(group: Group, row: str) -> Progress:
