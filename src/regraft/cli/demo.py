@@ -20,7 +20,7 @@ from ..experiment.load import SHIPPED, load
 from ..experiment.run import times
 from ..experiment.store import Store
 from ..report.collect import collect
-from ..report.writing import work_out, write
+from ..report.writing import save, work_out
 from .app import app, console
 from .experiments import run_shown
 from .options import QuietOpt
@@ -68,8 +68,9 @@ def demo(
     if not done:
         raise typer.Exit(1)
     title, results = collect(store.root, experiment.name)
-    show(work_out(results, title))
-    page = write(results, store.root / "report", title, replace=True)
+    summary = work_out(results, title)
+    show(summary)
+    page = save(summary, results, store.root / "report", replace=True)
     console.print(f"\nThe page to look at: {page}  ({time.monotonic() - begun:.0f} s in all)\n", soft_wrap=True)
     console.print(_REAL, highlight=False)
 

@@ -15,7 +15,7 @@ from ..report.csvs import read_results
 from ..report.render import to_rich
 from ..report.results import Result
 from ..report.table import plural
-from ..report.writing import FILES, work_out, write
+from ..report.writing import FILES, save, work_out
 from .app import app, console
 from .options import ReplaceOpt
 
@@ -45,8 +45,9 @@ def report(
     out = out or path.with_name(f"{path.stem}-report")
     check_writable(out, replace, FILES)
     title, results = _read(path, experiment)
-    show(work_out(results, title, reference))
-    page = write(results, out, title, reference, replace)
+    summary = work_out(results, title, reference)
+    show(summary)
+    page = save(summary, results, out, replace)
     console.print(f"Wrote {page}")
 
 

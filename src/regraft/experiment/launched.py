@@ -25,6 +25,6 @@ if __name__ == "__main__":
     order = read_order(path)
     try:
         make(Store(order.root), order.job, order.out, order.tracking)
-    except Exception as error:
+    except Exception as error:  # of whatever kind: told to who gave the order, and raised
         error_of(path).write_text(sentence(error), encoding="utf-8")
         raise

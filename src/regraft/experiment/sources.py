@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..errors import TaskError
 from ..tasks.files import FORMATS
+from ..tasks.sources import HUB_ID
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _PACKAGE = "package:"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -35,7 +35,7 @@ class Source:
 
 def on_hub(source: Source) -> bool:
     """Whether it can only be looked for on the hub, where a task's own data (no name) are too."""
-    named = _HUB_ID.fullmatch(source.where) and Path(source.where).suffix not in (*FORMATS, ".txt")
+    named = HUB_ID.fullmatch(source.where) and Path(source.where).suffix not in (*FORMATS, ".txt")
     return source.identity.startswith("hub:") and bool(not source.where or named)
 
 

@@ -235,7 +235,7 @@ class Experiment(Strict):
         modules: kinds of module, of `starts.PEFT_KINDS`: a list, or kind -> what differs in its training.
         seeds: of the students' trainings.
         training: how to train.
-        resources: kind of cell (of `KINDS`) -> what it takes, for executors that share machines.
+        resources: kind of cell (of `KINDS`) -> what it takes of a machine.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")

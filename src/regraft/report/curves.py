@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import BASELINE, Group
+from .grid import BASELINE, Group, Place
 from .paired import best, whole_curve
 from .results import Point
 from .scales import WIDTH, Frame, Tick, apart, scale
@@ -19,8 +19,7 @@ _HEIGHT = 240
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
 
-_Place = tuple[str, int | None]
-_Curves = Mapping[_Place, tuple[Point, ...]]
+_Curves = Mapping[Place, tuple[Point, ...]]
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,15 @@ def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     panels = []
     for task in dict.fromkeys(group.task for group in groups):
         compared = [found for group in groups if group.task == task and (found := compare(group))]
-        ends = [0.0, *(end for found in compared for one in found for end in _ends(one))]
+        ends = [0.0, *(gain for found in compared for one in found for gain in _gains(one))]
         panels += [_panel(comparisons, ends) for comparisons in compared]
     return panels
 
 
-def _ends(comparison: Comparison) -> list[float]:
-    return [result.score - baseline.score for result, baseline in comparison.group.pairs(comparison.row)]
+def _gains(comparison: Comparison, language: str | None = None) -> list[float]:
+    """Give the gains of all pairs, or of those of one language."""
+    pairs = comparison.group.pairs(comparison.row)
+    return [result.score - baseline.score for result, baseline in pairs if language in (None, result.language)]
 
 
 def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPanel:
@@ -103,5 +105,4 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
 def _reach(comparison: Comparison, name: str) -> list[float]:
     if name == _MEAN:
         return list(comparison.interval or (comparison.gain,))
-    pairs = comparison.group.pairs(comparison.row)
-    return [result.score - baseline.score for result, baseline in pairs if result.language == name]
+    return _gains(comparison, name)

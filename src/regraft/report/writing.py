@@ -56,7 +56,15 @@ def write(
         ModuleFileError: the directory exists and may not be replaced, or cannot be written.
     """
     results = list(results)
-    report = work_out(results, title, reference)
+    return save(work_out(results, title, reference), results, out, replace)
+
+
+def save(report: Contents, results: Iterable[Result], out: str | os.PathLike[str], replace: bool = False) -> Path:
+    """Write a report that was worked out already, with the results it was made of; as `write`.
+
+    Raises:
+        ModuleFileError: the directory exists and may not be replaced, or cannot be written.
+    """
     with new_directory(out, replace, FILES) as directory:
         (directory / PAGE).write_text(to_html(report), encoding="utf-8")
         (directory / "tables.md").write_text("\n".join(map(to_markdown, report.tables)), encoding="utf-8")

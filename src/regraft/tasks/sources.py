@@ -15,7 +15,7 @@ from .records import Task
 
 SPLITS = ("train", "validation", "test")
 _STEMS = {"train": ("train",), "validation": ("val", "dev", "validation"), "test": ("test",)}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mappi
     """
     if data is None:
         return _own(task, language)
-    if isinstance(data, str) and not Path(data).exists() and _HUB_ID.fullmatch(data):
+    if isinstance(data, str) and not Path(data).exists() and HUB_ID.fullmatch(data):
         name, _, config = data.partition(":")
         return _from_hub(name, config or None, {split: split for split in SPLITS})
     return _from_folder(Path(data), language, renamed)
