@@ -29,30 +29,45 @@ def assert_equal_to_numpy(moments: Moments, x_s: torch.Tensor, x_t: torch.Tensor
     np.testing.assert_allclose(moments.mean_t, x_t.double().mean(0), rtol=rtol)
     np.testing.assert_allclose(moments.squares_s, np.diag(covariance)[:4], **close)
     np.testing.assert_allclose(moments.squares_t, np.diag(covariance)[4:], **close)
+    if moments.full:
+        np.testing.assert_allclose(moments.scatter_s, covariance[:4, :4], **close)
+        np.testing.assert_allclose(moments.scatter_t, covariance[4:, 4:], **close)
     np.testing.assert_allclose(moments.cross, covariance[:4, 4:], **close)
     np.testing.assert_allclose(moments.correlation(), np.corrcoef(whole, rowvar=False)[:4, 4:], atol=10 * rtol)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_merged_in_any_order_and_split_equal_numpy_on_the_whole(sizes: list[int], random: object) -> None:
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.randoms(use_true_random=False), st.booleans())
+def test_merged_in_any_order_and_split_equal_numpy_on_the_whole(sizes: list[int], random: object, full: bool) -> None:
     sizes = [*sizes, 5]
     x_s, x_t = rows(sum(sizes))
-    parts = [Moments.of(s, t) for s, t in zip(x_s.split(sizes), x_t.split(sizes), strict=True)]
+    parts = [Moments.of(s, t, full) for s, t in zip(x_s.split(sizes), x_t.split(sizes), strict=True)]
     while len(parts) > 1:
         random.shuffle(parts)
         parts.append(parts.pop() + parts.pop())
     assert parts[0].n == len(x_s)
+    assert parts[0].full == full
     assert_equal_to_numpy(parts[0], x_s, x_t)
 
 
-def test_single_precision_batches_far_from_zero_stay_accurate() -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_single_precision_batches_far_from_zero_stay_accurate(full: bool) -> None:
     x_s, x_t = rows(20_000, dtype=torch.float32, offset=300.0)
-    total = Moments.zeros(4, 6)
+    total = Moments.zeros(4, 6, full=full)
     for s, t in zip(x_s.split(512), x_t.split(512), strict=True):
-        total = total + Moments.of(s, t)
-    assert total.cross.dtype == torch.float64
+        total = total + Moments.of(s, t, full)
+    assert total.cross.dtype == total.scatter_s.dtype == torch.float64
     assert_equal_to_numpy(total, x_s, x_t, rtol=1e-5)
+
+
+def test_variances_do_not_depend_on_whether_covariances_are_taken() -> None:
+    x_s, x_t = rows(300, dtype=torch.float32)
+    alone, full = (Moments.of(x_s, x_t, full) for full in (False, True))
+    for side in ("s", "t"):
+        assert torch.equal(getattr(alone, f"squares_{side}"), getattr(alone, f"scatter_{side}"))
+        assert torch.equal(getattr(full, f"squares_{side}"), getattr(full, f"scatter_{side}").diagonal())
+        assert torch.equal(getattr(full, f"squares_{side}"), getattr(alone, f"squares_{side}"))
+    assert torch.equal(full.correlation(), alone.correlation())
 
 
 def test_constant_dimensions_correlate_with_nothing() -> None:
@@ -72,28 +87,34 @@ def test_shapes_and_nan_are_refused() -> None:
         Moments.of(torch.zeros(3, 2), torch.zeros(4, 2))
     with pytest.raises(SamplingError, match="add up moments of one pair"):
         Moments.zeros(2, 3) + Moments.zeros(2, 4)
+    for one, other in ((False, True), (True, False)):
+        with pytest.raises(SamplingError, match="moments with covariances and moments with variances alone"):
+            Moments.zeros(2, 3, full=one) + Moments.zeros(2, 3, full=other)
     broken = torch.ones(3, 2)
     broken[1, 1] = float("nan")
     with pytest.raises(SamplingError, match="teacher's activations contain NaN"):
         Moments.of(torch.ones(3, 2), broken)
 
 
-def sampled(seed: int, texts: str, **source: str) -> Sample:
+def sampled(seed: int, texts: str, full: bool = True, **source: str) -> Sample:
     x_s, x_t = rows(50, seed)
-    moments = SplitMoments(Moments.of(x_s[:40], x_t[:40]), Moments.of(x_s[40:], x_t[40:]))
+    moments = SplitMoments(Moments.of(x_s[:40], x_t[:40], full), Moments.of(x_s[40:], x_t[40:], full))
     origin = {"teacher": "t", "student": "s", "teacher_config": "1", "student_config": "2", "pairing": "offsets"}
     origin |= {"teacher_weights": "file:3", "student_weights": "file:4", **source}
     return Sample(Source(**origin, texts=(texts,)), {Space(0, 2, "attention_input"): moments}, 50, 45, 60)
 
 
-def test_samples_add_up_and_survive_the_disk(tmp_path: Path) -> None:
-    first, second = sampled(0, "a"), sampled(1, "b")
+@pytest.mark.parametrize("full", [False, True])
+def test_samples_add_up_and_survive_the_disk(tmp_path: Path, full: bool) -> None:
+    first, second = sampled(0, "a", full), sampled(1, "b", full)
     save_sample(first, tmp_path / "one")
     save_sample(second, tmp_path / "two")
     total = load_sample(tmp_path / "one", tmp_path / "two")
     both_s, both_t = (torch.cat(pair) for pair in zip(rows(50, 0), rows(50, 1), strict=True))
     fit = torch.tensor([*range(40), *range(50, 90)])
-    assert_equal_to_numpy(total.moments[Space(0, 2, "attention_input")].fit, both_s[fit], both_t[fit])
+    moments = total.moments[Space(0, 2, "attention_input")]
+    assert moments.fit.full == moments.held_out.full == full
+    assert_equal_to_numpy(moments.fit, both_s[fit], both_t[fit])
     assert (total.pairs, total.paired_tokens, total.student_tokens) == (100, 90, 120)
     assert total.source.texts == ("a", "b")
     assert "90 of 120 student tokens (75%)" in total.describe()
@@ -107,10 +128,20 @@ def test_samples_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
         sampled(0, "a") + sampled(0, "a")
     with pytest.raises(SamplingError, match=r"holds no moments\.json"):
         load_sample(tmp_path)
+    with pytest.raises(SamplingError, match="sample all shards alike"):
+        sampled(0, "a") + sampled(0, "b", full=False)
     save_sample(sampled(0, "a"), tmp_path / "one")
     with pytest.raises(ModuleFileError, match="exists"):
         save_sample(sampled(0, "a"), tmp_path / "one")
     file = tmp_path / "one" / "moments.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModuleFileError, match="truncated"):
+        load_sample(tmp_path / "one")
+
+
+def test_moments_of_an_older_format_are_refused(tmp_path: Path) -> None:
+    save_sample(sampled(0, "a"), tmp_path / "one")
+    manifest = tmp_path / "one" / "moments.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(SamplingError, match="moments of format 1, expected 2; sample again"):
         load_sample(tmp_path / "one")

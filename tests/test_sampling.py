@@ -51,6 +51,19 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     assert taken.pairs == taken.paired_tokens == taken.student_tokens
 
 
+def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[..., str]) -> None:
+    teacher, student = resolve(make_model(layers=2)), resolve(make_model("distilbert", width=48, layers=2))
+    space = Space(0, 0, "attention_input")
+    full, alone = (
+        sample(teacher, student, [space], make_texts(40), progress=False, covariances=covariances).moments[space]
+        for covariances in (True, False)
+    )
+    assert full.fit.scatter_s.shape == full.held_out.scatter_s.shape == (48, 48)
+    assert alone.fit.scatter_t.shape == alone.held_out.scatter_t.shape == (32,)
+    torch.testing.assert_close(full.fit.squares_t, alone.fit.squares_t, rtol=1e-12, atol=0)
+    assert torch.equal(full.fit.cross, alone.fit.cross)
+
+
 def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> None:
     model = resolve(make_model(layers=1))
     space = Space(0, 0, "layer_output")

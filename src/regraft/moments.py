@@ -1,7 +1,8 @@
 """Streaming first and second moments of paired activations.
 
-A `Moments` is all that an alignment method sees: its memory is O(d_s d_t) however many tokens were seen, and two of
-them add up, in any order, to the moments of the union of their rows (Chan, Golub & LeVeque, 1979).
+A `Moments` is all that an alignment method sees: its memory is O(d_s d_t), with covariances O((d_s + d_t)^2), however
+many tokens were seen, and two of them add up, in any order, to the moments of the union of their rows (Chan, Golub &
+LeVeque, 1979).
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ class Moments:
         n: number of rows.
         mean_s: (d_s,) mean of the student's activations.
         mean_t: (d_t,) mean of the teacher's.
-        squares_s: (d_s,) sums of squared deviations from the mean.
-        squares_t: (d_t,) likewise.
-        cross: (d_s, d_t) sums of products of deviations.
+        scatter_s: sums of products of deviations from the mean, of each student dimension with every other, (d_s, d_s),
+            or with itself alone, (d_s,).
+        scatter_t: (d_t, d_t) or (d_t,) likewise.
+        cross: (d_s, d_t) sums of products of deviations of the student's with the teacher's.
     """
 
     n: int
     mean_s: Tensor
     mean_t: Tensor
-    squares_s: Tensor
-    squares_t: Tensor
+    scatter_s: Tensor
+    scatter_t: Tensor
     cross: Tensor
 
     @staticmethod
-    def of(x_s: Tensor, x_t: Tensor) -> Moments:
+    def of(x_s: Tensor, x_t: Tensor, full: bool = False) -> Moments:
         """Compute the moments of one batch.
 
         Products are taken about the batch's own means in (at least) float32 and kept in float64.
@@ -46,6 +48,7 @@ class Moments:
         Args:
             x_s: (n, d_s) student activations.
             x_t: (n, d_t) teacher activations of the same n tokens.
+            full: whether to take the covariances within either model, not only the variances.
 
         Raises:
             SamplingError: the two are no matrices of as many rows, or contain NaN or infinity.
@@ -55,7 +58,7 @@ class Moments:
                 f"got activations of shapes {tuple(x_s.shape)} and {tuple(x_t.shape)}, expected (n, d_s) and (n, d_t)"
             )
         if len(x_s) == 0:
-            return Moments.zeros(x_s.shape[1], x_t.shape[1], x_s.device)
+            return Moments.zeros(x_s.shape[1], x_t.shape[1], x_s.device, full)
         exact_s, exact_t = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (x_s, x_t))
         wide = torch.float32 if x_s.device.type == "mps" else torch.float64
         mean_s, mean_t = exact_s.mean(0, dtype=wide), exact_t.mean(0, dtype=wide)
@@ -65,8 +68,8 @@ class Moments:
             len(x_s),
             mean_s,
             mean_t,
-            centred_s.square().sum(0, dtype=wide),
-            centred_t.square().sum(0, dtype=wide),
+            _scatter(centred_s, full, wide),
+            _scatter(centred_t, full, wide),
             (centred_s.to(product).T @ centred_t.to(product)).to(wide),
         )
         moments = moments.to("cpu") if wide == torch.float32 else moments
@@ -76,9 +79,10 @@ class Moments:
         return moments
 
     @staticmethod
-    def zeros(d_s: int, d_t: int, device: torch.device | str = "cpu") -> Moments:
+    def zeros(d_s: int, d_t: int, device: torch.device | str = "cpu", full: bool = False) -> Moments:
         """Return the moments of no rows at all."""
-        shapes = ((d_s,), (d_t,), (d_s,), (d_t,), (d_s, d_t))
+        scatters = ((d_s, d_s), (d_t, d_t)) if full else ((d_s,), (d_t,))
+        shapes = ((d_s,), (d_t,), *scatters, (d_s, d_t))
         return Moments(0, *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def __add__(self, other: Moments) -> Moments:
@@ -86,6 +90,10 @@ class Moments:
             raise SamplingError(
                 f"cannot add moments of widths {tuple(self.cross.shape)} and {tuple(other.cross.shape)}; "
                 "add up moments of one pair of models only"
+            )
+        if self.full != other.full:
+            raise SamplingError(
+                "cannot add moments with covariances and moments with variances alone; sample all shards alike"
             )
         n = self.n + other.n
         if n == 0:
@@ -96,15 +104,30 @@ class Moments:
             n,
             self.mean_s + share * step_s,
             self.mean_t + share * step_t,
-            self.squares_s + other.squares_s + between * step_s.square(),
-            self.squares_t + other.squares_t + between * step_t.square(),
+            _merged(self.scatter_s, other.scatter_s, step_s, between),
+            _merged(self.scatter_t, other.scatter_t, step_t, between),
             (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
         )
 
     def to(self, device: torch.device | str) -> Moments:
         """Move to a device, in float64."""
-        tensors = (self.mean_s, self.mean_t, self.squares_s, self.squares_t, self.cross)
+        tensors = (self.mean_s, self.mean_t, self.scatter_s, self.scatter_t, self.cross)
         return Moments(self.n, *(tensor.to(device).double() for tensor in tensors))
+
+    @property
+    def full(self) -> bool:
+        """Whether the covariances within either model are there, not only the variances."""
+        return self.scatter_s.dim() == 2
+
+    @property
+    def squares_s(self) -> Tensor:
+        """(d_s,) sums of squared deviations from the mean."""
+        return self.scatter_s.diagonal() if self.full else self.scatter_s
+
+    @property
+    def squares_t(self) -> Tensor:
+        """(d_t,) likewise."""
+        return self.scatter_t.diagonal() if self.full else self.scatter_t
 
     @property
     def constant_s(self) -> Tensor:
@@ -132,6 +155,17 @@ class Moments:
             self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf),
             self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf),
         )
+
+
+def _scatter(centred: Tensor, full: bool, wide: torch.dtype) -> Tensor:
+    squares = centred.square().sum(0, dtype=wide)
+    # The diagonal is summed in double precision either way, so that variances do not depend on `full`.
+    return (centred.T @ centred).to(wide).diagonal_scatter(squares) if full else squares
+
+
+def _merged(one: Tensor, other: Tensor, step: Tensor, between: float) -> Tensor:
+    total = one + other
+    return total.addr_(step, step, alpha=between) if total.dim() == 2 else total + between * step.square()
 
 
 def _constant(squares: Tensor, mean: Tensor, n: int) -> Tensor:

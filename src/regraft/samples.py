@@ -18,7 +18,7 @@ from .errors import SamplingError
 from .fingerprints import may_be_same
 from .moments import Moments
 
-FORMAT = 1
+FORMAT = 2
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
 _OURS = (_TENSORS, _MANIFEST)

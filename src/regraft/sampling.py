@@ -76,6 +76,7 @@ def sample(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
+    covariances: bool = True,
 ) -> Sample:
     """Run both models over `texts` and collect the moments of `spaces`.
 
@@ -91,6 +92,8 @@ def sample(
         device: where to run; by default a GPU where there is one, or where a loaded model is.
         dtype: of the weights; by default the checkpoint's own.
         progress: whether to draw a progress bar.
+        covariances: whether to take the covariances within either model, which alignments by linear maps need:
+            O((d_s + d_t)^2) memory per pair of spaces. `lsa` does without, in O(d_s d_t).
 
     Raises:
         SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
@@ -133,9 +136,9 @@ def sample(
             )
             for space in spaces:
                 s, t = x_s[space.student_layer, space.name], x_t[space.teacher_layer, space.name]
-                moments = Moments.of(s, t.to(s.device))
+                moments = Moments.of(s, t.to(s.device), covariances)
                 d_s, d_t = moments.cross.shape
-                split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device)] * 2)
+                split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
                 split[number in held_out] += moments
     if pairs < MIN_PAIRS:
         raise SamplingError(
