@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from .. import settings
+from .. import samples, settings
 from ..distillation import settings as distilling
 from .sources import Source
 from .starts import Start
@@ -62,7 +62,10 @@ class Train:
 
 @dataclass(frozen=True)
 class SamplePair:
-    """Run a pair of models over texts, or over the first `limit` training rows of a task."""
+    """Run a pair of models over texts, or over the first `limit` training rows of a task.
+
+    The format of what is kept is part of the job, so that a sample of an older one is not taken for one of today's.
+    """
 
     teacher: Source
     student: Source
@@ -70,6 +73,7 @@ class SamplePair:
     texts: TextSource | TaskSource
     limit: int
     pairing: str
+    format: int = samples.FORMAT
 
 
 @dataclass(frozen=True)
