@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.feature_selection import r_regression
 
 from regraft.alignment import METHODS, fit_maps
+from regraft.axes import Linear
 from regraft.errors import PlanError, SamplingError
 from regraft.moments import Moments
 from regraft.samples import Space, SplitMoments
@@ -53,7 +54,7 @@ def test_a_student_wider_than_the_teacher_leaves_dimensions_unmatched() -> None:
     maps, scores = fit_maps("lsa", {SPACE: (6, 3)}, split(x_s, x_s[:, [4, 0, 2]]))
     assert maps[SPACE].index.tolist() == [1, -1, 2, -1, 0, -1]
     assert scores[0].matched == 3
-    assert maps[SPACE].apply(torch.ones(2, 3), 1).sum(0).tolist() == [2, 0, 2, 0, 2, 0]
+    assert maps[SPACE].read(torch.ones(2, 3), 1).sum(0).tolist() == [2, 0, 2, 0, 2, 0]
 
 
 def test_controls() -> None:
@@ -81,6 +82,25 @@ def test_controls_are_scored_where_moments_are_given() -> None:
     assert scores[0].held_out < 0.7
 
 
+def test_linear_maps_are_scored_by_what_they_predict() -> None:
+    torch.manual_seed(0)
+    x_s = torch.randn(2000, 5)
+    x_t = x_s @ torch.randn(5, 8) + 3
+    cut = 1800
+    full = SplitMoments(*(Moments.of(s, t, full=True) for s, t in ((x_s[:cut], x_t[:cut]), (x_s[cut:], x_t[cut:]))))
+    maps, scores = fit_maps("ridge", {SPACE: (5, 8)}, {SPACE: full})
+    assert (scores[0].kind, scores[0].matched, scores[0].assigned, scores[0].held_out) == ("linear", 5, None, None)
+    assert scores[0].r2_read > 0.99
+    assert scores[0].r2_write > 0.98
+    assert isinstance(maps[SPACE], Linear)
+    _, scores = fit_maps("lsa", {SPACE: (5, 8)}, {SPACE: full})
+    assert scores[0].kind == "one-to-one"
+    assert scores[0].held_out is not None
+    assert scores[0].r2_read < 0.9
+    _, scores = fit_maps("copy", {SPACE: (5, 8)}, None)
+    assert scores[0].r2_read is scores[0].r2_write is None
+
+
 def test_mistakes_are_refused_in_words() -> None:
     few = {SPACE: SplitMoments(Moments.of(torch.randn(4, 5), torch.randn(4, 7)), Moments.zeros(5, 7))}
     with pytest.raises(SamplingError, match=r"lsa has 4 token pairs .* at least its width, 7; give more texts"):
@@ -89,7 +109,12 @@ def test_mistakes_are_refused_in_words() -> None:
         fit_maps("lsa", {SPACE: (5, 7)}, None)
     with pytest.raises(SamplingError, match="the moments lack attention_input for student layer 0"):
         fit_maps("lsa", {SPACE: (5, 7)}, {})
-    with pytest.raises(PlanError, match=r"unknown alignment 'lsaa', expected one of copy, lsa, none, random; did you"):
+    alone = {SPACE: SplitMoments(Moments.of(torch.randn(9, 5), torch.randn(9, 7)), Moments.zeros(5, 7))}
+    with pytest.raises(SamplingError, match=r"'ridge' needs covariances, .* attention_input .* sample again with cov"):
+        fit_maps("ridge", {SPACE: (5, 7)}, alone)
+    with pytest.raises(SamplingError, match=r"ridge has 0 rows to fit attention_input .* give more texts"):
+        fit_maps("ridge", {SPACE: (5, 7)}, {SPACE: SplitMoments(*[Moments.zeros(5, 7, full=True)] * 2)})
+    with pytest.raises(PlanError, match="alignment 'lsaa', expected one of copy, lsa, none, random, ridge; did you"):
         fit_maps("lsaa", {}, None)
 
 

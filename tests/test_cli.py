@@ -150,7 +150,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         ),
         "unknown align": (
             (module, "--student", student, "--align", "las"),
-            "expected one of copy, lsa, none, random; did you mean 'lsa'?",
+            "expected one of copy, lsa, none, random, ridge; did you mean 'lsa'?",
         ),
         "unknown spaces": ((module, "--student", student, "--spaces", "real"), "expected one of measured, released"),
         "unknown pairing": (

@@ -19,7 +19,7 @@ FLOORS = (
     {"moments", "models", "bottleneck", "modelcard", "tracking", "processes", "tasks.conllu", "tasks.records"}
     | {"micro.languages", "micro.sentences"},
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"}
-    | {"micro.data"},
+    | {"micro.data", "fit", "linear"},
     {
         "texts",
         "tasks.sources",

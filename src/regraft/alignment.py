@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from .axes import Assignment
+from .axes import Assignment, Kind, Map
 from .errors import PlanError, SamplingError, unknown_choice
+from .fit import r2
+from .linear import ridge
 from .moments import Moments
 from .roles import HEAD_SPACES, PER_TEXT
 from .samples import Space, SplitMoments
 from .seeding import generator
+
+Needs = Literal["nothing", "variances", "covariances"]
+
+# What `ridge` adds to every variance, in units of the mean variance.
+SHRINKAGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,25 +52,33 @@ class Method:
 
     Attributes:
         fit: the method itself.
-        needs_moments: whether texts have to be sampled for it.
+        kind: of its maps.
+        needs: which moments have to be sampled for it.
         summary: one line for people.
         reference: where it comes from.
     """
 
-    fit: Callable[[Problem], Assignment]
-    needs_moments: bool
+    fit: Callable[[Problem], Map]
+    kind: Kind
+    needs: Needs
     summary: str
     reference: str
 
+    @property
+    def needs_moments(self) -> bool:
+        """Whether texts have to be sampled for it."""
+        return self.needs != "nothing"
+
 
 METHODS: dict[str, Method] = {}
+_Fit = Callable[[Problem], Map]
 
 
 def _register(
-    name: str, summary: str, reference: str, needs_moments: bool = False
-) -> Callable[[Callable[[Problem], Assignment]], Callable[[Problem], Assignment]]:
-    def register(fit: Callable[[Problem], Assignment]) -> Callable[[Problem], Assignment]:
-        METHODS[name] = Method(fit, needs_moments, summary, reference)
+    name: str, summary: str, reference: str, needs: Needs = "nothing", kind: Kind = "one-to-one"
+) -> Callable[[_Fit], _Fit]:
+    def register(fit: _Fit) -> _Fit:
+        METHODS[name] = Method(fit, kind, needs, summary, reference)
         return fit
 
     return register
@@ -76,7 +92,7 @@ def _none(problem: Problem) -> Assignment:
     return Assignment.identity(problem.d_t)
 
 
-@_register("lsa", "prune & align: Pearson's r, then linear sum assignment (the paper)", _PAPER, needs_moments=True)
+@_register("lsa", "prune & align: Pearson's r, then linear sum assignment (the paper)", _PAPER, needs="variances")
 def _lsa(problem: Problem) -> Assignment:
     """Give each student dimension the teacher dimension that makes the summed correlation largest (section 3.2)."""
     moments = problem.moments
@@ -116,6 +132,24 @@ def _random(problem: Problem) -> Assignment:
     return Assignment(index, problem.d_t)
 
 
+@_register(
+    "ridge",
+    "a linear map each way, by ridge regression",
+    "Hoerl & Kennard, Technometrics 1970, https://doi.org/10.1080/00401706.1970.10488634",
+    needs="covariances",
+    kind="linear",
+)
+def _ridge(problem: Problem) -> Map:
+    moments = problem.moments
+    assert moments is not None
+    if moments.n < 2:
+        raise SamplingError(
+            f"ridge has {moments.n} rows to fit {problem.space.name} of student layer {problem.space.student_layer} "
+            f"on, expected at least 2; give more texts{_instead(problem.space)}"
+        )
+    return ridge(moments, SHRINKAGE)
+
+
 @dataclass(frozen=True)
 class Score:
     """How well a pair of spaces was aligned.
@@ -124,10 +158,15 @@ class Score:
         space: the pair.
         d_s: width of the student's.
         d_t: width of the teacher's.
-        matched: student dimensions with a counterpart.
+        matched: student dimensions with a counterpart, or any weight in a linear map.
         constant: student dimensions that never varied in the sample (their correlation counts as 0).
-        assigned: mean Pearson's r over the assigned pairs, on the tokens the map was fitted on; None unsampled.
+        assigned: mean Pearson's r over the assigned pairs, on the tokens the map was fitted on; None unsampled, and for
+            linear maps, which assign nothing.
         held_out: the same on held-out tokens.
+        kind: of the map.
+        r2_read: share of the variance of the teacher's activations that the map predicts from the student's on held-out
+            tokens; None unsampled.
+        r2_write: share of the variance of the student's that it predicts from the teacher's.
     """
 
     space: Space
@@ -137,6 +176,9 @@ class Score:
     constant: int = 0
     assigned: float | None = None
     held_out: float | None = None
+    kind: Kind = "one-to-one"
+    r2_read: float | None = None
+    r2_write: float | None = None
 
 
 def method_named(name: str) -> Method:
@@ -155,7 +197,7 @@ def fit_maps(
     widths: Mapping[Space, tuple[int, int]],
     moments: Mapping[Space, SplitMoments] | None,
     seed: int = 0,
-) -> tuple[dict[Space, Assignment], list[Score]]:
+) -> tuple[dict[Space, Map], list[Score]]:
     """Fit a map for every pair of spaces.
 
     Args:
@@ -169,12 +211,13 @@ def fit_maps(
 
     Raises:
         PlanError: an unknown method.
-        SamplingError: moments are needed and missing, or too few tokens.
+        SamplingError: moments are needed and missing, lack the covariances that are needed, or are of too few tokens.
     """
     method = method_named(name)
     if method.needs_moments and moments is None:
         raise SamplingError(f"alignment {name!r} compares activations; give --texts FILE or --moments DIR")
-    maps, scores = {}, []
+    maps: dict[Space, Map] = {}
+    scores = []
     for space, (d_s, d_t) in sorted(widths.items()):
         split = None if moments is None else moments.get(space)
         if method.needs_moments and split is None:
@@ -182,22 +225,29 @@ def fit_maps(
                 f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
                 f"{space.teacher_layer}; sample again with the --sites and --layers of this module{_instead(space)}"
             )
+        if method.needs == "covariances" and split is not None and not split.fit.full:
+            raise SamplingError(
+                f"alignment {name!r} needs covariances, and the moments of {space.name} hold variances alone; "
+                "sample again with covariances"
+            )
         maps[space] = method.fit(Problem(space, d_s, d_t, split.fit if split else None, seed))
         scores.append(_score(space, maps[space], split))
     return maps, scores
 
 
-def _score(space: Space, assignment: Assignment, split: SplitMoments | None) -> Score:
-    d_s, d_t = assignment.student_width, assignment.teacher_width
-    matched = d_s - assignment.unmatched
+def _score(space: Space, fitted: Map, split: SplitMoments | None) -> Score:
+    d_s, d_t = fitted.student_width, fitted.teacher_width
+    matched = d_s - fitted.unmatched
     if split is None:
-        return Score(space, d_s, d_t, matched)
+        return Score(space, d_s, d_t, matched, kind=fitted.kind)
     constant = int(split.fit.constant_s.sum())
-    return Score(space, d_s, d_t, matched, constant, *(_mean_r(m, assignment) for m in (split.fit, split.held_out)))
+    assigned, held_out = (_mean_r(moments, fitted) for moments in (split.fit, split.held_out))
+    shares = r2(split.held_out, fitted)
+    return Score(space, d_s, d_t, matched, constant, assigned, held_out, fitted.kind, *shares)
 
 
-def _mean_r(moments: Moments, assignment: Assignment) -> float | None:
-    if moments.n < 2:
+def _mean_r(moments: Moments, fitted: Map) -> float | None:
+    if moments.n < 2 or not isinstance(fitted, Assignment):
         return None
-    rows = (assignment.index >= 0).nonzero().flatten()
-    return float(moments.correlation_of(rows, assignment.index[rows]).mean())
+    rows = (fitted.index >= 0).nonzero().flatten()
+    return float(moments.correlation_of(rows, fitted.index[rows]).mean())

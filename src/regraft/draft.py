@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .alignment import method_named
+from .axes import Reads
 from .heads import HeadPlan
 from .inventory import Held, Inventory, shape_at
-from .layers import Group
+from .layers import Group, Share
 from .models import BaseModel, SiteShape, space_width
 from .options import PREFIX
-from .parts import Action, Part, Place, Target
+from .parts import Action, Fold, Part, Place, Target, Via
 from .roles import Convention, Role
 from .samples import Space
 
@@ -52,36 +54,50 @@ class Draft:
             return
         self.held[place] = found[0]
         for role, shape in found[0].shapes.items():
-            parts = tuple(
-                Part(held.tensors[role], share.weight, self._spaces(role, place, share.layer))
-                for share, held in zip(group, found, strict=True)
-            )
+            parts = tuple(self._part(role, place, share, held) for share, held in zip(group, found, strict=True))
             site_shape = self.student_sites[place]
             key = f"{PREFIX}{site_shape.path}.{role.suffix}"
             self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
-        spaces = {space for part in parts for space in part.spaces if space is not None}
+        spaces = {space for part in parts for space in part.spaces}
         if self.refused & spaces:
             return "refused"
-        if self.align != "none" and spaces:
+        folded = method_named(self.align).kind == "linear" and any(part.fold for part in parts)
+        if folded or (self.align != "none" and spaces):
             return "mapped"
         if parts[0].rows is not None:
             return "reordered"
         return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
 
-    def _spaces(self, role: Role, place: Place, teacher_layer: int) -> tuple[Space | None, ...]:
-        """Name the pair of spaces whose map acts on each axis, note its widths, refuse what no map can do."""
+    def _part(self, role: Role, place: Place, share: Share, held: Held) -> Part:
+        biased = {other.beside for other in held.tensors}
+        vias = self._vias(role, place, share.layer, role.suffix in biased)
+        return Part(held.tensors[role], share.weight, vias, self._fold(role, place, share.layer, held))
+
+    def _fold(self, role: Role, place: Place, teacher_layer: int, held: Held) -> Fold | None:
+        """Name the weight whose offset a bias takes on."""
+        for other, key in held.tensors.items():
+            if other.suffix == role.beside:
+                vias = self._vias(other, place, teacher_layer, has_bias=True)
+                return next((Fold(key, via.space) for via in vias if via is not None and via.reads), None)
+        return None
+
+    def _vias(self, role: Role, place: Place, teacher_layer: int, has_bias: bool) -> tuple[Via | None, ...]:
+        """Name the map that acts on each axis, note its widths, refuse what no map can do."""
         layer, site = place
-        spaces: list[Space | None] = []
-        for lives, mapped in zip(role.spaces(site, "measured"), role.spaces(site, self.spaces), strict=True):
+        vias: list[Via | None] = []
+        for axis, lives, mapped in zip(
+            role.axes, role.spaces(site, "measured"), role.spaces(site, self.spaces), strict=True
+        ):
             if lives is None or mapped is None:
-                spaces.append(None)
+                vias.append(None)
                 continue
             space = Space(layer, teacher_layer, mapped)
             d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
             self.widths[space] = self._widths(space)
-            spaces.append(space)
+            reads = isinstance(axis, Reads)
+            vias.append(Via(space, reads, reads and has_bias))
             if self.align == "none" and d_s != d_t:
                 self.refused.add(space)
                 self._refuse(
@@ -94,7 +110,7 @@ class Draft:
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
                     f"maps like {mapped}, of another width; use --spaces measured"
                 )
-        return tuple(spaces)
+        return tuple(vias)
 
     def add_head(
         self, ported: HeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str

@@ -9,7 +9,7 @@ from .families import Head
 from .inventory import Inventory
 from .models import BaseModel, SiteShape, depth, space_width
 from .options import PREFIX
-from .parts import Part
+from .parts import Fold, Part, Via
 from .samples import Space
 
 
@@ -70,13 +70,16 @@ def plan_head(
     parts = {}
     for number, (path_t, path_s) in enumerate(zip(head_t.linears, head_s.linears, strict=True), start=1):
         picked = rows if number == len(head_s.linears) else None
-        axes = {"weight": (None, space if number == 1 else None), "bias": (None,)}
-        for leaf, spaces in axes.items():
-            key = f"{PREFIX}{path_t}.{leaf}"
-            if key in inventory.head:
-                parts[f"{PREFIX}{path_s}.{leaf}"] = Part(key, 1.0, spaces, picked)
-            elif leaf == "weight":
-                return _fresh(f"the module holds no {path_t}")
+        weight, bias = (f"{PREFIX}{path_t}.{leaf}" for leaf in ("weight", "bias"))
+        if weight not in inventory.head:
+            return _fresh(f"the module holds no {path_t}")
+        has_bias = bias in inventory.head
+        # Only the first layer reads the model; what it says is as wide in the student.
+        via = Via(space, reads=True, has_bias=has_bias) if number == 1 else None
+        parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=picked)
+        if has_bias:
+            fold = Fold(weight, space) if number == 1 else None
+            parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, picked)
     return HeadPlan(parts, {space: (d_s, d_t)})
 
 

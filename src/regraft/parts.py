@@ -13,20 +13,55 @@ Action = Literal["copied", "averaged", "mapped", "reordered", "fresh", "refused"
 
 
 @dataclass(frozen=True)
+class Via:
+    """A map that acts on an axis.
+
+    Attributes:
+        space: the pair of spaces it is between.
+        reads: whether the axis contracts with the activation; else it adds to it.
+        has_bias: whether a bias beside the reading weight takes on the map's offset.
+    """
+
+    space: Space
+    reads: bool
+    has_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A reading weight whose map has its offset taken on by the bias beside it.
+
+    Attributes:
+        weight: its key in the teacher's module; what it reads is its last axis.
+        space: the pair of spaces of what it reads.
+    """
+
+    weight: str
+    space: Space
+
+
+@dataclass(frozen=True)
 class Part:
     """One teacher tensor in a student tensor.
 
     Attributes:
         tensor: its key in the teacher's module.
         weight: factor (layers that are averaged have less than 1).
-        spaces: for each axis the pair of spaces whose map acts on it; None where no map does.
+        vias: for each axis the map that acts on it; None where none does.
+        fold: what a bias takes on; None for all else.
         rows: which of its rows, in which order (a head's labels); None for all as they are.
     """
 
     tensor: str
     weight: float
-    spaces: tuple[Space | None, ...]
+    vias: tuple[Via | None, ...]
+    fold: Fold | None = None
     rows: tuple[int, ...] | None = None
+
+    @property
+    def spaces(self) -> set[Space]:
+        """The pairs of spaces whose maps act on its axes."""
+        return {via.space for via in self.vias if via is not None}
 
 
 @dataclass(frozen=True)

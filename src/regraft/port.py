@@ -63,7 +63,7 @@ def transfer(
         layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer.
         align: how dimensions are matched, a key of `alignment.METHODS`; ``"none"`` for students distilled from the
             teacher.
-        texts: plain texts to compare activations on; needed by ``"lsa"``.
+        texts: plain texts to compare activations on; needed by ``"lsa"`` and ``"ridge"``.
         pairing: ``"offsets"`` or ``"position"`` (the paper).
         spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
             ``"measured"`` by the spaces they live in.
@@ -80,7 +80,7 @@ def transfer(
     Raises:
         RegraftError: one sentence with what was found, what was expected and what to do.
     """
-    method_named(align)
+    method = method_named(align)
     base, target = _teacher(module, teacher), resolve(student)
     drawn = make_plan(module, base, target, layers, align, spaces, head, labels)
     drawn.check()
@@ -91,7 +91,8 @@ def transfer(
         taken = _loaded(moments)
         _check_same_pair(taken, base, target)
     elif texts is not None:
-        taken = sample(base, target, sorted(drawn.widths), texts, pairing, **sampling)
+        full = method.needs == "covariances"
+        taken = sample(base, target, sorted(drawn.widths), texts, pairing, covariances=full, **sampling)
     maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
     tensors = transfer_tensors(drawn, module.tensors, maps, seed)
     provenance: dict[str, Any] = {

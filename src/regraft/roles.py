@@ -53,10 +53,17 @@ PER_TEXT = ("pooled",)
 
 @dataclass(frozen=True)
 class Role:
-    """One tensor of a PEFT method: its key behind the site's path, and its axes in order."""
+    """One tensor of a PEFT method.
+
+    Attributes:
+        suffix: its key behind the site's path.
+        axes: its axes in order.
+        beside: of a bias, the suffix of the reading weight whose product it is added to; empty for all others.
+    """
 
     suffix: str
     axes: tuple[Axis, ...]
+    beside: str = ""
 
     def spaces(self, site: str, convention: Convention) -> tuple[str | None, ...]:
         """Name the space of each axis (None for `Free`) when the method sits on `site`.
@@ -81,7 +88,7 @@ def _bottleneck(writes: str) -> tuple[Role, ...]:
     down, up = Reads("out", released="ff_output"), Writes(writes, released="ff_output")
     return (
         Role("bottleneck_down.weight", (Free(), down)),
-        Role("bottleneck_down.bias", (Free(),)),
+        Role("bottleneck_down.bias", (Free(),), beside="bottleneck_down.weight"),
         Role("bottleneck_up.weight", (up, Free())),
         Role("bottleneck_up.bias", (up,)),
     )

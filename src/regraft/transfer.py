@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .axes import Assignment
-from .parts import Part, Target
+from .axes import Map
+from .parts import Fold, Part, Target
 from .plan import Plan
 from .samples import Space
 from .seeding import generator
@@ -18,7 +18,7 @@ HEAD_STD = 0.02
 
 
 def transfer_tensors(
-    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Assignment], seed: int = 0
+    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int = 0
 ) -> dict[str, Tensor]:
     """Make the student's tensors.
 
@@ -38,10 +38,10 @@ def transfer_tensors(
     return {target.key: _make(target, tensors, maps, seed) for target in plan.targets}
 
 
-def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Assignment], seed: int) -> Tensor:
+def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int) -> Tensor:
     if not target.parts:
         return _fresh(target, seed)
-    ported = [_port(part, tensors[part.tensor], maps) for part in target.parts]
+    ported = [_port(part, tensors, maps) for part in target.parts]
     if len(ported) == 1 and target.parts[0].weight == 1:
         return ported[0]
     dtype = ported[0].dtype
@@ -52,11 +52,28 @@ def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, As
     ).to(dtype)
 
 
-def _port(part: Part, tensor: Tensor, maps: Mapping[Space, Assignment]) -> Tensor:
-    for axis, space in enumerate(part.spaces):
-        if space is not None:
-            tensor = maps[space].apply(tensor, axis)
+def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map]) -> Tensor:
+    tensor = tensors[part.tensor]
+    if part.fold is not None:
+        tensor = _folded(tensor, part.fold, tensors, maps)
+    for axis, via in enumerate(part.vias):
+        if via is None:
+            continue
+        acting = maps[via.space]
+        if via.reads:
+            tensor = (acting if via.has_bias else acting.without_offset()).read(tensor, axis)
+        else:
+            tensor = acting.write(tensor, axis)
     return tensor.clone() if part.rows is None else tensor[list(part.rows)]
+
+
+def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map]) -> Tensor:
+    """T (R h_s + b) + c is (T R) h_s + (T b + c)."""
+    offset = maps[fold.space].offset
+    if offset is None:
+        return bias
+    exact = torch.promote_types(bias.dtype, torch.float32)
+    return (bias.to(exact) + tensors[fold.weight].to(exact) @ offset.to(exact)).to(bias.dtype)
 
 
 def _fresh(target: Target, seed: int) -> Tensor:

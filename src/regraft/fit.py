@@ -1,0 +1,71 @@
+"""How well a map predicts one model's activations from the other's, in closed form from moments alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .axes import Assignment, Map
+from .moments import Moments
+
+
+def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
+    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t.
+
+    Args:
+        moments: of the rows to judge on, with covariances.
+        reads: (d_t, d_s).
+        offset: (d_t,).
+    """
+    missed = moments.mean_t - reads @ moments.mean_s - offset
+    error = _residual(moments.squares_t, moments.cross, reads, moments.scatter_s)
+    return error + moments.n * float(missed.square().sum())
+
+
+def write_error(moments: Moments, writes: Tensor) -> float:
+    """Sum up the squared errors of ``writes @ h_t`` against h_s, both about their means; as `read_error`."""
+    return _residual(moments.squares_s, moments.cross.T, writes, moments.scatter_t)
+
+
+def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
+    """Sum up the squared errors of an assignment against h_t and against h_s, both about their means.
+
+    What is left unmatched is predicted by its mean. Variances are enough.
+    """
+    rows = (assignment.index >= 0).nonzero().flatten()
+    columns = assignment.index[rows]
+    shared = 2 * moments.cross[rows, columns].sum()
+    read = moments.squares_t.sum() - shared + moments.squares_s[rows].sum()
+    write = moments.squares_s.sum() - shared + moments.squares_t[columns].sum()
+    return float(read), float(write)
+
+
+def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
+    """Return the shares of variance that a map predicts: of the teacher's when it reads, of the student's when writing.
+
+    A share is 1 minus the squared errors over the squared deviations from the mean, all dimensions pooled, so it is
+    negative where the mean predicts better.
+
+    Args:
+        moments: of the rows to judge on.
+        fitted: the map; one without an offset is judged about the means.
+
+    Returns:
+        None where nothing varies, and for a linear map where the moments lack covariances.
+    """
+    if isinstance(fitted, Assignment):
+        errors = paired_errors(moments, fitted)
+    elif moments.full:
+        errors = read_error(moments, fitted.reads, fitted.offset), write_error(moments, fitted.writes)
+    else:
+        return None, None
+    return _share(errors[0], moments.squares_t), _share(errors[1], moments.squares_s)
+
+
+def _share(error: float, squares: Tensor) -> float | None:
+    total = float(squares.sum())
+    return 1 - error / total if total > 0 else None
+
+
+def _residual(squares: Tensor, cross: Tensor, matrix: Tensor, scatter: Tensor) -> float:
+    """Sum of squares of y - M x over centred rows, from y's squares (d_y,), x' y (d_x, d_y) and x' x (d_x, d_x)."""
+    return float(squares.sum() - 2 * (matrix.T * cross).sum() + ((matrix @ scatter) * matrix).sum())
