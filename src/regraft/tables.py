@@ -43,7 +43,7 @@ def _shares(group: Group) -> str:
 
 
 def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
-    spaces = {space for target in targets for part in target.parts for space in part.spaces if space}
+    spaces = {space for target in targets for part in target.parts for space in part.spaces}
     widths = sorted({plan.widths[space] for space in spaces})
     names = sorted({space.name for space in spaces})
     identity = all(target.action in ("copied", "averaged", "reordered", "fresh") for target in targets)
@@ -51,6 +51,9 @@ def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
         ", ".join(f"{d_t}" if d_t == d_s else f"{d_t} -> {d_s}" for d_s, d_t in widths),
         "" if identity else "\n".join(names),
     )
+
+
+_MEASURES = {"r": "assigned", "held-out r": "held_out", "R2 read": "r2_read", "R2 write": "r2_write"}
 
 
 def show_port(console: Console, report: Mapping[str, Any]) -> None:
@@ -62,7 +65,13 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
         return
     console.print(report["sampled"])
     table = Table(title=f"Alignment: {report['align']}; spaces: {report['spaces']}")
-    for column in ("layer", "from", "space", "width", "matched", "constant", "r", "held-out r"):
+    # Correlations are of one-to-one maps alone.
+    measures = {
+        title: name
+        for title, name in _MEASURES.items()
+        if any(score.get(name) is not None for score in report["scores"])
+    }
+    for column in ("layer", "from", "space", "width", "matched", "constant", *measures):
         table.add_column(column, justify="left" if column == "space" else "right", no_wrap=True)
     for score in report["scores"]:
         layer, teacher_layer, space = score["space"].split(".")
@@ -73,7 +82,7 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
             f"{score['d_t']}->{score['d_s']}",
             str(score["matched"]),
             str(score["constant"]),
-            *("-" if score[name] is None else f"{score[name]:.3f}" for name in ("assigned", "held_out")),
+            *("-" if score[name] is None else f"{score[name]:.3f}" for name in measures.values()),
         )
     console.print(table)
 
