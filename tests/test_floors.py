@@ -21,6 +21,7 @@ FLOORS = (
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"}
     | {"micro.data", "fit", "linear"},
     {
+        "observation",
         "texts",
         "tasks.sources",
         "distillation.settings",
