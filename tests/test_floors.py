@@ -32,7 +32,7 @@ FLOORS = (
     {"adapterhub.conversion"},
     {"checkpoint"},
     {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},
-    {"student", "heads"},
+    {"student", "heads", "evidence"},
     {"draft", "starts"},
     {"plan"},
     {"transfer"},
