@@ -30,12 +30,12 @@ from regraft.experiment.spec import Experiment
 from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
-from regraft.layers import MATCHINGS
+from regraft.layers import NAMES
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")
 
-LAYERS = st.sampled_from(list(MATCHINGS)) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
+LAYERS = st.sampled_from(NAMES) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
 STARTS = st.builds(
     Start, LAYERS, st.sampled_from(list(METHODS)), st.sampled_from(["released", "measured"]), st.booleans()
 )

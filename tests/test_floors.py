@@ -21,6 +21,7 @@ FLOORS = (
     {"samples", "pairing", "options", "tasks.files", "tasks.encoding", "runs", "settings", "adapterhub.layouts"}
     | {"micro.data", "fit", "linear"},
     {
+        "observation",
         "texts",
         "tasks.sources",
         "distillation.settings",
@@ -31,7 +32,7 @@ FLOORS = (
     {"adapterhub.conversion"},
     {"checkpoint"},
     {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},
-    {"student", "heads"},
+    {"student", "heads", "evidence"},
     {"draft", "starts"},
     {"plan"},
     {"transfer"},

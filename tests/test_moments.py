@@ -50,6 +50,22 @@ def test_merged_in_any_order_and_split_equal_numpy_on_the_whole(sizes: list[int]
     assert_equal_to_numpy(parts[0], x_s, x_t)
 
 
+def test_covariances_of_the_student_alone() -> None:
+    x_s, x_t = rows(40)
+    some, all_of_them = (
+        Moments.zeros(4, 6, full=True, full_t=full_t)
+        + Moments.of(x_s[:25], x_t[:25], full=True, full_t=full_t)
+        + Moments.of(x_s[25:], x_t[25:], full=True, full_t=full_t)
+        for full_t in (False, None)
+    )
+    assert all_of_them.full
+    assert not some.full
+    assert torch.equal(some.scatter_s, all_of_them.scatter_s)
+    assert_equal_to_numpy(some, x_s, x_t)
+    with pytest.raises(SamplingError, match="cannot add moments with covariances and moments with variances alone"):
+        some + all_of_them
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_single_precision_batches_far_from_zero_stay_accurate(full: bool) -> None:
     x_s, x_t = rows(20_000, dtype=torch.float32, offset=300.0)

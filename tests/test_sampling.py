@@ -13,8 +13,9 @@ from conftest import make_texts
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.fingerprints import may_be_same
 from regraft.models import resolve
+from regraft.observation import held_out_batches
 from regraft.samples import Space
-from regraft.sampling import held_out_batches, sample, spaces_of
+from regraft.sampling import sample, spaces_of
 
 
 def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:

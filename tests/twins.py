@@ -33,7 +33,7 @@ class Twin:
     write: Tensor
 
 
-def make_twin(width: int = 32, prune: bool = True, seed: int = 0) -> Twin:
+def make_twin(width: int = 32, prune: bool = True, seed: int = 0, layers: int = 3) -> Twin:
     """Make a teacher by adding dimensions to a student, then permuting all of them.
 
     The added dimensions are an orthogonal mix Q of the student's with Q 1 = 1: the mean and variance of every token
@@ -41,12 +41,12 @@ def make_twin(width: int = 32, prune: bool = True, seed: int = 0) -> Twin:
     permuted, dimensions within a head too; with `prune` the teacher has as many heads again, which nothing reads.
     """
     torch.manual_seed(seed)
-    config = tiny_config("bert", width, layers=3, initializer_range=0.3)
+    config = tiny_config("bert", width, layers, initializer_range=0.3)
     student = transformers.AutoModel.from_config(config).double().eval()
     wide = 2 * width if prune else width
     heads = wide // width * config.num_attention_heads
     teacher_config = tiny_config(
-        "bert", wide, layers=3, num_attention_heads=heads, intermediate_size=config.intermediate_size
+        "bert", wide, layers, num_attention_heads=heads, intermediate_size=config.intermediate_size
     )
     teacher = transformers.AutoModel.from_config(teacher_config).double().eval()
 

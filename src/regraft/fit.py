@@ -8,22 +8,26 @@ from .axes import Assignment, Map
 from .moments import Moments
 
 
-def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
-    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t.
+def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
+    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t, for each dimension of h_t, (d_t,).
 
     Args:
-        moments: of the rows to judge on, with covariances.
+        moments: of the rows to judge on, with the student's covariances.
         reads: (d_t, d_s).
         offset: (d_t,).
     """
     missed = moments.mean_t - reads @ moments.mean_s - offset
-    error = _residual(moments.squares_t, moments.cross, reads, moments.scatter_s)
-    return error + moments.n * float(missed.square().sum())
+    return _residuals(moments.squares_t, moments.cross, reads, moments.scatter_s) + moments.n * missed.square()
+
+
+def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
+    """Sum up the squared errors of `read_errors` over all dimensions."""
+    return float(read_errors(moments, reads, offset).sum())
 
 
 def write_error(moments: Moments, writes: Tensor) -> float:
     """Sum up the squared errors of ``writes @ h_t`` against h_s, both about their means; as `read_error`."""
-    return _residual(moments.squares_s, moments.cross.T, writes, moments.scatter_t)
+    return float(_residuals(moments.squares_s, moments.cross.T, writes, moments.scatter_t).sum())
 
 
 def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
@@ -66,6 +70,6 @@ def _share(error: float, squares: Tensor) -> float | None:
     return 1 - error / total if total > 0 else None
 
 
-def _residual(squares: Tensor, cross: Tensor, matrix: Tensor, scatter: Tensor) -> float:
-    """Sum of squares of y - M x over centred rows, from y's squares (d_y,), x' y (d_x, d_y) and x' x (d_x, d_x)."""
-    return float(squares.sum() - 2 * (matrix.T * cross).sum() + ((matrix @ scatter) * matrix).sum())
+def _residuals(squares: Tensor, cross: Tensor, matrix: Tensor, scatter: Tensor) -> Tensor:
+    """(d_y,) sums of squares of y - M x over centred rows, from y's (d_y,), x' y (d_x, d_y) and x' x (d_x, d_x)."""
+    return squares - 2 * (matrix.T * cross).sum(0) + ((matrix @ scatter) * matrix).sum(1)

@@ -26,6 +26,16 @@ def ridge(moments: Moments, shrinkage: float) -> Linear:
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
 
 
+def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Fit the teacher's activations to the student's alone, as `ridge` does; the student's covariances are enough.
+
+    Returns:
+        ``reads`` (d_t, d_s) and ``offset`` (d_t,): ``reads @ h_s + offset`` predicts h_t.
+    """
+    reads = _solve(moments.scatter_s / moments.n, moments.cross / moments.n, shrinkage).T
+    return reads, moments.mean_t - reads @ moments.mean_s
+
+
 def _solve(covariance: Tensor, right: Tensor, shrinkage: float) -> Tensor:
     """Return (covariance + shrinkage * mean variance * I)^-1 @ right."""
     variance = covariance.diagonal().mean()

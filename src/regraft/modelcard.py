@@ -53,7 +53,7 @@ def _ported(port: Mapping[str, Any]) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| layers | {port['layers']} |",
+        f"| layers | {port['layers']}{_chosen(port)} |",
         f"| alignment | {port['align']} |",
         f"| spaces | {port['spaces']} |",
         f"| sampled | {port['sampled'] or 'nothing'} |",
@@ -62,6 +62,11 @@ def _ported(port: Mapping[str, Any]) -> list[str]:
         f"| left behind | {len(port['left'])} of the teacher's tensors |",
         "",
     ]
+
+
+def _chosen(port: Mapping[str, Any]) -> str:
+    evidence = port.get("layer_evidence")
+    return f": {','.join(map(str, evidence['chosen']))}" if evidence else ""
 
 
 def _trained(training: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any
 from .alignment import Score, fit_maps, method_named
 from .checkpoint import Module
 from .errors import ModuleFileError, SamplingError
+from .evidence import Evidence, best_layers
 from .fingerprints import may_be_same
+from .layers import BEST
 from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
@@ -36,7 +38,45 @@ def plan(
             ``problems``.
     """
     method_named(align)
-    return make_plan(module, _teacher(module, teacher), resolve(student), layers, align, spaces, head, labels)
+    base, target = _teacher(module, teacher), resolve(student)
+    paired, _ = chosen_layers(module, base, target, layers)
+    return make_plan(module, base, target, paired, align, spaces, head, labels)
+
+
+def chosen_layers(
+    module: Module,
+    teacher: BaseModel,
+    student: BaseModel,
+    layers: str | Sequence[int],
+    texts: Sequence[str] | None = None,
+    pairing: str = "offsets",
+    **sampling: Any,
+) -> tuple[str | Sequence[int], Evidence | None]:
+    """Turn ``"best"`` into the layers that it stands for; anything else stays as it is.
+
+    Args:
+        module: the teacher's module.
+        teacher: the model it was trained on.
+        student: the model it goes to.
+        layers: as for `transfer`.
+        texts: as for `transfer`.
+        pairing: as for `transfer`.
+        sampling: as for `transfer`.
+
+    Returns:
+        What `make_plan` takes, and why; None where nothing was compared.
+
+    Raises:
+        SamplingError: ``"best"`` without texts, or with such as do not serve.
+    """
+    if layers != BEST:
+        return layers, None
+    if texts is None:
+        raise SamplingError(
+            f"layers {BEST!r} compares all pairs of layers, which moments do not hold; give --texts FILE"
+        )
+    evidence = best_layers(module, teacher, student, texts, pairing, **sampling)
+    return evidence.chosen, evidence
 
 
 def transfer(
@@ -60,10 +100,12 @@ def transfer(
         module: what `regraft.load` gave.
         student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
         teacher: the model it was trained on; by default the one its configuration names.
-        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer.
+        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer; or
+            ``"best"``, which chooses such a list by comparing activations, see `evidence.best_layers`.
         align: how dimensions are matched, a key of `alignment.METHODS`; ``"none"`` for students distilled from the
             teacher.
-        texts: plain texts to compare activations on; needed by ``"lsa"`` and ``"ridge"``.
+        texts: plain texts to compare activations on; needed by ``"lsa"`` and ``"ridge"``, and by
+            layers ``"best"``.
         pairing: ``"offsets"`` or ``"position"`` (the paper).
         spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
             ``"measured"`` by the spaces they live in.
@@ -82,10 +124,11 @@ def transfer(
     """
     method = method_named(align)
     base, target = _teacher(module, teacher), resolve(student)
-    drawn = make_plan(module, base, target, layers, align, spaces, head, labels)
-    drawn.check()
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
+    paired, evidence = chosen_layers(module, base, target, layers, texts, pairing, **sampling)
+    drawn = make_plan(module, base, target, paired, align, spaces, head, labels)
+    drawn.check()
     taken = None
     if moments is not None:
         taken = _loaded(moments)
@@ -98,6 +141,8 @@ def transfer(
     provenance: dict[str, Any] = {
         "port": _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
     }
+    if evidence is not None:
+        provenance["port"]["layer_evidence"] = asdict(evidence)
     if drawn.labels:
         provenance["labels"] = list(drawn.labels)
     return Module(drawn.config, tensors, f"port of {module.source}", provenance)

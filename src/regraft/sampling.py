@@ -1,29 +1,20 @@
-"""Run both models over the same texts and feed the moments of every needed space."""
+"""Take the moments of every needed space from a pair of models."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from .errors import PlanError, SamplingError, unknown_choice
-from .families import Family
+from .errors import PlanError, unknown_choice
 from .layers import match_layers
 from .models import BaseModel, depth, find_sites, find_space
 from .moments import Moments
-from .pairing import Encoding, Ints, encode, make_pairing, pool
-from .roles import HEAD_SPACES, PER_TEXT, SITES, spaces_at
+from .observation import Activations, in_order, observe
+from .roles import HEAD_SPACES, SITES, spaces_at
 from .samples import Sample, Source, Space, SplitMoments
-from .seeding import generator
 
-# One batch in ten is held out, at least one.
-HELD_OUT_SHARE = 0.1
-MIN_PAIRS = 64
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")
 
@@ -98,53 +89,33 @@ def sample(
     Raises:
         SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
     """
-    if isinstance(texts, str):
-        raise SamplingError("got one string for texts, expected a list of texts")
-    texts = [text for text in texts if text.strip()]
-    if len(texts) < 2:
-        raise SamplingError(
-            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
-            "give plain text, one per line, some hundred lines"
-        )
-    tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = make_pairing(pairing, tokenizer_t, tokenizer_s)
-    ordered = sorted(texts, key=lambda text: (len(text), text))
-    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    held_out = held_out_batches(len(batches))
+    ordered = in_order(texts)
     totals: dict[Space, list[Moments]] = {}
-    pairs = paired = tokens = 0
-    with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:
-        # A checkpoint may lack the pooler that its class has; heads that need it are told by `alignment.fit_maps`.
-        poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
-        spaces = [space for space in spaces if poolers or space.name not in PER_TEXT]
-        watched_t = _watched(model_t, teacher.family, "teacher", {(s.teacher_layer, s.name) for s in spaces})
-        watched_s = _watched(model_s, student.family, "student", {(s.student_layer, s.name) for s in spaces})
-        for number, batch in enumerate(tqdm(batches, desc="Sampling", unit="batch", disable=not progress)):
-            encoding_t = encode(tokenizer_t, batch, min(max_length, teacher.longest))
-            encoding_s = encode(tokenizer_s, batch, min(max_length, student.longest))
-            found = pair_tokens(batch, encoding_t, encoding_s)
-            pairs += found.count
-            paired += found.paired_student_tokens
-            tokens += found.student_tokens
-            if not found.count:
-                continue
-            x_t = _pooled(
-                _observe(model_t, watched_t, encoding_t), found.teacher_rows, found.teacher_pair, found.count, teacher
-            )
-            x_s = _pooled(
-                _observe(model_s, watched_s, encoding_s), found.student_rows, found.student_pair, found.count, student
-            )
-            for space in spaces:
-                s, t = x_s[space.student_layer, space.name], x_t[space.teacher_layer, space.name]
-                moments = Moments.of(s, t.to(s.device), covariances)
-                d_s, d_t = moments.cross.shape
-                split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
-                split[number in held_out] += moments
-    if pairs < MIN_PAIRS:
-        raise SamplingError(
-            f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
-            + ("give more texts" if pairing == "offsets" else "give more texts or use pairing 'offsets'")
-        )
+
+    def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
+        for space in spaces:
+            s, t = x_s.get((space.student_layer, space.name)), x_t.get((space.teacher_layer, space.name))
+            if s is None or t is None:
+                continue  # no pooler
+            moments = Moments.of(s, t.to(s.device), covariances)
+            d_s, d_t = moments.cross.shape
+            split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
+            split[held_out] += moments
+
+    counts = observe(
+        teacher,
+        student,
+        {(space.teacher_layer, space.name) for space in spaces},
+        {(space.student_layer, space.name) for space in spaces},
+        ordered,
+        feed,
+        pairing,
+        batch_size,
+        max_length,
+        device,
+        dtype,
+        progress,
+    )
     source = Source(
         teacher=teacher.name,
         student=student.name,
@@ -156,70 +127,4 @@ def sample(
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
     moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
-    return Sample(source, moments_of, pairs, paired, tokens)
-
-
-def held_out_batches(count: int) -> set[int]:
-    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
-    order = torch.randperm(count, generator=generator(0, "held-out batches"))
-    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
-
-
-def _pooled(
-    observed: Mapping[tuple[int, str], Tensor], rows: Ints, pair: Ints, count: int, base: BaseModel
-) -> dict[tuple[int, str], Tensor]:
-    """Pool token vectors to one per pair; what stands for a whole text already has one."""
-    return {
-        key: x if key[1] in PER_TEXT else pool(x, rows, pair, count, base.family.causal) for key, x in observed.items()
-    }
-
-
-def _watched(
-    model: Any, family: Family, who: str, wanted: set[tuple[int, str]]
-) -> dict[tuple[int, str], tuple[Any, bool]]:
-    """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
-    sites = find_sites(model, family)
-    watched = {}
-    for layer, space in wanted:
-        found = find_space(sites, layer, space)
-        if found is None:
-            raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
-        shape, side = found
-        watched[layer, space] = model.get_submodule(shape.path), side == "in"
-    return watched
-
-
-@contextmanager
-def _recording(watched: Mapping[tuple[int, str], tuple[Any, bool]]) -> Iterator[dict[tuple[int, str], Tensor]]:
-    seen: dict[tuple[int, str], Tensor] = {}
-
-    def hook(key: tuple[int, str], is_input: bool) -> Any:
-        def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            seen[key] = value.flatten(0, -2)
-
-        return record
-
-    handles = [
-        module.register_forward_hook(hook(key, is_input), with_kwargs=True)
-        for key, (module, is_input) in watched.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.inference_mode()
-def _observe(
-    model: Any, watched: Mapping[tuple[int, str], tuple[Any, bool]], encoding: Encoding
-) -> dict[tuple[int, str], Tensor]:
-    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
-    device = next(model.parameters()).device
-    with _recording(watched) as seen:
-        model(
-            input_ids=torch.from_numpy(encoding.ids).to(device),
-            attention_mask=torch.from_numpy(encoding.attention).to(device),
-        )
-    return seen
+    return Sample(source, moments_of, counts.pairs, counts.paired_tokens, counts.student_tokens)

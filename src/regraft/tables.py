@@ -61,6 +61,8 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
     counts = Counter(tensor["action"] for tensor in report["tensors"].values())
     done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
     console.print(f"{done}; {len(report['left'])} teacher tensors left behind")
+    if "layer_evidence" in report:
+        show_layers(console, report["layer_evidence"])
     if not report["sampled"]:
         return
     console.print(report["sampled"])
@@ -84,6 +86,23 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
             str(score["constant"]),
             *("-" if score[name] is None else f"{score[name]:.3f}" for name in measures.values()),
         )
+    console.print(table)
+
+
+def show_layers(console: Console, evidence: Mapping[str, Any]) -> None:
+    """Print which teacher layers were chosen, and how much any other would have predicted.
+
+    Args:
+        console: where to print.
+        evidence: the fields of an `evidence.Evidence`.
+    """
+    table = Table(title=f"Layers: best; R2 of {evidence['space']}")
+    for column in ("layer", "from", "R2", "best R2", "best from"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for layer, (chosen, shares) in enumerate(zip(evidence["chosen"], evidence["r2"], strict=True)):
+        # The chosen layer where several are as good.
+        best = max(range(len(shares)), key=lambda j: (shares[j], j == chosen))
+        table.add_row(str(layer), str(chosen), f"{shares[chosen]:.3f}", f"{shares[best]:.3f}", str(best))
     console.print(table)
 
 

@@ -22,7 +22,10 @@ TeacherOpt = Annotated[
 ]
 LayersOpt = Annotated[
     str,
-    typer.Option(help="Which teacher layers a student layer takes: skip, avg, avg_released, last, or a list 0,2,4."),
+    typer.Option(
+        help="Which teacher layers a student layer takes: skip, avg, avg_released, last, or a list 0,2,4; best "
+        "compares all pairs of layers on --texts and takes those whose activations the student predicts best."
+    ),
 ]
 AlignOpt = Annotated[
     str,

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from ..alignment import METHODS
 from ..errors import PlanError, unknown_choice
-from ..layers import MATCHINGS
+from ..layers import NAMES
 from ..roles import Convention
 
 BASELINE = "student"
@@ -22,7 +22,7 @@ class Start:
     """How the teacher's module becomes the student's first one.
 
     Attributes:
-        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
+        layers: one of `layers.NAMES`, or one teacher layer per student layer.
         align: a key of `alignment.METHODS`.
         spaces: which space maps what a module writes.
         head: whether the teacher's task head is ported too.
@@ -54,9 +54,9 @@ def parse_start(name: str) -> Start | None:
     if name == BASELINE:
         return None
     layers, *parts = name.removeprefix(_PREFIX).split("+")
-    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or all(map(str.isdecimal, layers.split(",")))):
+    if not name.startswith(_PREFIX) or not (layers in NAMES or all(map(str.isdecimal, layers.split(",")))):
         raise PlanError(
-            unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in MATCHINGS)))
+            unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in NAMES)))
             + " (or teacher layers such as tm-0,2,4)"
         )
     chosen: dict[str, str] = {}
@@ -69,7 +69,7 @@ def parse_start(name: str) -> Start | None:
             raise PlanError(f"the start {name} names both {chosen[option]} and {part}, expected one of them")
         chosen[option] = part
     return Start(
-        layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",")),
+        layers if layers in NAMES else tuple(int(number) for number in layers.split(",")),
         chosen.get("align", "none"),
         cast(Convention, chosen.get("spaces", _DEFAULT_SPACES)),
         "head" in chosen,

@@ -1,0 +1,194 @@
+"""Run two models over the same texts and hand on, batch by batch, the activations of the tokens that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .errors import SamplingError
+from .families import Family
+from .models import BaseModel, find_sites, find_space
+from .pairing import Encoding, Ints, encode, make_pairing, pool
+from .roles import PER_TEXT
+from .seeding import generator
+
+# One batch in ten is held out, at least one.
+HELD_OUT_SHARE = 0.1
+MIN_PAIRS = 64
+
+# A space of a layer, and what was observed in it: (n, d), one row per pair.
+Spot = tuple[int, str]
+Activations = Mapping[Spot, Tensor]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much was paired.
+
+    Attributes:
+        pairs: number of paired tokens (or spans).
+        paired_tokens: student tokens that were paired ...
+        student_tokens: ... of how many.
+    """
+
+    pairs: int
+    paired_tokens: int
+    student_tokens: int
+
+
+def in_order(texts: Sequence[str]) -> list[str]:
+    """Leave out empty texts and sort the others by length, which saves padding and makes their order not matter.
+
+    Raises:
+        SamplingError: one string, or too few texts.
+    """
+    if isinstance(texts, str):
+        raise SamplingError("got one string for texts, expected a list of texts")
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < 2:
+        raise SamplingError(
+            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
+            "give plain text, one per line, some hundred lines"
+        )
+    return sorted(texts, key=lambda text: (len(text), text))
+
+
+def observe(
+    teacher: BaseModel,
+    student: BaseModel,
+    wanted_t: set[Spot],
+    wanted_s: set[Spot],
+    texts: Sequence[str],
+    feed: Callable[[Activations, Activations, bool], None],
+    pairing: str = "offsets",
+    batch_size: int = 32,
+    max_length: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+    title: str = "Sampling",
+) -> Counts:
+    """Run both models over `texts` and call `feed` with what is paired in each batch.
+
+    Args:
+        teacher: one model.
+        student: the other.
+        wanted_t: where to observe the teacher.
+        wanted_s: where to observe the student. Spaces of a whole text are left out where either model lacks a pooler.
+        texts: what `in_order` gave.
+        feed: takes the student's activations, the teacher's, each on its model's device, and whether the batch is one
+            of those held out.
+        pairing: this and all below as for `sampling.sample`.
+        batch_size: see there.
+        max_length: see there.
+        device: see there.
+        dtype: see there.
+        progress: see there.
+        title: of the progress bar.
+
+    Raises:
+        SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
+    """
+    tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
+    pair_tokens = make_pairing(pairing, tokenizer_t, tokenizer_s)
+    batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    held_out = held_out_batches(len(batches))
+    pairs = paired = tokens = 0
+    with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:
+        # A checkpoint may lack the pooler that its class has; heads that need it are told by `alignment.fit_maps`.
+        poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
+        watched_t, watched_s = (
+            _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})
+            for model, base, who, wanted in (
+                (model_t, teacher, "teacher", wanted_t),
+                (model_s, student, "student", wanted_s),
+            )
+        )
+        for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=not progress)):
+            encoding_t = encode(tokenizer_t, batch, min(max_length, teacher.longest))
+            encoding_s = encode(tokenizer_s, batch, min(max_length, student.longest))
+            found = pair_tokens(batch, encoding_t, encoding_s)
+            pairs += found.count
+            paired += found.paired_student_tokens
+            tokens += found.student_tokens
+            if not found.count:
+                continue
+            x_t = _pooled(
+                _observe(model_t, watched_t, encoding_t), found.teacher_rows, found.teacher_pair, found.count, teacher
+            )
+            x_s = _pooled(
+                _observe(model_s, watched_s, encoding_s), found.student_rows, found.student_pair, found.count, student
+            )
+            feed(x_s, x_t, number in held_out)
+    if pairs < MIN_PAIRS:
+        raise SamplingError(
+            f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
+            + ("give more texts" if pairing == "offsets" else "give more texts or use pairing 'offsets'")
+        )
+    return Counts(pairs, paired, tokens)
+
+
+def held_out_batches(count: int) -> set[int]:
+    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
+    order = torch.randperm(count, generator=generator(0, "held-out batches"))
+    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
+
+
+def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: BaseModel) -> dict[Spot, Tensor]:
+    """Pool token vectors to one per pair; what stands for a whole text already has one."""
+    return {
+        key: x if key[1] in PER_TEXT else pool(x, rows, pair, count, base.family.causal) for key, x in observed.items()
+    }
+
+
+def _watched(model: Any, family: Family, who: str, wanted: set[Spot]) -> dict[Spot, tuple[Any, bool]]:
+    """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
+    sites = find_sites(model, family)
+    watched = {}
+    for layer, space in wanted:
+        found = find_space(sites, layer, space)
+        if found is None:
+            raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
+        shape, side = found
+        watched[layer, space] = model.get_submodule(shape.path), side == "in"
+    return watched
+
+
+@contextmanager
+def _recording(watched: Mapping[Spot, tuple[Any, bool]]) -> Iterator[dict[Spot, Tensor]]:
+    seen: dict[Spot, Tensor] = {}
+
+    def hook(key: Spot, is_input: bool) -> Any:
+        def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
+            seen[key] = value.flatten(0, -2)
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(key, is_input), with_kwargs=True)
+        for key, (module, is_input) in watched.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def _observe(model: Any, watched: Mapping[Spot, tuple[Any, bool]], encoding: Encoding) -> dict[Spot, Tensor]:
+    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
+    device = next(model.parameters()).device
+    with _recording(watched) as seen:
+        model(
+            input_ids=torch.from_numpy(encoding.ids).to(device),
+            attention_mask=torch.from_numpy(encoding.attention).to(device),
+        )
+    return seen
