@@ -34,7 +34,7 @@ FLOORS = (
     {"student", "heads"},
     {"draft", "starts"},
     {"plan"},
-    {"transfer"},
+    {"transfer", "fidelity"},
     {"port", "training", "distillation.distill", "tables", "experiment.starts", "experiment.sources"},
     {"experiment.spec", "experiment.jobs", "experiment.store"},
     {"experiment.load", "experiment.grid", "experiment.launch"},
