@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,3 +197,51 @@ def test_a_port_reports_what_is_expected_of_it(make_model: Callable[..., str], m
         assert all(score.r2_read is not None for score in foreseen.scores)
         assert "expected" not in regraft.transfer(module, student, align="lsa", **options).report
     assert regraft.foresee(module, make_model(layers=2)).expected is None
+
+
+def files(root: Path) -> set[Path]:
+    return set(root.rglob("*"))
+
+
+def test_plan_says_whether_a_port_will_help_and_writes_nothing(
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    run: Callable[..., tuple[int, str, str]],
+    ner_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
+    module = make_module(teacher, "lora", 9)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(make_texts(80)))
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    here = ("plan", module, "--student", student, "--align", "ridge", "--quiet")
+    before = {root: files(Path(root)) for root in (tmp_path, module, student, teacher)}
+    code, out, error = run(*here, "--texts", texts, "--data", ner_folder, "--max-eval", 20)
+    assert code == 0, error
+    for words in ("mapped", "R2 read", "R2 write", "lora_B @ lora_A", "This port ", "validation"):
+        assert words in out
+    assert re.search(r"expected: the module keeps -?\d\.\d\d of what it reads, the head -?\d\.\d\d\n", out)
+    assert "before any training, on the validation split; its task head is the teacher's" in out
+    assert {root: files(Path(root)) for root in before} == before
+
+    models = ("--teacher", teacher, "--student", student)
+    run("sample", *models, "--texts", texts, "--out", tmp_path / "moments", "--quiet")
+    _, sampled, _ = run(*here, "--moments", tmp_path / "moments")
+    _, ported, _ = run(
+        "transfer", module, *models[2:], "--align", "ridge", "--moments", tmp_path / "moments", "--out", tmp_path / "x"
+    )
+    (expected,) = re.findall("expected: .*", sampled)
+    assert expected in ported
+    assert expected in out
+    assert "before any training" not in sampled
+
+    code, out, _ = run(*here, "--data", ner_folder)
+    assert code == 2  # ridge needs texts
+    fresh = ("--student", make_model(layers=2), "--head", "fresh", "--data", ner_folder, "--max-eval", 5, "--quiet")
+    code, out, _ = run("plan", module, *fresh)
+    assert code == 0
+    assert "drawn at random, so this says little" in out
+    assert "expected" not in out

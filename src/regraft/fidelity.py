@@ -168,7 +168,8 @@ def _share(reading: _Reading, acting: Map, split: SplitMoments | None) -> float 
     missed = read_errors(moments, linear.reads, linear.offset, reading.weight)
     # tr(G X G') = tr(X G'G), so that nothing wider than the module is multiplied.
     total = float((varies * reading.gram).sum())
-    return 1 - float((missed * reading.gram).sum()) / total if total > 0 else None
+    # A sum of squares, which rounding may leave below 0.
+    return 1 - max(0.0, float((missed * reading.gram).sum())) / total if total > 0 else None
 
 
 def _mean(shares: Sequence[tuple[float, float | None]]) -> float | None:
