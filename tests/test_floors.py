@@ -44,7 +44,7 @@ FLOORS = (
     {"report.table"},
     {"report.grid", "report.csvs", "report.scales", "report.render"},
     {"report.paired", "report.layouts", "report.reference"},
-    {"report.gains", "report.findings", "report.curves", "report.dots"},
+    {"report.gains", "report.findings", "report.foretold", "report.curves", "report.dots"},
     {"report.contents"},
     {"report.page"},
     {"report.writing"},
