@@ -288,6 +288,7 @@ def test_results_for_the_report(content: dict[str, Any], ran: Path) -> None:
         assert result.curve[0].score == result.before
         assert max(point.score for point in result.curve[1:]) == scores["validation"]["f1"]
         assert bool(result.alignment) == ("lsa" in result.row)
+        assert (result.expected is not None) == ("lsa" in result.row)
     with pytest.raises(TaskError, match=r"unknown experiment 'tinny', .* did you mean 'tiny'"):
         collect(ran, "tinny")
     with pytest.raises(TaskError, match="holds no experiment"):

@@ -19,14 +19,15 @@ from markdown_it import MarkdownIt
 from regraft import report
 from regraft.errors import ReportError
 from regraft.experiment.store import Store
-from regraft.report import Point, Result
+from regraft.report import Alignment, Expected, Point, Result
 from regraft.report.collect import collect
 from regraft.report.contents import contents
 from regraft.report.csvs import read_results, write_results
 from regraft.report.findings import findings, missing
+from regraft.report.foretold import foretold
 from regraft.report.gains import gains, training, wins
 from regraft.report.grid import Group, groups
-from regraft.report.layouts import averages, per_language
+from regraft.report.layouts import alignments, averages, per_language
 from regraft.report.page import to_html
 from regraft.report.paired import bootstrap, compare, progress, sign_flip
 from regraft.report.reference import beside, load_reference
@@ -392,6 +393,49 @@ def test_any_part_of_a_grid_makes_a_report(keep: Callable[[Result], bool], tmp_p
         assert ("Learning curves" in page) <= (some is not bare)
 
 
+def told(shares: Sequence[float], **others: object) -> list[Result]:
+    """Return a start per share, with gains that rank as the shares do and scores before that rank the other way."""
+    found = []
+    for seed, share in enumerate(shares):
+        expected = Expected(module=0.5, head=share)
+        ported = make_result("ridge", 70 + 10 * share**3, seed=seed, before=-share, expected=expected, **others)
+        found += [ported, make_result("student", 70, seed=seed, expected=None, **others)]
+    return found
+
+
+def test_what_was_expected_is_ranked_beside_the_gains() -> None:
+    shares = [-2.5, 0.9, 0.1, 0.3, -0.2, 0.7, 0.5, 0.6]
+    assert foretold(groups(told(shares[1:]))) == []
+    ranked, starts = foretold(groups(told(shares)))
+    assert cells(ranked) == [["expectation", "8", "1.00"], ["score before training", "8", "-1.00"]]
+    (row,) = cells(starts)
+    assert row[:5] == ["matching", "NER", "LoRA", "ridge", "8"]
+    assert float(row[5]) == pytest.approx(sum(shares) / 8, abs=0.01)
+    headless = [replace(r, expected=r.expected and Expected(r.expected.head), before=None) for r in told(shares)]
+    assert cells(foretold(groups(headless))[0]) == [["expectation", "8", "1.00"], ["score before training", "0", NONE]]
+    same = [replace(r, expected=r.expected and Expected(0.5)) for r in told(shares)]
+    assert cells(foretold(groups(same))[0])[0] == ["expectation", "8", NONE]
+    alone = [r for r in told(shares) if r.row == "ridge"]  # no baseline, no gain
+    assert foretold(groups(alone)) == []
+
+
+def test_the_page_says_whether_gains_could_be_told(tmp_path: Path) -> None:
+    few, many = told([0.1 * i for i in range(7)]), told([0.1 * i for i in range(9)])
+    assert "Could it be told" not in to_html(contents(few, ""))
+    page = report.write(many, tmp_path / "report")
+    assert "Could it be told before training?" in page.read_text()
+    assert "What foretells the gain" in (tmp_path / "report" / "tables.md").read_text()
+    assert read_results(tmp_path / "report" / "results.csv") == many
+
+
+def test_alignments_by_linear_maps_show_what_they_predict() -> None:
+    linear = tuple(Alignment(0, 2 * i, "query.in", None, None, r2=0.5 + 0.1 * i) for i in range(2))
+    (table,) = alignments(groups([make_result("ridge", 70, alignment=linear)]))
+    assert cells(table) == [["0", "0", "0.50"], ["0", "2", "0.60"]]
+    assert [column.head for column in table.columns][2:] == ["R2"]
+    assert "predicts" in table.notes[0]
+
+
 def test_a_teacher_is_no_seed() -> None:
     seeds = [make_result("teacher", 90, seed=0), *(make_result("student", 70, seed=seed) for seed in (1, 2, 3))]
     assert contents(seeds, "").facts == ["4 trained modules", "1 setting", "1 task", "1 language", "3 seeds"]
@@ -498,6 +542,7 @@ def test_averages_are_those_of_the_trainings_that_all_rows_have(results: list[Re
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
 PERCENT = st.floats(-100, 200)
+SHARES = st.floats(-1e9, 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -511,6 +556,7 @@ PERCENT = st.floats(-100, 200)
         seconds=st.none() | st.floats(0, 1e9),
         curve=st.lists(st.builds(Point, st.integers(0, 10**9), PERCENT), max_size=3).map(tuple),
         alignment=st.just(()),
+        expected=st.none() | st.builds(Expected, SHARES, st.none() | SHARES),
     )
 )
 def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, result: Result) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .axes import Assignment, Map
@@ -23,6 +24,27 @@ def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
 def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
     """Sum up the squared errors of `read_errors` over all dimensions."""
     return float(read_errors(moments, reads, offset).sum())
+
+
+def read_errors(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Sum up the outer products of ``weight @ (h_t - reads @ h_s - offset)`` with itself.
+
+    Its trace is `read_error` where the weight is the identity.
+
+    Args:
+        moments: of the rows to judge on, with covariances.
+        reads: (d_t, d_s).
+        offset: (d_t,).
+        weight: (k, d_t), what the errors go through.
+
+    Returns:
+        (k, k).
+    """
+    ported = weight @ reads
+    shared = ported @ moments.cross @ weight.T
+    missed = weight @ (moments.mean_t - reads @ moments.mean_s - offset)
+    own = weight @ moments.scatter_t @ weight.T + ported @ moments.scatter_s @ ported.T
+    return own - shared - shared.T + moments.n * torch.outer(missed, missed)
 
 
 def write_error(moments: Moments, writes: Tensor) -> float:

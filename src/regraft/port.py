@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from .alignment import Score, fit_maps, method_named
 from .checkpoint import Module
 from .errors import ModuleFileError, SamplingError
 from .evidence import Evidence, best_layers
+from .fidelity import Fidelity, fidelity, spaces_read, summary
 from .fingerprints import may_be_same
 from .layers import BEST
 from .models import BaseModel, ModelLike, resolve
@@ -19,6 +20,25 @@ from .roles import Convention
 from .samples import Sample, load_sample
 from .sampling import sample
 from .transfer import transfer_tensors
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What is known of a port before any training.
+
+    Attributes:
+        plan: who gets what.
+        scores: how well each map fits.
+        fidelity: how much of what the module reads it keeps, per place; empty without moments with covariances.
+        expected: the same summed up, see `fidelity.summary`; None without.
+        module: the student's module.
+    """
+
+    plan: Plan
+    scores: Sequence[Score]
+    fidelity: Sequence[Fidelity]
+    expected: Mapping[str, float | None] | None
+    module: Module
 
 
 def plan(
@@ -122,7 +142,44 @@ def transfer(
     Raises:
         RegraftError: one sentence with what was found, what was expected and what to do.
     """
-    method = method_named(align)
+    full = method_named(align).needs == "covariances"
+    return _work_out(
+        module, student, teacher, layers, align, texts, pairing, spaces, seed, moments, head, labels, full, **sampling
+    ).module
+
+
+def foresee(module: Module, student: ModelLike, **options: Any) -> Foresight:
+    """Say how well a port will work before any training.
+
+    Args:
+        module: as for `transfer`.
+        student: as for `transfer`.
+        options: as for `transfer`; texts are sampled with covariances, whatever the method needs.
+
+    Raises:
+        RegraftError: as for `transfer`.
+    """
+    return _work_out(module, student, covariances=True, **options)
+
+
+def _work_out(
+    module: Module,
+    student: ModelLike,
+    teacher: ModelLike | None = None,
+    layers: str | Sequence[int] = "skip",
+    align: str = "none",
+    texts: Sequence[str] | None = None,
+    pairing: str = "offsets",
+    spaces: Convention = "released",
+    seed: int = 0,
+    moments: Sample | str | Path | Sequence[str | Path] | None = None,
+    head: str | None = None,
+    labels: Sequence[str] | None = None,
+    covariances: bool = False,
+    **sampling: Any,
+) -> Foresight:
+    """Plan, sample, align, transfer; arguments as for `transfer`, and whether to sample covariances."""
+    method_named(align)
     base, target = _teacher(module, teacher), resolve(student)
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
@@ -134,18 +191,25 @@ def transfer(
         taken = _loaded(moments)
         _check_same_pair(taken, base, target)
     elif texts is not None:
-        full = method.needs == "covariances"
-        taken = sample(base, target, sorted(drawn.widths), texts, pairing, covariances=full, **sampling)
+        # What a module reads may not be what its map is fitted on.
+        watched = {*drawn.widths, *(spaces_read(drawn) if covariances else ())}
+        taken = sample(base, target, sorted(watched), texts, pairing, covariances=covariances, **sampling)
     maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
     tensors = transfer_tensors(drawn, module.tensors, maps, seed)
-    provenance: dict[str, Any] = {
-        "port": _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
-    }
+    kept: list[Fidelity] = []
+    if taken and any(split.held_out.full for split in taken.moments.values()):
+        kept = fidelity(drawn, module.tensors, maps, taken.moments)
+    expected = summary(kept) if kept else None
+    report = _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
+    if expected:
+        report |= {"fidelity": [asdict(one) for one in kept], "expected": expected}
     if evidence is not None:
-        provenance["port"]["layer_evidence"] = asdict(evidence)
+        report["layer_evidence"] = asdict(evidence)
+    provenance: dict[str, Any] = {"port": report}
     if drawn.labels:
         provenance["labels"] = list(drawn.labels)
-    return Module(drawn.config, tensors, f"port of {module.source}", provenance)
+    ported = Module(drawn.config, tensors, f"port of {module.source}", provenance)
+    return Foresight(drawn, scores, kept, expected, ported)
 
 
 def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:

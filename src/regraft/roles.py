@@ -59,11 +59,14 @@ class Role:
         suffix: its key behind the site's path.
         axes: its axes in order.
         beside: of a bias, the suffix of the reading weight whose product it is added to; empty for all others.
+        into: of a reading weight with nothing but another weight behind it, the suffix of that weight; empty for all
+            others.
     """
 
     suffix: str
     axes: tuple[Axis, ...]
     beside: str = ""
+    into: str = ""
 
     def spaces(self, site: str, convention: Convention) -> tuple[str | None, ...]:
         """Name the space of each axis (None for `Free`) when the method sits on `site`.
@@ -99,7 +102,7 @@ _LORA_OUT = Writes("out", released="attention_input")
 
 ROLES: Mapping[str, tuple[Role, ...]] = {
     "LORA": (
-        Role("lora_A.weight", (Free(), Reads("in"))),
+        Role("lora_A.weight", (Free(), Reads("in")), into="lora_B.weight"),
         Role("lora_B.weight", (_LORA_OUT, Free())),
         Role("lora_B.bias", (_LORA_OUT,)),
     ),

@@ -61,6 +61,11 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
     counts = Counter(tensor["action"] for tensor in report["tensors"].values())
     done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
     console.print(f"{done}; {len(report['left'])} teacher tensors left behind")
+    show_alignment(console, report)
+
+
+def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
+    """Print how well each space was aligned, and how much of what it reads the module keeps, where that is known."""
     if "layer_evidence" in report:
         show_layers(console, report["layer_evidence"])
     if not report["sampled"]:
@@ -84,9 +89,29 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
             f"{score['d_t']}->{score['d_s']}",
             str(score["matched"]),
             str(score["constant"]),
-            *("-" if score[name] is None else f"{score[name]:.3f}" for name in measures.values()),
+            *(_number(score[name]) for name in measures.values()),
         )
     console.print(table)
+    if report.get("expected"):
+        _show_fidelity(console, report)
+
+
+def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
+    table = Table(title="What the module keeps of what it reads")
+    for column in ("layer", "site", "weight", "R2"):
+        table.add_column(column, justify="left" if column in ("site", "weight") else "right", no_wrap=True)
+    for one in report["fidelity"]:
+        layer, site = ("head", "") if one["layer"] is None else (str(one["layer"]), one["site"])
+        table.add_row(layer, site, one["name"], _number(one["r2"]))
+    console.print(table)
+    kept = [(name, value) for name, value in report["expected"].items() if value is not None]
+    said = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(kept)]
+    if said:
+        console.print(f"expected: {', '.join([said[0] + ' of what it reads', *said[1:]])}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def show_layers(console: Console, evidence: Mapping[str, Any]) -> None:

@@ -61,6 +61,9 @@ SomeTextsOpt = Annotated[str | None, typer.Option(help=f"Texts to compare the tw
 TextColumnOpt = Annotated[str, typer.Option(help="What holds the texts of a table or a data set.")]
 TextSplitOpt = Annotated[str, typer.Option(help="Split of a data set on the hub to read texts from.")]
 MaxTextsOpt = Annotated[int | None, typer.Option(min=1, help="Read so many texts, the first.")]
+MomentsOpt = Annotated[
+    list[Path] | None, typer.Option(help="Directory of 'regraft sample', instead of --texts; may be repeated.")
+]
 DeviceOpt = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU where there is one.")]
 DtypeOpt = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: the checkpoint's own.")]
 BatchOpt = Annotated[int, typer.Option(min=1, help="Texts per batch.")]

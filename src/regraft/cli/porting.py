@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, cast
 
 import typer
 
 from .. import checkpoint, port, samples, sampling, tables
+from ..fidelity import verdict
 from ..models import resolve
 from ..roles import Convention
+from ..settings import Settings
 from ..texts import read_texts
 from .app import app, console
 from .options import (
@@ -19,16 +22,19 @@ from .options import (
     DtypeOpt,
     HeadLabelsOpt,
     HeadOpt,
+    LangOpt,
     LayersOpt,
     LengthOpt,
     MaxTextsOpt,
     ModuleArg,
+    MomentsOpt,
     PairingOpt,
     QuietOpt,
     ReplaceOpt,
     SomeTextsOpt,
     SpacesOpt,
     StudentOpt,
+    TaskOpt,
     TeacherOpt,
     TextColumnOpt,
     TextsOpt,
@@ -49,21 +55,83 @@ def plan(
     spaces: SpacesOpt = "released",
     head: HeadOpt = None,
     labels: HeadLabelsOpt = None,
+    texts: SomeTextsOpt = None,
+    column: TextColumnOpt = "text",
+    text_split: TextSplitOpt = "train",
+    max_texts: MaxTextsOpt = None,
+    moments: MomentsOpt = None,
+    pairing: PairingOpt = "offsets",
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Score the ported module, untrained, on the validation split of these data: a folder or a data set of "
+            "the hub, as for 'regraft evaluate'."
+        ),
+    ] = None,
+    task: TaskOpt = "ner",
+    lang: LangOpt = "en",
+    max_eval: Annotated[int | None, typer.Option(min=1, help="Score this many rows.")] = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    batch_size: BatchOpt = 32,
+    max_length: LengthOpt = 256,
     verbose: Annotated[bool, typer.Option("--verbose", help="One line per tensor.")] = False,
+    quiet: QuietOpt = False,
 ) -> None:
-    """Show who gets what from whom, from configurations alone; nothing is loaded, nothing is written."""
-    drawn = port.plan(
-        checkpoint.load(module),
-        student,
-        teacher,
-        parse_layers(layers),
-        align,
-        cast(Convention, spaces),
-        head,
-        parse_labels(labels),
-    )
+    """Show who gets what from whom and, with texts or moments, whether it will help; nothing is written.
+
+    Without --texts, --moments and --data configurations alone are read, and nothing is loaded.
+    """
+    loaded = checkpoint.load(module)
+    matched, convention, names = parse_layers(layers), cast(Convention, spaces), parse_labels(labels)
+    drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
     tables.show_plan(console, drawn, verbose)
     drawn.check()
+    if texts is None and not moments and data is None:
+        return
+    foreseen = port.foresee(
+        loaded,
+        student,
+        teacher=teacher,
+        layers=matched,
+        align=align,
+        texts=None if texts is None else read_texts(texts, column, max_texts, text_split),
+        pairing=pairing,
+        spaces=convention,
+        seed=seed,
+        moments=moments or None,
+        head=head,
+        labels=names,
+        **sampling_options(device, dtype, batch_size, max_length, quiet),
+    )
+    tables.show_alignment(console, foreseen.module.report)
+    if said := verdict(foreseen.expected):
+        console.print(said)
+    if data is not None:
+        settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
+        _score_untrained(foreseen.module, data, task, lang, settings, not quiet)
+
+
+def _score_untrained(
+    ported: checkpoint.Module, data: str, task: str, lang: str, settings: Settings, progress: bool
+) -> None:
+    from .. import training  # the Trainer takes a while to import
+
+    with TemporaryDirectory() as directory:
+        ported.save(Path(directory) / "module")
+        scores = training.evaluate(
+            Path(directory) / "module",
+            data=data,
+            language=lang,
+            task=task,
+            split="validation",
+            settings=settings,
+            progress=progress,
+        )
+    head = "drawn at random, so this says little" if ported.head_is_random else "the teacher's"
+    console.print(f"The ported module before any training, on the validation split; its task head is {head}:")
+    tables.show_scores(console, {"validation": scores})
 
 
 @app.command()
@@ -128,9 +196,7 @@ def transfer(
     column: TextColumnOpt = "text",
     text_split: TextSplitOpt = "train",
     max_texts: MaxTextsOpt = None,
-    moments: Annotated[
-        list[Path] | None, typer.Option(help="Directory of 'regraft sample', instead of --texts; may be repeated.")
-    ] = None,
+    moments: MomentsOpt = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,

@@ -181,5 +181,10 @@ def _result(out: Path) -> Mapping[str, Any]:
         curve = [json.loads(line) for line in (out / checkpoint.CURVE).read_text().splitlines()]
         return {"scores": provenance["training"]["scores"], "curve": [row for row in curve if "split" in row]}
     if "port" in provenance:
-        return {"alignment": provenance["port"]["scores"], "sampled": provenance["port"]["sampled"]}
+        ported = provenance["port"]
+        return {
+            "alignment": ported["scores"],
+            "sampled": ported["sampled"],
+            "expected": ported.get("expected"),  # None where nothing was sampled with covariances
+        }
     return {"losses": provenance["distillation"]["losses"]}

@@ -1,6 +1,6 @@
 """Tables and pages of results."""
 
-from .results import Alignment, Point, Result
+from .results import Alignment, Expected, Point, Result
 from .writing import write
 
-__all__ = ["Alignment", "Point", "Result", "write"]
+__all__ = ["Alignment", "Expected", "Point", "Result", "write"]

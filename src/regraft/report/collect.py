@@ -10,7 +10,7 @@ from ..errors import ReportError, TaskError
 from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..samples import Space
-from .results import Alignment, Point, Result
+from .results import Alignment, Expected, Point, Result
 
 
 def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
@@ -57,11 +57,15 @@ def _result(store: Store, number: Number) -> Result:
         score=scores["test"][number.metric],
         before=scores["before training"][number.metric],
         curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
-        alignment=tuple(_alignment(score) for score in ported.get("alignment", ()) if score["assigned"] is not None),
+        alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
         seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
+        expected=Expected(**ported["expected"]) if ported.get("expected") else None,
     )
 
 
-def _alignment(score: Mapping[str, Any]) -> Alignment:
+def _alignment(score: Mapping[str, Any]) -> Alignment | None:
+    measures = [score.get(name) for name in ("assigned", "held_out", "r2_read")]  # stores of old lack the last
+    if all(measure is None for measure in measures):
+        return None
     space = Space.parse(score["space"])
-    return Alignment(space.student_layer, space.teacher_layer, space.name, score["assigned"], score["held_out"])
+    return Alignment(space.student_layer, space.teacher_layer, space.name, *measures)

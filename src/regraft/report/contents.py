@@ -10,6 +10,7 @@ from . import gains, layouts
 from .curves import CurvePanel, curve_panel
 from .dots import GainPanel, gain_panels
 from .findings import Finding, findings, missing
+from .foretold import foretold
 from .grid import TEACHER, Group, groups, ordered
 from .reference import Reference, beside, published
 from .results import Result
@@ -49,6 +50,7 @@ class Contents:
         wins: the table of wins, where there is a baseline.
         settings: one part per setting.
         languages: scores per language, one table per task.
+        foretold: what was known before training beside the gains; empty where too little was.
         reference: the run beside published results, if that was asked for.
         starts: the names of the transferred starts.
     """
@@ -60,6 +62,7 @@ class Contents:
     wins: Table | None
     settings: Sequence[Setting]
     languages: Sequence[Table]
+    foretold: Sequence[Table]
     reference: Table | None
     starts: Sequence[str]
 
@@ -69,7 +72,7 @@ class Contents:
         found: list[Table | None] = [self.wins]
         for setting in self.settings:
             found += [*setting.scores, setting.training, *setting.alignments]
-        return [table for table in (*found, *self.languages, self.reference) if table]
+        return [table for table in (*found, *self.languages, *self.foretold, self.reference) if table]
 
 
 def contents(results: Iterable[Result], title: str, reference: Reference | None = None) -> Contents:
@@ -100,6 +103,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
             layouts.per_language([group for group in grid if group.task == task])
             for task in ordered(group.task for group in grid)
         ],
+        foretold=foretold(grid),
         reference=beside(grid, reference) if reference else None,
         starts=ordered(row for group in grid for row in group.transferred),
     )

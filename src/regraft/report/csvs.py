@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ReportError, unknown_choice
-from .results import LEAST, MOST, Point, Result
+from .results import LEAST, MOST, Expected, Point, Result
 
 _NAMES = ("setting", "task", "metric", "peft", "row", "language")
 _NEEDED = (*_NAMES, "score")
-_COLUMNS = ("setting", "task", "metric", "peft", "row", "language", "seed", "score", "before", "seconds", "curve")
+_EXPECTED = ("expected_module", "expected_head")
+_COLUMNS = (*_NAMES, "seed", "score", "before", "seconds", "curve", *_EXPECTED)
 _LONGEST = 1e9  # seconds, or steps of a training: more is a slip
 _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says nothing about a result
 
@@ -27,7 +28,9 @@ def write_results(results: Iterable[Result], path: Path) -> None:
             seed = "" if result.seed is None else result.seed
             curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
             numbers = ("" if number is None else number for number in (result.score, result.before, result.seconds))
-            writer.writerow([*names, seed, *numbers, curve])
+            known = result.expected or Expected()
+            expected = ("" if share is None else share for share in (known.module, known.head))
+            writer.writerow([*names, seed, *numbers, curve, *expected])
 
 
 def read_results(path: Path) -> list[Result]:
@@ -65,6 +68,7 @@ def _result(path: Path, number: int, line: dict[str, str]) -> Result:
         raise ReportError(f"{place} has no {empty[0]}, expected a value; fill it in or remove the line")
     curve = [point.partition(":") for point in line.get("curve", "").split()]
     seed, before, seconds = (line.get(name, "").strip() for name in ("seed", "before", "seconds"))
+    shares = [_share(place, name, line.get(name, "").strip()) for name in _EXPECTED]
     setting, task, metric, peft, row, language = (line[name].strip() for name in _NAMES)
     return Result(
         setting=setting,
@@ -78,6 +82,7 @@ def _result(path: Path, number: int, line: dict[str, str]) -> Result:
         before=_score(place, "before", before) if before else None,
         curve=tuple(Point(_step(place, step), _score(place, "curve", score)) for step, _, score in curve),
         seconds=_number(place, "seconds", seconds, 0, _LONGEST, "a number of seconds") if seconds else None,
+        expected=None if shares == [None, None] else Expected(*shares),
     )
 
 
@@ -93,6 +98,11 @@ def _number(place: str, column: str, text: str, least: float, most: float, expec
 
 def _score(place: str, column: str, text: str) -> float:
     return _number(place, column, text, LEAST, MOST, "a number in percent")
+
+
+def _share(place: str, column: str, text: str) -> float | None:
+    # What a wrong map keeps may be far below 0.
+    return _number(place, column, text, -_LONGEST, 1, "a share of at most 1") if text else None
 
 
 def _step(place: str, text: str) -> int:

@@ -113,9 +113,17 @@ def alignments(groups: Sequence[Group]) -> list[Table]:
     return tables
 
 
+_CORRELATED = (
+    "Mean correlation of matched dimensions, on held-out texts and on the texts that the match was fitted on; "
+)
+_PREDICTED = "Share of the variance of the teacher's activations that the map predicts on held-out texts; "
+
+
 def _alignment(results: Sequence[Result]) -> Table:
     scores = [score for result in results for score in result.alignment]
     spaces = sorted({score.space for score in scores})
+    # A linear map matches no dimensions, so there is no correlation of matched ones.
+    linear = all(score.assigned is None for score in scores)
     rows = []
     for student, teacher in sorted({(score.student_layer, score.teacher_layer) for score in scores}):
         cells = [Cell(str(student)), Cell(str(teacher))]
@@ -125,7 +133,8 @@ def _alignment(results: Sequence[Result]) -> Table:
                 for score in scores
                 if (score.student_layer, score.teacher_layer, score.space) == (student, teacher, space)
             ]
-            cells += [_correlation([s.held_out for s in here]), _correlation([s.assigned for s in here])]
+            measures = [[s.r2 for s in here]] if linear else [[s.held_out for s in here], [s.assigned for s in here]]
+            cells += map(_mean, measures)
         rows.append(cells)
     first = results[0]
     return Table(
@@ -134,17 +143,17 @@ def _alignment(results: Sequence[Result]) -> Table:
         columns=[
             Column("student layer"),
             Column("teacher layer"),
-            *(Column(head, space) for space in spaces for head in ("held-out", "fitted")),
+            *(Column(head, space) for space in spaces for head in (("R2",) if linear else ("held-out", "fitted"))),
         ],
         labels=2,
         rows=rows,
         notes=[
-            "Mean correlation of matched dimensions, on held-out texts and on the texts that the match was fitted on; "
-            f"mean over {len(results)} port{'s' if len(results) > 1 else ''}. The stronger the colour the better.",
+            (_PREDICTED if linear else _CORRELATED)
+            + f"mean over {len(results)} port{'s' if len(results) > 1 else ''}. The stronger the colour the better.",
         ],
     )
 
 
-def _correlation(values: Sequence[float | None]) -> Cell:
+def _mean(values: Sequence[float | None]) -> Cell:
     known = [value for value in values if value is not None]
     return Cell(fixed(fmean(known)), shade=min(1.0, max(0.0, fmean(known)))) if known else Cell(NONE)

@@ -18,6 +18,7 @@ class Alignment:
         space: its name, e.g. ``"query.in"``.
         assigned: mean correlation on the texts it was fitted on; None where the method measures none.
         held_out: the same on held-out texts.
+        r2: share of the variance of the teacher's activations that the map predicts on held-out texts; None unknown.
     """
 
     student_layer: int
@@ -25,6 +26,25 @@ class Alignment:
     space: str
     assigned: float | None
     held_out: float | None
+    r2: float | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What was expected of a port before any training, see `fidelity.summary`.
+
+    Attributes:
+        module: share of the variance of what the module reads that it keeps; None unknown.
+        head: the same of the task head; None without a ported one.
+    """
+
+    module: float | None = None
+    head: float | None = None
+
+    @property
+    def decisive(self) -> float | None:
+        """What the expectation goes by: the head where there is one."""
+        return self.module if self.head is None else self.head
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class Result:
         curve: validation scores while training.
         alignment: of the start, where it was aligned.
         seconds: wall time of the training; None where unknown, as of one that was interrupted.
+        expected: of the start, where it was sampled with covariances.
     """
 
     setting: str
@@ -66,3 +87,4 @@ class Result:
     curve: tuple[Point, ...] = ()
     alignment: tuple[Alignment, ...] = ()
     seconds: float | None = None
+    expected: Expected | None = None
