@@ -64,7 +64,7 @@ def targets(model: torch.nn.Module, blocks: torch.Tensor, start: int) -> torch.T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-texts", type=int, default=None)
     args = parser.parse_args()

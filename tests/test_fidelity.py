@@ -15,7 +15,7 @@ import regraft
 from regraft.alignment import fit_maps
 from regraft.axes import Assignment, Linear, Map
 from regraft.fidelity import LIKELY, POSSIBLE, Fidelity, fidelity, spaces_read, summary, verdict
-from regraft.fit import read_error, read_errors
+from regraft.fit import missed_scatter, read_error
 from regraft.linear import ridge
 from regraft.moments import Moments
 from regraft.plan import Plan
@@ -69,8 +69,8 @@ def test_errors_through_a_weight_equal_those_of_the_activations() -> None:
     weight, reads, offset = (torch.randn(*shape, generator=dice).double() for shape in ((4, 9), (9, 6), (9,)))
     moments = Moments.of(h_s, h_t, full=True)
     missed = (h_t - h_s @ reads.T - offset) @ weight.T
-    torch.testing.assert_close(read_errors(moments, reads, offset, weight), missed.T @ missed)
-    whole = read_errors(moments, reads, offset, torch.eye(9).double())
+    torch.testing.assert_close(missed_scatter(moments, reads, offset, weight), missed.T @ missed)
+    whole = missed_scatter(moments, reads, offset, torch.eye(9).double())
     assert float(whole.trace()) == pytest.approx(read_error(moments, reads, offset))
 
 

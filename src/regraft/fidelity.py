@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .axes import Assignment, Linear, Map
-from .fit import read_errors
+from .fit import missed_scatter
 from .moments import Moments
 from .options import PREFIX
 from .parts import Part, Target, Via
@@ -165,7 +165,7 @@ def _share(reading: _Reading, acting: Map, split: SplitMoments | None) -> float 
     linear = Linear.of(acting) if isinstance(acting, Assignment) else acting
     linear = linear if reading.via.has_bias else linear.without_offset()
     varies = reading.weight @ moments.scatter_t @ reading.weight.T
-    missed = read_errors(moments, linear.reads, linear.offset, reading.weight)
+    missed = missed_scatter(moments, linear.reads, linear.offset, reading.weight)
     # tr(G X G') = tr(X G'G), so that nothing wider than the module is multiplied.
     total = float((varies * reading.gram).sum())
     # A sum of squares, which rounding may leave below 0.

@@ -26,7 +26,7 @@ def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
     return float(read_errors(moments, reads, offset).sum())
 
 
-def read_errors(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     """Sum up the outer products of ``weight @ (h_t - reads @ h_s - offset)`` with itself.
 
     Its trace is `read_error` where the weight is the identity.
