@@ -6,9 +6,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.feature_selection import r_regression
 
-from regraft.alignment import METHODS, fit_maps
+from regraft.alignment import fit_maps
 from regraft.axes import Linear
 from regraft.errors import PlanError, SamplingError
+from regraft.methods import METHODS
 from regraft.moments import Moments
 from regraft.samples import Space, SplitMoments
 

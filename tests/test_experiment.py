@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from regraft.alignment import METHODS
 from regraft.checkpoint import load as load_module
 from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment.executors import Local
@@ -31,6 +30,7 @@ from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
 from regraft.layers import NAMES
+from regraft.methods import METHODS
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")

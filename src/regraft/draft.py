@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .alignment import method_named
 from .axes import Reads
 from .heads import HeadPlan
 from .inventory import Held, Inventory, shape_at
 from .layers import Group, Share
+from .methods import method_named
 from .models import BaseModel, SiteShape, space_width
 from .options import PREFIX
 from .parts import Action, Fold, Part, Place, Target, Via
@@ -102,7 +102,7 @@ class Draft:
                 self.refused.add(space)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
-                    "expected the same without a map; use --align lsa with --texts or --moments"
+                    "expected the same without a map; use --align auto with --texts or --moments"
                 )
             elif self.widths[space] != (d_s, d_t):
                 self.refused.add(space)

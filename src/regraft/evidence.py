@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .alignment import SHRINKAGE
 from .axes import Reads
 from .checkpoint import Module
 from .errors import PlanError, SamplingError
 from .fit import read_errors
 from .inventory import take_inventory
 from .linear import ridge_reads
+from .methods import WRITE_SHRINKAGE
 from .models import BaseModel, depth, find_sites
 from .moments import Moments
 from .observation import Activations, in_order, observe
@@ -99,7 +99,7 @@ def reconstruction(
     space_name: str,
     texts: Sequence[str],
     pairing: str = "offsets",
-    shrinkage: float = SHRINKAGE,
+    shrinkage: float = WRITE_SHRINKAGE,
     max_texts: int = MAX_TEXTS,
     batch_size: int = 32,
     **sampling: Any,

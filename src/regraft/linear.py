@@ -5,22 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .axes import Linear
+from .axes import Assignment, Linear
 from .moments import Moments
 
+# Of the direction along which procrustes takes on offsets.
+_CONSTANT_SHRINKAGE = 1e-3
+# What `best_shrinkage` chooses from, in units of the mean variance.
+SHRINKAGES = torch.logspace(-5, 1, 25, dtype=torch.float64)
 
-def ridge(moments: Moments, shrinkage: float) -> Linear:
+
+def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = None) -> Linear:
     """Fit either model's activations to the other's by ridge regression (Hoerl & Kennard, 1970).
 
     Args:
         moments: with covariances, of at least one row.
         shrinkage: what is added to every variance before the solve, in units of the space's mean variance, so that the
             map does not depend on the scale of the activations.
+        write_shrinkage: the same for the map that writes; None for `shrinkage`.
     """
+    write_shrinkage = shrinkage if write_shrinkage is None else write_shrinkage
     covariance_s, covariance_t, cross = (m / moments.n for m in (moments.scatter_s, moments.scatter_t, moments.cross))
     solved_s = _solve(covariance_s, torch.column_stack([cross, moments.mean_s]), shrinkage)
     reads, towards = solved_s[:, :-1].T, solved_s[:, -1]
-    writes = _solve(covariance_t, cross.T, shrinkage).T
+    writes = _solve(covariance_t, cross.T, write_shrinkage).T
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
@@ -34,6 +41,67 @@ def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor]:
     """
     reads = _solve(moments.scatter_s / moments.n, moments.cross / moments.n, shrinkage).T
     return reads, moments.mean_t - reads @ moments.mean_s
+
+
+def best_shrinkage(moments: Moments) -> float:
+    """Choose the shrinkage with which the student's activations predict the teacher's best.
+
+    By generalised cross-validation (Golub, Heath & Wahba, 1979): the least of RSS / (1 - df / n)^2, where RSS is the
+    residual sum of squares over all dimensions and df the effective number of parameters per dimension. One
+    eigendecomposition serves all candidates.
+    """
+    variances, directions = torch.linalg.eigh(moments.scatter_s / moments.n)
+    mean = variances.mean()
+    if mean <= 0:
+        return float(SHRINKAGES[0])
+    variances = variances.clamp(min=0)[:, None]
+    explained = (directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
+    shrunk = variances + SHRINKAGES * mean
+    left = moments.squares_t.sum() / moments.n - (explained * (2 / shrunk - variances / shrunk.square())).sum(0)
+    freedom = 1 - (variances / shrunk).sum(0) / moments.n
+    criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
+    return float(SHRINKAGES[criterion.argmin()])
+
+
+def procrustes(moments: Moments) -> Linear:
+    """Fit a rotation and one factor (Schoenemann, 1966); between unequal widths its rows or columns are orthonormal.
+
+    The factor is the ratio of the standard deviations rather than the least-squares one, so that reading and writing
+    undo each other and effects keep their size.
+
+    Args:
+        moments: with any variances, of at least one row.
+    """
+    u, _, vh = torch.linalg.svd(moments.cross, full_matrices=False)
+    rotation = u @ vh
+    total_s, total_t = moments.squares_s.sum(), moments.squares_t.sum()
+    factor = (total_t / total_s).sqrt() if total_s > 0 and total_t > 0 else total_s.new_ones(())
+    reads = factor * rotation.T
+    constant = ridge(moments, _CONSTANT_SHRINKAGE).constant
+    return Linear(reads, moments.mean_t - reads @ moments.mean_s, rotation / factor, constant)
+
+
+def scaled(moments: Moments, assignment: Assignment) -> Linear:
+    """Turn an assignment into the simple regressions of its pairs: their slopes, r times the ratio of deviations.
+
+    Args:
+        moments: variances are enough.
+        assignment: which pairs.
+    """
+    rows = (assignment.index >= 0).nonzero().flatten()
+    columns = assignment.index[rows]
+    shared = moments.cross[rows, columns]
+    reads = torch.zeros_like(moments.cross).T.contiguous()
+    writes = torch.zeros_like(moments.cross)
+    reads[columns, rows] = _ratio(shared, moments.squares_s[rows].masked_fill(moments.constant_s[rows], 0))
+    writes[rows, columns] = _ratio(shared, moments.squares_t[columns].masked_fill(moments.constant_t[columns], 0))
+    # Without covariances nothing is known that predicts a constant: weights with no bias beside them drop the offset.
+    offset = moments.mean_t - reads @ moments.mean_s
+    return Linear(reads, offset, writes, torch.zeros_like(moments.mean_s))
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    return torch.where(below > 0, above / below, 0.0)
 
 
 def _solve(covariance: Tensor, right: Tensor, shrinkage: float) -> Tensor:

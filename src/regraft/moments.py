@@ -113,6 +113,10 @@ class Moments:
             (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
         )
 
+    def swapped(self) -> Moments:
+        """Return the same with the two models' parts exchanged."""
+        return Moments(self.n, self.mean_t, self.mean_s, self.scatter_t, self.scatter_s, self.cross.T)
+
     def to(self, device: torch.device | str) -> Moments:
         """Move to a device, in float64."""
         tensors = (self.mean_s, self.mean_t, self.scatter_s, self.scatter_t, self.cross)

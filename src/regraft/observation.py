@@ -15,7 +15,7 @@ from .errors import SamplingError
 from .families import Family
 from .models import BaseModel, find_sites, find_space
 from .pairing import Encoding, Ints, encode, make_pairing, pool
-from .roles import PER_TEXT
+from .roles import HEAD_SPACES, PER_TEXT
 from .seeding import generator
 
 # One batch in ten is held out, at least one.
@@ -156,7 +156,10 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Spot]) -> dict[Sp
         if found is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
         shape, side = found
-        watched[layer, space] = model.get_submodule(shape.path), side == "in"
+        module = model.get_submodule(shape.path)
+        if space not in HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
+            module = getattr(module, "base_layer", module)
+        watched[layer, space] = module, side == "in"
     return watched
 
 
@@ -167,7 +170,7 @@ def _recording(watched: Mapping[Spot, tuple[Any, bool]]) -> Iterator[dict[Spot, 
     def hook(key: Spot, is_input: bool) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            seen[key] = value.flatten(0, -2)
+            seen.setdefault(key, value.flatten(0, -2))  # a bottleneck calls a normalisation again, with what it adds
 
         return record
 

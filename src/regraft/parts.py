@@ -81,3 +81,8 @@ class Target:
     action: Action
     place: Place | None = None
     parts: tuple[Part, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether it adds to activations of the student."""
+        return any(via is not None and not via.reads for part in self.parts for via in part.vias)

@@ -7,18 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .alignment import Score, fit_maps, method_named
+from .alignment import Score, fit_maps
 from .checkpoint import Module
 from .errors import ModuleFileError, SamplingError
 from .evidence import Evidence, best_layers
 from .fidelity import Fidelity, fidelity, spaces_read, summary
 from .fingerprints import may_be_same
 from .layers import BEST
+from .methods import AUTO, method_named
 from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
 from .samples import Sample, load_sample
 from .sampling import sample
+from .sequential import Fitted, check_scale, fit_in_sequence
 from .transfer import transfer_tensors
 
 
@@ -47,7 +49,7 @@ def plan(
     teacher: ModelLike | None = None,
     layers: str | Sequence[int] = "skip",
     align: str = "none",
-    spaces: Convention = "released",
+    spaces: Convention | None = None,
     head: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> Plan:
@@ -57,7 +59,7 @@ def plan(
         RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
             ``problems``.
     """
-    method_named(align)
+    spaces = spaces or method_named(align).spaces
     base, target = _teacher(module, teacher), resolve(student)
     paired, _ = chosen_layers(module, base, target, layers)
     return make_plan(module, base, target, paired, align, spaces, head, labels)
@@ -104,14 +106,16 @@ def transfer(
     student: ModelLike,
     teacher: ModelLike | None = None,
     layers: str | Sequence[int] = "skip",
-    align: str = "none",
+    align: str | None = None,
     texts: Sequence[str] | None = None,
     pairing: str = "offsets",
-    spaces: Convention = "released",
+    spaces: Convention | None = None,
     seed: int = 0,
     moments: Sample | str | Path | Sequence[str | Path] | None = None,
     head: str | None = None,
     labels: Sequence[str] | None = None,
+    sequential: bool | None = None,
+    scale: float | str = 1.0,
     **sampling: Any,
 ) -> Module:
     """Port a teacher's module to a student.
@@ -122,18 +126,21 @@ def transfer(
         teacher: the model it was trained on; by default the one its configuration names.
         layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer; or
             ``"best"``, which chooses such a list by comparing activations, see `evidence.best_layers`.
-        align: how dimensions are matched, a key of `alignment.METHODS`; ``"none"`` for students distilled from the
-            teacher.
-        texts: plain texts to compare activations on; needed by ``"lsa"`` and ``"ridge"``, and by
-            layers ``"best"``.
+        align: how dimensions are matched, a key of `methods.METHODS`; by default ``"auto"`` with texts or moments,
+            ``"none"`` (for students distilled from the teacher) without.
+        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments, and
+            by layers ``"best"``.
         pairing: ``"offsets"`` or ``"position"`` (the paper).
         spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
-            ``"measured"`` by the spaces they live in.
+            ``"measured"`` by the spaces they live in; by default the former for one-to-one maps.
         seed: of everything that is drawn.
         moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
         head: ``"teacher"`` ports the task head, its input through the final hidden states; ``"fresh"`` (the paper)
             initialises the student's; by default the teacher's wherever it can be ported and the label sets agree.
         labels: names of the student's labels in the order of its head's rows; by default the teacher's.
+        sequential: whether to fit layer by layer with the module in place, see `sequential.fit_in_sequence`; by
+            default where ``"auto"`` has texts.
+        scale: factor of all that the module writes; ``"auto"`` searches it, see `sequential.Fitted`.
         sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
 
     Returns:
@@ -142,9 +149,22 @@ def transfer(
     Raises:
         RegraftError: one sentence with what was found, what was expected and what to do.
     """
-    full = method_named(align).needs == "covariances"
     return _work_out(
-        module, student, teacher, layers, align, texts, pairing, spaces, seed, moments, head, labels, full, **sampling
+        module,
+        student,
+        teacher,
+        layers,
+        align,
+        texts,
+        pairing,
+        spaces,
+        seed,
+        moments,
+        head,
+        labels,
+        sequential,
+        scale,
+        **sampling,
     ).module
 
 
@@ -159,7 +179,7 @@ def foresee(module: Module, student: ModelLike, **options: Any) -> Foresight:
     Raises:
         RegraftError: as for `transfer`.
     """
-    return _work_out(module, student, covariances=True, **options)
+    return _work_out(module, student, foresee=True, **options)
 
 
 def _work_out(
@@ -167,40 +187,55 @@ def _work_out(
     student: ModelLike,
     teacher: ModelLike | None = None,
     layers: str | Sequence[int] = "skip",
-    align: str = "none",
+    align: str | None = None,
     texts: Sequence[str] | None = None,
     pairing: str = "offsets",
-    spaces: Convention = "released",
+    spaces: Convention | None = None,
     seed: int = 0,
     moments: Sample | str | Path | Sequence[str | Path] | None = None,
     head: str | None = None,
     labels: Sequence[str] | None = None,
-    covariances: bool = False,
+    sequential: bool | None = None,
+    scale: float | str = 1.0,
+    foresee: bool = False,
     **sampling: Any,
 ) -> Foresight:
-    """Plan, sample, align, transfer; arguments as for `transfer`, and whether to sample covariances."""
-    method_named(align)
-    base, target = _teacher(module, teacher), resolve(student)
+    """Plan, sample, align, transfer; arguments as for `transfer`, and whether covariances are wanted in any case."""
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
+    align = align or default_align(texts is not None or moments is not None)
+    method = method_named(align)
+    spaces = spaces or method.spaces
+    if sequential is None:
+        sequential = align == AUTO and texts is not None
+    factor = check_scale(scale, sequential)
+    if sequential and texts is None:
+        raise SamplingError("sequential runs both models with the module in place, which no moments hold; give --texts")
+    base, target = _teacher(module, teacher), resolve(student)
     paired, evidence = chosen_layers(module, base, target, layers, texts, pairing, **sampling)
     drawn = make_plan(module, base, target, paired, align, spaces, head, labels)
     drawn.check()
-    taken = None
-    if moments is not None:
-        taken = _loaded(moments)
-        _check_same_pair(taken, base, target)
-    elif texts is not None:
-        # What a module reads may not be what its map is fitted on.
-        watched = {*drawn.widths, *(spaces_read(drawn) if covariances else ())}
-        taken = sample(base, target, sorted(watched), texts, pairing, covariances=covariances, **sampling)
-    maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
-    tensors = transfer_tensors(drawn, module.tensors, maps, seed)
+    if sequential and texts is not None:
+        fitted = fit_in_sequence(drawn, module, base, target, texts, align, pairing, seed, factor, **sampling)
+    else:
+        taken = None
+        full = foresee or method.needs == "covariances"
+        if moments is not None:
+            taken = _loaded(moments)
+            _check_same_pair(taken, base, target)
+        elif texts is not None:
+            # What a module reads may not be what its map is fitted on.
+            watched = {*drawn.widths, *(spaces_read(drawn) if full else ())}
+            taken = sample(base, target, sorted(watched), texts, pairing, covariances=full, **sampling)
+        maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
+        fitted = Fitted(maps, scores, taken, 1.0 if factor is None else factor, {})
+    tensors = transfer_tensors(drawn, module.tensors, fitted.maps, seed, fitted.scale)
+    report = _report(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)
+    taken = fitted.sample
     kept: list[Fidelity] = []
     if taken and any(split.held_out.full for split in taken.moments.values()):
-        kept = fidelity(drawn, module.tensors, maps, taken.moments)
+        kept = fidelity(drawn, module.tensors, fitted.maps, taken.moments)
     expected = summary(kept) if kept else None
-    report = _report(drawn, module, base, target, layers, align, spaces, seed, taken, scores)
     if expected:
         report |= {"fidelity": [asdict(one) for one in kept], "expected": expected}
     if evidence is not None:
@@ -209,7 +244,12 @@ def _work_out(
     if drawn.labels:
         provenance["labels"] = list(drawn.labels)
     ported = Module(drawn.config, tensors, f"port of {module.source}", provenance)
-    return Foresight(drawn, scores, kept, expected, ported)
+    return Foresight(drawn, fitted.scores, kept, expected, ported)
+
+
+def default_align(sampled: bool) -> str:
+    """Name the alignment of those who name none: ``"auto"`` where activations can be compared, else ``"none"``."""
+    return AUTO if sampled else "none"
 
 
 def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
@@ -249,9 +289,10 @@ def _report(
     align: str,
     spaces: str,
     seed: int,
-    taken: Sample | None,
-    scores: Sequence[Score],
+    sequential: bool,
+    fitted: Fitted,
 ) -> dict[str, Any]:
+    taken = fitted.sample
     return {
         "module": module.source,
         "module_hash": module.hash(),
@@ -264,10 +305,13 @@ def _report(
         "align": align,
         "spaces": spaces if align != "none" else "not needed",
         "head": drawn.head,
+        "sequential": sequential,
+        "scale": fitted.scale,
+        "scales": {str(factor): share for factor, share in fitted.scales.items()},
         "seed": seed,
         "sampled": taken.describe() if taken else None,
         "sample": asdict(taken.source) if taken else None,
-        "scores": [{**asdict(score), "space": str(score.space)} for score in scores],
+        "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
         "tensors": {
             target.key: {
                 "action": target.action,

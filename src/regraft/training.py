@@ -216,6 +216,7 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",
+        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
         bf16=mixed == "bfloat16",
         fp16=mixed == "float16",
     )

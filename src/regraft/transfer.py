@@ -18,7 +18,7 @@ HEAD_STD = 0.02
 
 
 def transfer_tensors(
-    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int = 0
+    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int = 0, scale: float = 1.0
 ) -> dict[str, Tensor]:
     """Make the student's tensors.
 
@@ -26,7 +26,8 @@ def transfer_tensors(
         plan: says for each student tensor what it is made of.
         tensors: the teacher's module.
         maps: one per pair of spaces in ``plan.widths``.
-        seed: for the task head, which is freshly initialised.
+        seed: for the task head, where it is freshly initialised.
+        scale: factor of all that the module writes.
 
     Returns:
         Every tensor of the plan, in the type of its teacher tensors; copied tensors are bit for bit the teacher's.
@@ -35,19 +36,20 @@ def transfer_tensors(
         PlanError: the plan is refused.
     """
     plan.check()
-    return {target.key: _make(target, tensors, maps, seed) for target in plan.targets}
+    return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
 
 
-def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int) -> Tensor:
+def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int, scale: float) -> Tensor:
     if not target.parts:
         return _fresh(target, seed)
     ported = [_port(part, tensors, maps) for part in target.parts]
-    if len(ported) == 1 and target.parts[0].weight == 1:
+    factors = [part.weight * (scale if target.writes else 1.0) for part in target.parts]
+    if factors == [1.0]:
         return ported[0]
     dtype = ported[0].dtype
     exact = torch.promote_types(dtype, torch.float32)
     return sum(
-        (part.weight * tensor.to(exact) for part, tensor in zip(target.parts, ported, strict=True)),
+        (factor * tensor.to(exact) for factor, tensor in zip(factors, ported, strict=True)),
         torch.zeros(target.shape, dtype=exact),
     ).to(dtype)
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from ..alignment import METHODS
 from ..errors import PlanError, TaskError, unknown_choice
+from ..methods import METHODS
 from ..tasks.records import TASKS
 from ..tracking import TRACKERS, Tracking
 
@@ -28,14 +28,31 @@ LayersOpt = Annotated[
     ),
 ]
 AlignOpt = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="How dimensions are matched. " + " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
+        help="How dimensions are matched. Default: auto with texts or moments, none without. "
+        + " ".join(f"{name}: {method.summary}." for name, method in METHODS.items())
     ),
 ]
 SpacesOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Which space maps what a module writes: released (as the authors' code; default of one-to-one maps) or "
+        "measured (where it is written; default of all others)."
+    ),
+]
+SequentialOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--sequential/--apart",
+        help="Fit layer by layer with the module in place in both models, or to the bare models. Default: "
+        "sequential for auto with texts.",
+        show_default=False,
+    ),
+]
+ScaleOpt = Annotated[
     str,
-    typer.Option(help="Which space maps what a module writes: released (as the authors' code) or measured."),
+    typer.Option(help="Factor of what the module writes: a number, or auto to search it on the texts (sequential)."),
 ]
 HeadOpt = Annotated[
     str | None,

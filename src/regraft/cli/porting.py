@@ -31,6 +31,8 @@ from .options import (
     PairingOpt,
     QuietOpt,
     ReplaceOpt,
+    ScaleOpt,
+    SequentialOpt,
     SomeTextsOpt,
     SpacesOpt,
     StudentOpt,
@@ -51,8 +53,8 @@ def plan(
     student: StudentOpt,
     teacher: TeacherOpt = None,
     layers: LayersOpt = "skip",
-    align: AlignOpt = "none",
-    spaces: SpacesOpt = "released",
+    align: AlignOpt = None,
+    spaces: SpacesOpt = None,
     head: HeadOpt = None,
     labels: HeadLabelsOpt = None,
     texts: SomeTextsOpt = None,
@@ -61,6 +63,8 @@ def plan(
     max_texts: MaxTextsOpt = None,
     moments: MomentsOpt = None,
     pairing: PairingOpt = "offsets",
+    sequential: SequentialOpt = None,
+    scale: ScaleOpt = "1",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     data: Annotated[
         str | None,
@@ -84,11 +88,11 @@ def plan(
     Without --texts, --moments and --data configurations alone are read, and nothing is loaded.
     """
     loaded = checkpoint.load(module)
-    matched, convention, names = parse_layers(layers), cast(Convention, spaces), parse_labels(labels)
-    drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
-    tables.show_plan(console, drawn, verbose)
-    drawn.check()
+    matched, convention, names = parse_layers(layers), cast(Convention | None, spaces), parse_labels(labels)
     if texts is None and not moments and data is None:
+        drawn = port.plan(loaded, student, teacher, matched, align or "none", convention, head, names)
+        tables.show_plan(console, drawn, verbose)
+        drawn.check()
         return
     foreseen = port.foresee(
         loaded,
@@ -103,8 +107,11 @@ def plan(
         moments=moments or None,
         head=head,
         labels=names,
+        sequential=sequential,
+        scale=scale,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
+    tables.show_plan(console, foreseen.plan, verbose)
     tables.show_alignment(console, foreseen.module.report)
     if said := verdict(foreseen.expected):
         console.print(said)
@@ -187,9 +194,9 @@ def transfer(
     out: Annotated[Path, typer.Option(help="Directory to write the student's module to.")],
     teacher: TeacherOpt = None,
     layers: LayersOpt = "skip",
-    align: AlignOpt = "none",
+    align: AlignOpt = None,
     pairing: PairingOpt = "offsets",
-    spaces: SpacesOpt = "released",
+    spaces: SpacesOpt = None,
     head: HeadOpt = None,
     labels: HeadLabelsOpt = None,
     texts: SomeTextsOpt = None,
@@ -197,6 +204,8 @@ def transfer(
     text_split: TextSplitOpt = "train",
     max_texts: MaxTextsOpt = None,
     moments: MomentsOpt = None,
+    sequential: SequentialOpt = None,
+    scale: ScaleOpt = "1",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -215,11 +224,13 @@ def transfer(
         align,
         texts=None if texts is None else read_texts(texts, column, max_texts, text_split),
         pairing=pairing,
-        spaces=cast(Convention, spaces),
+        spaces=cast(Convention | None, spaces),
         seed=seed,
         moments=moments or None,
         head=head,
         labels=parse_labels(labels),
+        sequential=sequential,
+        scale=scale,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)

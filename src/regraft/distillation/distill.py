@@ -162,6 +162,7 @@ def _arguments(
         warmup_steps=settings.warmup,
         lr_scheduler_type="linear",
         seed=settings.seed,
+        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
         bf16=mixed == "bfloat16",
         fp16=mixed == "float16",
         eval_strategy="steps",

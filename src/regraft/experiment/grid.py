@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 from .. import settings
-from ..alignment import METHODS
 from ..distillation import settings as distilling
+from ..methods import METHODS
 from ..settings import preset
 from ..tasks.records import Task, task_named
-from .jobs import Distill, Job, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
+from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .sources import Source, data_identity, expand, model_identity, texts_identity
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 from .starts import Start, parse_start
@@ -177,18 +177,22 @@ class _Builder:
         data: TaskSource,
         seed: int,
     ) -> Source:
-        moments = None
-        if METHODS[start.align].needs_moments:
-            asked = pair.sampling
-            texts = (
-                data
-                if asked.texts == TASK_TEXTS
-                else self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
-            )
-            job = SamplePair(teacher, student, start.layers, texts, asked.max_texts, asked.pairing)
+        moments = reading = None
+        if start.needs_texts:
+            reading = self.reading(pair, data)
+        elif METHODS[start.align].needs_moments:
+            job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
             moments = self.add("sample", replace(place, peft=""), "sample", job)
         drawn = seed if start.align == "random" else 0  # nothing else of a port that is trained on depends on it
-        return self.add("transfer", place, f"port {start}", Transfer(module, teacher, student, start, moments, drawn))
+        port = Transfer(module, teacher, student, start, moments, reading, drawn)
+        return self.add("transfer", place, f"port {start}", port)
+
+    def reading(self, pair: Pair, data: TaskSource) -> Reading:
+        asked = pair.sampling
+        if asked.texts == TASK_TEXTS:
+            return Reading(data, asked.max_texts, asked.pairing)
+        texts = self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
+        return Reading(texts, asked.max_texts, asked.pairing)
 
     def processes(self, kind: str) -> int:
         # One for each GPU. They count in the key, since a batch is so many rows per device.

@@ -61,8 +61,17 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What two models are compared on: texts, or the first `limit` training rows of a task."""
+
+    texts: TextSource | TaskSource
+    limit: int
+    pairing: str
+
+
+@dataclass(frozen=True)
 class SamplePair:
-    """Run a pair of models over texts, or over the first `limit` training rows of a task.
+    """Run a pair of models over texts.
 
     The format of what is kept is part of the job, so that a sample of an older one is not taken for one of today's.
     """
@@ -70,21 +79,20 @@ class SamplePair:
     teacher: Source
     student: Source
     layers: str | tuple[int, ...]
-    texts: TextSource | TaskSource
-    limit: int
-    pairing: str
+    reading: Reading
     format: int = samples.FORMAT
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Port a module."""
+    """Port a module, by moments of the pair or by running it over texts."""
 
     module: Source
     teacher: Source
     student: Source
     start: Start
     moments: Source | None
+    reading: Reading | None
     seed: int
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..checkpoint import Module
 from ..distillation.shallower import choose_layers
+from ..layers import BEST
 from ..models import HEAD_CLASSES, BaseModel, resolve
 from ..port import plan
 from ..starts import fresh_config, plain_config
@@ -18,7 +19,7 @@ from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..texts import read_texts
 from .grid import Cell, Grid
-from .jobs import Distill, SamplePair, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .sources import Source, on_hub
 from .starts import Start
 
@@ -63,9 +64,10 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
             yield job.model
             yield job.data
         case SamplePair():
-            if isinstance(job.texts, TextSource):
-                yield job.texts
+            yield from _files(job.reading)
         case Transfer():
+            if job.reading is not None:
+                yield from _files(job.reading)
             trained = grid.cells[job.module.where].job
             assert isinstance(trained, Train)
             chosen = trained.settings
@@ -78,6 +80,11 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
                 job.start,
                 (chosen.rank, chosen.alpha, chosen.bottleneck_size),
             )
+
+
+def _files(reading: Reading) -> Iterator[TextSource]:
+    if isinstance(reading.texts, TextSource):
+        yield reading.texts
 
 
 def _check(grid: Grid, what: Source | TaskSource | TextSource | _Port, label: str) -> None:
@@ -114,4 +121,5 @@ def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str)
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)
     start = port.start
     head = "teacher" if start.head else "fresh"
-    plan(module, student, teacher, start.layers, start.align, start.spaces, head).check()
+    layers = "skip" if start.layers == BEST else start.layers  # which they are, no shape depends on
+    plan(module, student, teacher, layers, start.align, start.spaces, head).check()

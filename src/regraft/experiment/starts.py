@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from ..alignment import METHODS
 from ..errors import PlanError, unknown_choice
-from ..layers import NAMES
+from ..layers import BEST, NAMES
+from ..methods import AUTO, METHODS
 from ..roles import Convention
+from ..sequential import check_scale
 
 BASELINE = "student"
 _PREFIX = "tm-"
 _SPACES = get_args(Convention)
 _HEAD = "head"
-_DEFAULT_SPACES: Convention = "released"
+_SEQUENTIAL = "sequential"
+_SCALE = "scale"
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,40 @@ class Start:
 
     Attributes:
         layers: one of `layers.NAMES`, or one teacher layer per student layer.
-        align: a key of `alignment.METHODS`.
+        align: a key of `methods.METHODS`.
         spaces: which space maps what a module writes.
+        sequential: whether maps are fitted layer by layer with the module in place; ``auto`` always does.
+        scale: factor of all that the module writes; None for the best.
         head: whether the teacher's task head is ported too.
     """
 
     layers: str | tuple[int, ...]
     align: str = "none"
-    spaces: Convention = _DEFAULT_SPACES
+    spaces: Convention = "released"
+    sequential: bool = False
+    scale: float | None = 1.0
     head: bool = False
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether the models have to run for this very module, so that moments of the pair do not do."""
+        return self.sequential or self.layers == BEST
 
     def __str__(self) -> str:
         layers = self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))
         parts = [layers]
         parts += [self.align] if self.align != "none" else []
-        parts += [self.spaces] if self.spaces != _DEFAULT_SPACES else []
+        parts += [self.spaces] if self.spaces != METHODS[self.align].spaces else []
+        parts += [_SEQUENTIAL] if self.sequential and self.align != AUTO else []
+        parts += [] if self.scale == 1 else [_SCALE + (AUTO if self.scale is None else f"{self.scale:g}")]
         parts += [_HEAD] if self.head else []
         return _PREFIX + "+".join(parts)
 
 
 def parse_start(name: str) -> Start | None:
-    """Read the name of a start: ``tm-LAYERS``, then any of an alignment, spaces and ``head``, each behind a ``+``.
+    """Read the name of a start: ``tm-LAYERS``, then any of these, each behind a ``+``.
+
+    An alignment, spaces, ``sequential``, ``scale`` with a number or ``auto`` (``scale0.5``), and ``head``.
 
     Returns:
         The start; None for the baseline, which starts from random numbers.
@@ -61,16 +76,22 @@ def parse_start(name: str) -> Start | None:
         )
     chosen: dict[str, str] = {}
     aligns = [align for align in METHODS if align != "none"]
+    options = {**dict.fromkeys(aligns, "align"), **dict.fromkeys(_SPACES, "spaces")}
+    options |= {_SEQUENTIAL: _SEQUENTIAL, _HEAD: _HEAD}
     for part in parts:
-        option = "align" if part in aligns else "spaces" if part in _SPACES else "head" if part == _HEAD else ""
+        option = _SCALE if part.startswith(_SCALE) else options.get(part, "")
         if not option:
-            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*aligns, *_SPACES, _HEAD)))
+            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*options, f"{_SCALE}NUMBER")))
         if option in chosen:
             raise PlanError(f"the start {name} names both {chosen[option]} and {part}, expected one of them")
         chosen[option] = part
+    align = chosen.get("align", "none")
+    sequential = align == AUTO or _SEQUENTIAL in chosen
     return Start(
         layers if layers in NAMES else tuple(int(number) for number in layers.split(",")),
-        chosen.get("align", "none"),
-        cast(Convention, chosen.get("spaces", _DEFAULT_SPACES)),
-        "head" in chosen,
+        align,
+        cast(Convention, chosen.get("spaces", METHODS[align].spaces)),
+        sequential,
+        check_scale(chosen.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE), sequential),
+        _HEAD in chosen,
     )

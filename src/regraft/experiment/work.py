@@ -26,7 +26,7 @@ from ..texts import read_texts
 from ..tracking import Tracking
 from ..training import train
 from .grid import Cell
-from .jobs import Distill, Job, SamplePair, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
 from .sources import Source
 from .store import Store
@@ -142,11 +142,15 @@ def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
     spaces = sampling.spaces_of(*pair, job.layers)
-    texts = _read(job.texts, locate) if isinstance(job.texts, TextSource) else _inputs(job.texts, locate, job.limit)
-    samples.save_sample(sampling.sample(*pair, spaces, texts, job.pairing, progress=False), out)
+    texts = _texts(job.reading, locate)
+    samples.save_sample(sampling.sample(*pair, spaces, texts, job.reading.pairing, progress=False), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
+    reading = job.reading
+    options: dict[str, Any] = {}
+    if reading is not None:
+        options = {"texts": _texts(reading, locate), "pairing": reading.pairing, "progress": False}
     port.transfer(
         checkpoint.load(locate(job.module)),
         locate(job.student),
@@ -157,7 +161,16 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
         seed=job.seed,
         moments=None if job.moments is None else locate(job.moments),
         head="teacher" if job.start.head else "fresh",
+        sequential=job.start.sequential,
+        scale="auto" if job.start.scale is None else job.start.scale,
+        **options,
     ).save(out)
+
+
+def _texts(reading: Reading, locate: Locate) -> list[str]:
+    if isinstance(reading.texts, TextSource):
+        return _read(reading.texts, locate)
+    return _inputs(reading.texts, locate, reading.limit)
 
 
 def _read(texts: TextSource, locate: Locate) -> list[str]:

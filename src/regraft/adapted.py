@@ -1,0 +1,75 @@
+"""A base model with a module in place, which runs wherever a base model does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from peft import get_peft_model, set_peft_model_state_dict
+from torch import Tensor
+
+from .checkpoint import Module
+from .inventory import take_inventory
+from .models import BaseModel
+from .options import PREFIX
+from .student import parse_config
+
+# What a configuration says of modules by their names in the whole model, or of its head.
+_OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type", "layers_to_transform", "layers_pattern")
+
+
+@dataclass(frozen=True)
+class AdaptedModel(BaseModel):
+    """A base model whose `running` has a module active. The module's task head is not part of it.
+
+    Attributes:
+        config_of: the PEFT configuration of the module.
+        tensors: the module's tensors on sites, by their keys.
+    """
+
+    config_of: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def of(base: BaseModel, module: Module) -> AdaptedModel:
+        """Put a module on its base model; nothing is loaded yet.
+
+        Raises:
+            ModuleFileError: a module of a kind that cannot be ported.
+        """
+        held = take_inventory(module, base.family).held
+        # The bare model's paths lack the class's prefix, whatever the configuration says of them.
+        config = {
+            **{key: value for key, value in module.config.items() if key not in _OF_THE_WHOLE_MODEL},
+            "target_modules": base.family.pattern_of(held),
+        }
+        if module.peft_type == "LORA":
+            paths = {place: f"{base.family.layers}.{place[0]}.{base.family.sites[place[1]]}" for place in held}
+            config |= {
+                "rank_pattern": {paths[place]: at.rank for place, at in held.items()},
+                "alpha_pattern": {paths[place]: at.alpha for place, at in held.items()},
+            }
+        keys = [key for place in held.values() for key in place.tensors.values()]
+        tensors = {PREFIX + key[key.index(f"{base.family.layers}.") :]: module.tensors[key] for key in keys}
+        own = {entry.name: getattr(base, entry.name) for entry in fields(base)}
+        return AdaptedModel(**own, config_of=config, tensors=tensors)
+
+    @contextmanager
+    def running(self, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[Any]:
+        """Give the bare model with the module active; afterwards it is taken off again."""
+        with super().running(dtype, device) as model:
+            trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a model that had a module before
+                adapted = get_peft_model(model, parse_config(self.config_of))
+            set_peft_model_state_dict(adapted, dict(self.tensors))
+            try:
+                yield model.eval()
+            finally:
+                adapted.unload()
+                for name, parameter in model.named_parameters():
+                    parameter.requires_grad_(name in trained)

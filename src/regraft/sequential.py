@@ -1,0 +1,189 @@
+"""Fit maps layer by layer to what the models do with the module in place.
+
+What a moved module will read are the student's activations behind its own earlier layers, and what it should make of
+them is what the teacher's module makes of the teacher's. So the maps of a layer are fitted with the teacher's module
+active, and in the student what has been ported to the layers below; the task head's last of all, with everything in
+place. It is the order in which quantisation and pruning are calibrated (Frantar et al., GPTQ, ICLR 2023, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .adapted import AdaptedModel
+from .alignment import Score, fit_maps
+from .axes import Linear, Map
+from .checkpoint import Module
+from .errors import PlanError
+from .fidelity import fidelity, spaces_read, summary
+from .methods import AUTO
+from .models import BaseModel, depth, find_sites
+from .plan import Plan
+from .roles import HEAD_SPACES
+from .samples import Sample, Space
+from .sampling import sample
+from .transfer import transfer_tensors
+
+# What ``--scale auto`` chooses from.
+SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The maps of a port and what they were fitted on.
+
+    Attributes:
+        maps: per pair of spaces.
+        scores: how well each fits.
+        sample: the moments that each was fitted on, all as one.
+        scale: factor of what the module writes.
+        scales: scale that was tried -> how much of what the teacher's head computes (without a head, of the teacher's
+            final hidden states) the student allows for, R2 on held-out tokens; empty where none was searched.
+    """
+
+    maps: Mapping[Space, Map]
+    scores: Sequence[Score]
+    sample: Sample | None
+    scale: float
+    scales: Mapping[float, float]
+
+
+def check_scale(scale: float | str, sequential: bool) -> float | None:
+    """Read a scale: a number, or ``"auto"`` (None).
+
+    Raises:
+        PlanError: neither, or a search without the models at hand.
+    """
+    if scale == AUTO:
+        if not sequential:
+            raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
+        return None
+    try:
+        return float(scale)
+    except ValueError:
+        raise PlanError(f"found scale {scale!r}, expected a number or auto") from None
+
+
+@contextmanager
+def kept_loaded(base: BaseModel, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[BaseModel]:
+    """Load a model once for several runs over texts."""
+    with base.running(dtype, device) as model:
+        yield replace(base, loaded=model, given_tokenizer=base.given_tokenizer or base.tokenizer())
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two loaded models, a module on the teacher, and how to run them over texts."""
+
+    plan: Plan
+    module: Module
+    teacher: BaseModel
+    student: BaseModel
+    texts: Sequence[str]
+    pairing: str
+    options: Mapping[str, Any]
+
+    def sampled(self, maps: Mapping[Space, Map], spaces: Sequence[Space], scale: float) -> Sample:
+        """Sample with the module in place on both sides; where the student's has no map yet, it is silent."""
+        silent = {space: _silent(*widths) for space, widths in self.plan.widths.items()}
+        tensors = transfer_tensors(self.plan, self.module.tensors, {**silent, **maps}, scale=scale)
+        ported = Module(dict(self.plan.config), tensors, "the port so far")
+        return sample(
+            AdaptedModel.of(self.teacher, self.module),
+            AdaptedModel.of(self.student, ported),
+            spaces,
+            self.texts,
+            self.pairing,
+            **self.options,
+        )
+
+
+def fit_in_sequence(
+    plan: Plan,
+    module: Module,
+    teacher: BaseModel,
+    student: BaseModel,
+    texts: Sequence[str],
+    align: str,
+    pairing: str,
+    seed: int = 0,
+    scale: float | None = 1.0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Fitted:
+    """Fit the maps of a plan layer by layer, then the task head's.
+
+    Args:
+        plan: what needs maps.
+        module: the teacher's module.
+        teacher: the model it was trained on.
+        student: the model it goes to.
+        texts: to run both on, once for each layer of the student and once for the head.
+        align: a key of `methods.METHODS`.
+        pairing: a key of `pairing.PAIRINGS`.
+        seed: for methods that draw.
+        scale: factor of all that the module writes; None for the best of `SCALES`.
+        device: as for `sampling.sample`.
+        dtype: as for `sampling.sample`.
+        options: further ones of `sampling.sample`.
+
+    Raises:
+        SamplingError: texts or activations that do not serve.
+    """
+    needed = {*plan.widths, *spaces_read(plan)}
+    heads = [space for space in sorted(needed) if space.name in HEAD_SPACES]
+    layers = sorted({space.student_layer for space in needed.difference(heads)})
+    stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
+    maps: dict[Space, Map] = {}
+    scores: list[Score] = []
+    samples: list[Sample] = []
+    with kept_loaded(teacher, dtype, device) as loaded_t, kept_loaded(student, dtype, device) as loaded_s:
+        pair = _Pair(plan, module, loaded_t, loaded_s, texts, pairing, options)
+
+        def fit(spaces: Sequence[Space], factor: float) -> tuple[dict[Space, Map], list[Score], Sample]:
+            taken = pair.sampled(maps, spaces, factor)
+            widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
+            return *fit_maps(align, widths, taken.moments, seed), taken
+
+        for spaces in stages:
+            found, scored, taken = fit(spaces, 1.0 if scale is None else scale)
+            maps |= found
+            scores += scored
+            samples.append(taken)
+        shares = {} if scale is not None else {factor: _share(pair, maps, heads, factor) for factor in SCALES}
+        if scale is None:
+            scale = max(shares, key=lambda factor: shares[factor])
+        if heads:
+            found, scored, taken = fit(heads, scale)
+            maps |= found
+            scores += scored
+            samples.append(taken)
+    moments = {space: split for one in samples for space, split in one.moments.items()}
+    last = samples[-1]
+    source = replace(last.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
+    return Fitted(maps, scores, replace(last, source=source, moments=moments), scale, shares)
+
+
+def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale: float) -> float:
+    """Judge a scale by what can be read off the student in the end, see `Fitted.scales`."""
+    lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (pair.student, pair.teacher)]
+    spaces = heads or [Space(lasts[0], lasts[1], "final_hidden")]
+    taken = pair.sampled(maps, spaces, scale).moments
+    widths = {space: split.fit.cross.shape for space, split in taken.items()}
+    read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
+    if not heads:
+        return scores[0].r2_read or 0.0
+    silent = {space: _silent(*widths) for space, widths in pair.plan.widths.items()}
+    kept = fidelity(pair.plan, pair.module.tensors, {**silent, **maps, **read}, taken)
+    return summary(kept)["head"] or 0.0
+
+
+def _silent(d_s: int, d_t: int) -> Linear:
+    zero = torch.zeros(d_s, d_t, dtype=torch.float64)
+    return Linear(zero.T, zero[0], zero, zero[:, 0])
