@@ -53,6 +53,7 @@ def fit_maps(
     widths: Mapping[Space, tuple[int, int]],
     moments: Mapping[Space, SplitMoments] | None,
     seed: int = 0,
+    heads: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[dict[Space, Map], list[Score]]:
     """Fit a map for every pair of spaces.
 
@@ -61,6 +62,7 @@ def fit_maps(
         widths: the pairs of spaces -> (d_s, d_t).
         moments: what was sampled; None where nothing was.
         seed: for methods that draw.
+        heads: name of a space -> attention heads of the student's and of the teacher's, see `models.heads_of`.
 
     Returns:
         The maps, and for each how well it fits.
@@ -86,7 +88,9 @@ def fit_maps(
                 f"alignment {name!r} needs covariances, and the moments of {space.name} hold variances alone; "
                 "sample again with covariances"
             )
-        problem = Problem(space, d_s, d_t, *(split.fit, seed, split.held_out) if split else (None, seed))
+        blocks = (heads or {}).get(space.name, (1, 1))
+        fit, held_out = (split.fit, split.held_out) if split else (None, None)
+        problem = Problem(space, d_s, d_t, fit, seed, held_out, blocks)
         chosen = choose(problem) if name == AUTO else Choice(name, method.fit(problem), {})
         maps[space] = chosen.fitted
         scores.append(_score(space, chosen, split))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .axes import Assignment, Linear
@@ -79,6 +80,43 @@ def procrustes(moments: Moments) -> Linear:
     reads = factor * rotation.T
     constant = ridge(moments, _CONSTANT_SHRINKAGE).constant
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, rotation / factor, constant)
+
+
+def within_heads(moments: Moments, heads_s: int, heads_t: int, shrinkage: float) -> Linear:
+    """Match attention heads as blocks, then fit each pair of them by ridge regression, and nothing across heads.
+
+    A pair of heads is worth the nuclear norm of its block of correlations, which no rotation within a head changes; the
+    heads are paired by linear sum assignment. With unequal numbers some heads of the larger side go without.
+
+    Args:
+        moments: with covariances, of what the queries, keys or values are; heads lie one behind the other.
+        heads_s: number of heads of the student's.
+        heads_t: number of heads of the teacher's.
+        shrinkage: as for `ridge`.
+    """
+    d_s, d_t = moments.cross.shape
+    of_s, of_t = (torch.arange(width).view(heads, -1) for width, heads in ((d_s, heads_s), (d_t, heads_t)))
+    blocks = moments.correlation().view(heads_s, d_s // heads_s, heads_t, d_t // heads_t).transpose(1, 2)
+    pairs = linear_sum_assignment(torch.linalg.matrix_norm(blocks, "nuc").numpy(), maximize=True)
+    reads, writes = moments.cross.new_zeros(d_t, d_s), moments.cross.new_zeros(d_s, d_t)
+    constant = torch.zeros_like(moments.mean_s)
+    for head_s, head_t in zip(*pairs, strict=True):
+        rows, columns = of_s[head_s], of_t[head_t]
+        block = ridge(_part(moments, rows, columns), shrinkage)
+        reads[columns[:, None], rows] = block.reads
+        writes[rows[:, None], columns] = block.writes
+    return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
+
+
+def _part(moments: Moments, rows: Tensor, columns: Tensor) -> Moments:
+    return Moments(
+        moments.n,
+        moments.mean_s[rows],
+        moments.mean_t[columns],
+        moments.scatter_s[rows[:, None], rows],
+        moments.scatter_t[columns[:, None], columns],
+        moments.cross[rows[:, None], columns],
+    )
 
 
 def scaled(moments: Moments, assignment: Assignment) -> Linear:

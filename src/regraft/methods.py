@@ -13,7 +13,7 @@ from torch import Tensor
 from .axes import Assignment, Kind, Linear, Map
 from .errors import PlanError, SamplingError, unknown_choice
 from .fit import r2
-from .linear import best_shrinkage, procrustes, ridge, scaled
+from .linear import best_shrinkage, procrustes, ridge, scaled, within_heads
 from .moments import Moments
 from .roles import HEAD_SPACES, PER_TEXT, Convention
 from .samples import Space
@@ -44,6 +44,8 @@ class Problem:
         moments: of the tokens to fit on; None for methods that need none and were given none.
         seed: for methods that draw.
         held_out: of the tokens to choose on; None as above.
+        heads: number of attention heads that the student's space and the teacher's are made of; 1 for all but queries,
+            keys and values.
     """
 
     space: Space
@@ -52,6 +54,7 @@ class Problem:
     moments: Moments | None
     seed: int
     held_out: Moments | None = None
+    heads: tuple[int, int] = (1, 1)
 
     def sampled(self, name: str, least: int) -> Moments:
         """Give the moments.
@@ -246,6 +249,19 @@ def choose(problem: Problem) -> Choice:
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
     return Choice(method, fitted[method], shares)
+
+
+@_register(
+    "heads",
+    "ridge, with the attention heads of queries, keys and values matched as blocks",
+    "docs/guide.md",
+    needs="covariances",
+    kind="linear",
+)
+def _heads(problem: Problem) -> Linear:
+    if problem.heads == (1, 1):
+        return _ridge(problem)
+    return within_heads(problem.sampled("heads", 2), *problem.heads, WRITE_SHRINKAGE)
 
 
 @_register(

@@ -276,6 +276,18 @@ def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: s
     return shape.in_width if side == "in" else shape.out_width
 
 
+def heads_of(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
+    """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
+
+    def counts(config: Any) -> tuple[int, int]:
+        queries = int(config.num_attention_heads)
+        return queries, int(getattr(config, "num_key_value_heads", None) or queries)
+
+    (queries_s, keys_s), (queries_t, keys_t) = counts(student.config), counts(teacher.config)
+    keys = (keys_s, keys_t)
+    return {"query_output": (queries_s, queries_t), "key_output": keys, "value_output": keys}
+
+
 def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:
     """Number of layers that the sites of a model cover."""
     return 1 + max(layer for layer, _ in sites)

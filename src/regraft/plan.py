@@ -16,7 +16,7 @@ from .families import HEADS
 from .heads import HeadPlan, plan_head
 from .inventory import check_fits, take_inventory
 from .layers import Group, match_layers
-from .models import BaseModel, depth, find_sites
+from .models import BaseModel, depth, find_sites, heads_of
 from .parts import Target
 from .roles import CONVENTIONS, Convention
 from .samples import Space
@@ -36,6 +36,7 @@ class Plan:
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
+        heads: name of a space that attention heads make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     targets: tuple[Target, ...]
     left: Mapping[str, str]
     widths: Mapping[Space, tuple[int, int]]
+    heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
 
     @property
@@ -145,5 +147,6 @@ def make_plan(
         tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
+        heads_of(student, teacher),
         tuple(draft.problems),
     )

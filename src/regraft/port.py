@@ -227,7 +227,7 @@ def _work_out(
             # What a module reads may not be what its map is fitted on.
             watched = {*drawn.widths, *(spaces_read(drawn) if full else ())}
             taken = sample(base, target, sorted(watched), texts, pairing, covariances=full, **sampling)
-        maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed)
+        maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed, drawn.heads)
         fitted = Fitted(maps, scores, taken, 1.0 if factor is None else factor, {})
     tensors = transfer_tensors(drawn, module.tensors, fitted.maps, seed, fitted.scale)
     report = _report(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)

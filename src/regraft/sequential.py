@@ -149,7 +149,7 @@ def fit_in_sequence(
         def fit(spaces: Sequence[Space], factor: float) -> tuple[dict[Space, Map], list[Score], Sample]:
             taken = pair.sampled(maps, spaces, factor)
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
-            return *fit_maps(align, widths, taken.moments, seed), taken
+            return *fit_maps(align, widths, taken.moments, seed, plan.heads), taken
 
         for spaces in stages:
             found, scored, taken = fit(spaces, 1.0 if scale is None else scale)
