@@ -1,6 +1,6 @@
 """Write data of the micro world for `micro.yaml`: languages on which no method was chosen.
 
-    python benchmarks/micro_data.py --out micro-data
+python benchmarks/micro_data.py --out micro-data
 """
 
 from __future__ import annotations

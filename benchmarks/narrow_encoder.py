@@ -131,7 +131,9 @@ def main() -> None:
             optimizer.zero_grad()
             bar.set_postfix(loss=f"{loss.item():.3f}")
         with torch.no_grad():
-            print(f"epoch {epoch + 1}: held out {loss_on(held_out).item():.3f} (2 would be knowing nothing)", flush=True)
+            print(
+                f"epoch {epoch + 1}: held out {loss_on(held_out).item():.3f} (2 would be knowing nothing)", flush=True
+            )
         model.save_pretrained(args.out)
         tokenizer.save_pretrained(args.out)
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")

@@ -1,6 +1,6 @@
 """Write SmolLM2-135M, which a package of the index holds in four bits, as a directory that transformers loads.
 
-    python benchmarks/smollm2.py --out smollm2
+python benchmarks/smollm2.py --out smollm2
 """
 
 from __future__ import annotations
