@@ -15,7 +15,6 @@ from .errors import PlanError, SamplingError
 from .fit import read_errors
 from .inventory import take_inventory
 from .linear import ridge_reads
-from .methods import WRITE_SHRINKAGE
 from .models import BaseModel, depth, find_sites
 from .moments import Moments
 from .observation import Activations, in_order, observe
@@ -24,6 +23,8 @@ from .seeding import generator
 
 # Layers are told apart by far fewer texts than maps are fitted on.
 MAX_TEXTS = 300
+# Enough to tell layers apart; which of them resemble each other hardly depends on it.
+SHRINKAGE = 0.01
 # So few texts in a batch that the tenth of the batches that is held out has texts of more than one length.
 _BATCHES = 20
 
@@ -99,7 +100,7 @@ def reconstruction(
     space_name: str,
     texts: Sequence[str],
     pairing: str = "offsets",
-    shrinkage: float = WRITE_SHRINKAGE,
+    shrinkage: float = SHRINKAGE,
     max_texts: int = MAX_TEXTS,
     batch_size: int = 32,
     **sampling: Any,

@@ -68,6 +68,7 @@ def sample(
     dtype: torch.dtype | None = None,
     progress: bool = True,
     covariances: bool = True,
+    title: str = "Sampling",
 ) -> Sample:
     """Run both models over `texts` and collect the moments of `spaces`.
 
@@ -85,6 +86,7 @@ def sample(
         progress: whether to draw a progress bar.
         covariances: whether to take the covariances within either model, which alignments by linear maps need:
             O((d_s + d_t)^2) memory per pair of spaces. `lsa` does without, in O(d_s d_t).
+        title: of the progress bar.
 
     Raises:
         SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
@@ -115,6 +117,7 @@ def sample(
         device,
         dtype,
         progress,
+        title,
     )
     source = Source(
         teacher=teacher.name,

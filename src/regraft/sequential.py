@@ -8,6 +8,7 @@ place. It is the order in which quantisation and pruning are calibrated (Frantar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,9 +65,12 @@ def check_scale(scale: float | str, sequential: bool) -> float | None:
             raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
         return None
     try:
-        return float(scale)
+        factor = float(scale)
     except ValueError:
-        raise PlanError(f"found scale {scale!r}, expected a number or auto") from None
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise PlanError(f"found scale {scale!r}, expected a number or auto")
+    return factor
 
 
 @contextmanager
@@ -88,7 +92,7 @@ class _Pair:
     pairing: str
     options: Mapping[str, Any]
 
-    def sampled(self, maps: Mapping[Space, Map], spaces: Sequence[Space], scale: float) -> Sample:
+    def sampled(self, maps: Mapping[Space, Map], spaces: Sequence[Space], scale: float, title: str) -> Sample:
         """Sample with the module in place on both sides; where the student's has no map yet, it is silent."""
         silent = {space: _silent(*widths) for space, widths in self.plan.widths.items()}
         tensors = transfer_tensors(self.plan, self.module.tensors, {**silent, **maps}, scale=scale)
@@ -99,6 +103,7 @@ class _Pair:
             spaces,
             self.texts,
             self.pairing,
+            title=title,
             **self.options,
         )
 
@@ -146,13 +151,13 @@ def fit_in_sequence(
     with kept_loaded(teacher, dtype, device) as loaded_t, kept_loaded(student, dtype, device) as loaded_s:
         pair = _Pair(plan, module, loaded_t, loaded_s, texts, pairing, options)
 
-        def fit(spaces: Sequence[Space], factor: float) -> tuple[dict[Space, Map], list[Score], Sample]:
-            taken = pair.sampled(maps, spaces, factor)
+        def fit(spaces: Sequence[Space], factor: float, what: str) -> tuple[dict[Space, Map], list[Score], Sample]:
+            taken = pair.sampled(maps, spaces, factor, f"Sampling for {what}")
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
             return *fit_maps(align, widths, taken.moments, seed, plan.heads), taken
 
-        for spaces in stages:
-            found, scored, taken = fit(spaces, 1.0 if scale is None else scale)
+        for layer, spaces in zip(layers, stages, strict=True):
+            found, scored, taken = fit(spaces, 1.0 if scale is None else scale, f"layer {layer}")
             maps |= found
             scores += scored
             samples.append(taken)
@@ -160,7 +165,7 @@ def fit_in_sequence(
         if scale is None:
             scale = max(shares, key=lambda factor: shares[factor])
         if heads:
-            found, scored, taken = fit(heads, scale)
+            found, scored, taken = fit(heads, scale, "the head")
             maps |= found
             scores += scored
             samples.append(taken)
@@ -174,7 +179,7 @@ def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale
     """Judge a scale by what can be read off the student in the end, see `Fitted.scales`."""
     lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (pair.student, pair.teacher)]
     spaces = heads or [Space(lasts[0], lasts[1], "final_hidden")]
-    taken = pair.sampled(maps, spaces, scale).moments
+    taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
     read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:

@@ -78,8 +78,18 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
         for title, name in _MEASURES.items()
         if any(score.get(name) is not None for score in report["scores"])
     }
-    for column in ("layer", "from", "space", "width", "matched", "constant", *measures):
-        table.add_column(column, justify="left" if column == "space" else "right", no_wrap=True)
+    chosen = any(score.get("candidates") for score in report["scores"])
+    for column in (
+        "layer",
+        "from",
+        "space",
+        "width",
+        "matched",
+        "constant",
+        *measures,
+        *(["chosen by R2"] if chosen else []),
+    ):
+        table.add_column(column, justify="left" if column in ("space", "chosen by R2") else "right", no_wrap=True)
     for score in report["scores"]:
         layer, teacher_layer, space = score["space"].split(".")
         table.add_row(
@@ -90,8 +100,12 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             str(score["matched"]),
             str(score["constant"]),
             *(_number(score[name]) for name in measures.values()),
+            *([_choice(score)] if chosen else []),
         )
     console.print(table)
+    if report.get("scales"):
+        tried = ", ".join(f"{float(factor):g}: {share:.3f}" for factor, share in report["scales"].items())
+        console.print(f"scale {report['scale']:g}; R2 of what the head can read, by scale: {tried}")
     if report.get("expected"):
         _show_fidelity(console, report)
 
@@ -108,6 +122,11 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
     said = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(kept)]
     if said:
         console.print(f"expected: {', '.join([said[0] + ' of what it reads', *said[1:]])}")
+
+
+def _choice(score: Mapping[str, Any]) -> str:
+    others = (f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"])
+    return f"{score['method']} ({', '.join(others)})"
 
 
 def _number(value: float | None) -> str:
