@@ -66,10 +66,12 @@ class AdaptedModel(BaseModel):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a model that had a module before
                 adapted = get_peft_model(model, parse_config(self.config_of))
-            set_peft_model_state_dict(adapted, dict(self.tensors))
             try:
+                set_peft_model_state_dict(adapted, dict(self.tensors))
                 yield model.eval()
             finally:
                 adapted.unload()
+                if model.is_gradient_checkpointing:  # then PEFT hooks into the embeddings, and does not let go
+                    model.disable_input_require_grads()
                 for name, parameter in model.named_parameters():
                     parameter.requires_grad_(name in trained)
