@@ -9,6 +9,7 @@ place. It is the order in which quantisation and pruning are calibrated (Frantar
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,9 +66,12 @@ def check_scale(scale: float | str, sequential: bool) -> float | None:
             raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
         return None
     try:
-        return float(scale)
+        number = float(scale)
     except ValueError:
-        raise PlanError(f"found scale {scale!r}, expected a number or auto") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise PlanError(f"found scale {scale!r}, expected a number or auto")
+    return number
 
 
 @contextmanager
