@@ -143,14 +143,14 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
             (wide_module, "--student", student, "--teacher", teacher),
             "name the model that the module was trained on",
         ),
-        "other width": ((wide_module, "--student", student), "use --align lsa with --texts or --moments"),
+        "other width": ((wide_module, "--student", student), "use --align auto with --texts or --moments"),
         "unknown layers": (
             (module, "--student", student, "--layers", "skp"),
             "expected one of avg, avg_released, best, last, skip; did you mean 'skip'?",
         ),
         "unknown align": (
             (module, "--student", student, "--align", "las"),
-            "expected one of copy, lsa, none, random, ridge; did you mean 'lsa'?",
+            "expected one of auto, copy, lsa, lsa_scaled, none, procrustes, random, ridge, zero; did you mean 'lsa'?",
         ),
         "unknown spaces": ((module, "--student", student, "--spaces", "real"), "expected one of measured, released"),
         "unknown pairing": (

@@ -31,14 +31,21 @@ from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
 from regraft.layers import NAMES
 from regraft.methods import METHODS
+from regraft.micro.data import write_tasks
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")
 
 LAYERS = st.sampled_from(NAMES) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
 STARTS = st.builds(
-    Start, LAYERS, st.sampled_from(list(METHODS)), st.sampled_from(["released", "measured"]), st.booleans()
-)
+    Start,
+    LAYERS,
+    st.sampled_from(list(METHODS)),
+    st.sampled_from(["released", "measured"]),
+    st.booleans(),
+    st.none() | st.floats(0, 100),
+    st.booleans(),
+).filter(lambda start: start.sequential or (start.align != "auto" and start.scale is not None))
 
 
 @given(STARTS)
@@ -471,7 +478,7 @@ def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
     code = (
         f"from regraft.experiment.store import *; c = Store(Path({str(tmp_path)!r})).claim('a'); print(c.__enter__())"
     )
-    command = [sys.executable, "-uc", f"{code}; print(c.__enter__()); import time; time.sleep(60)"]
+    command = [sys.executable, "-uc", f"{code}; import time; time.sleep(60)"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
@@ -534,8 +541,14 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
 
 
 @pytest.mark.real
-def test_the_files_on_real_data_can_be_planned_and_their_ports_made(minilm: str, data: Path) -> None:
+def test_the_files_on_real_data_can_be_planned_and_their_ports_made(
+    minilm: str, data: Path, make_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del minilm, data
+    monkeypatch.setenv("SMOLLM2", make_model("llama", layers=30))  # as deep as the real one
+    monkeypatch.setenv("NARROW", make_model("roberta", width=48))
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    write_tasks(tmp_path, seed=5, tasks=("ner", "nli"), languages=("es", "fr"))
     benchmarks = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
     assert benchmarks
     for path in (SHIPPED["minilm-wikineural"], *benchmarks):

@@ -1,13 +1,17 @@
+"""Closed forms equal what scikit-learn, numpy or the activations themselves say."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from regraft.axes import Linear
-from regraft.linear import ridge
+from regraft.axes import Assignment, Linear
+from regraft.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled
 from regraft.moments import Moments
 
 
@@ -64,3 +68,111 @@ def test_constant_dimensions_and_constant_spaces_are_survived() -> None:
     assert still.reads.abs().max() == still.writes.abs().max() == 0
     torch.testing.assert_close(still.offset, x_t.mean(0))
     assert fitted(torch.zeros_like(x_s), torch.zeros_like(x_t), 0.01).constant.abs().max() == 0
+
+
+def test_writing_may_be_shrunk_apart_from_reading() -> None:
+    x_s, x_t = activations()
+    moments = Moments.of(x_s, x_t, full=True)
+    both = ridge(moments, 1e-4, 0.5)
+    reading, writing = ridge(moments, 1e-4), ridge(moments, 0.5)
+    assert torch.equal(both.reads, reading.reads)
+    assert torch.equal(both.offset, reading.offset)
+    assert torch.equal(both.constant, reading.constant)
+    assert torch.equal(both.writes, writing.writes)
+
+
+def noisy(n: int, d_s: int, d_t: int, noise: float, seed: int) -> tuple[Tensor, Tensor]:
+    dice = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(d_s, d_s, generator=dice).double() * torch.logspace(0, -2, d_s, dtype=torch.float64)
+    x_s = torch.randn(n, d_s, generator=dice, dtype=torch.float64) @ mixed + 2
+    x_t = x_s @ torch.randn(d_s, d_t, generator=dice).double() - 1
+    return x_s, x_t + noise * torch.randn(n, d_t, generator=dice, dtype=torch.float64)
+
+
+def cross_validation(x_s: Tensor, x_t: Tensor) -> list[float]:
+    """Return Golub, Heath & Wahba's criterion of every candidate, from the hat matrix."""
+    x_s, x_t = x_s - x_s.mean(0), x_t - x_t.mean(0)
+    n, d_s = x_s.shape
+    criteria = []
+    for shrinkage in SHRINKAGES:
+        added = shrinkage * x_s.square().sum() / d_s
+        hat = x_s @ torch.linalg.solve(x_s.T @ x_s + added * torch.eye(d_s).double(), x_s.T)
+        criteria.append(float((x_t - hat @ x_t).square().sum() / (1 - hat.trace() / n) ** 2))
+    return criteria
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, 60), st.integers(1, 7), st.integers(1, 5), st.floats(0.01, 30), st.integers(0, 1000))
+def test_the_best_shrinkage_is_that_of_generalised_cross_validation(
+    n: int, d_s: int, d_t: int, noise: float, seed: int
+) -> None:
+    x_s, x_t = noisy(n, d_s, d_t, noise, seed)
+    chosen = best_shrinkage(Moments.of(x_s, x_t, full=True))
+    criteria = cross_validation(x_s, x_t)
+    assert criteria[SHRINKAGES.tolist().index(chosen)] == pytest.approx(min(criteria), rel=1e-6)
+
+
+def test_noise_calls_for_shrinkage_and_rows_for_less_of_it() -> None:
+    def best(n: int, noise: float) -> float:
+        return best_shrinkage(Moments.of(*noisy(n, 20, 10, noise, seed=0), full=True))
+
+    assert best(500, 0.0) == best(60, 0.0) == SHRINKAGES[0]
+    assert best(30, 5.0) > best(3000, 5.0) > SHRINKAGES[0]
+    assert best_shrinkage(Moments.of(torch.ones(9, 3), torch.randn(9, 2), full=True)) == SHRINKAGES[0]
+    assert best(15, 5.0) in SHRINKAGES  # fewer rows than dimensions
+
+
+def turned(n: int, d_s: int, d_t: int, factor: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw activations of which the wider are a rotation of the narrower and those a factor; the last is h_t / h_s."""
+    dice = torch.Generator().manual_seed(seed)
+    narrow, wide = sorted((d_s, d_t))
+    rotation = torch.linalg.qr(torch.randn(wide, narrow, generator=dice).double())[0].T  # orthonormal rows
+    x = torch.randn(n, narrow, generator=dice, dtype=torch.float64) * torch.arange(1, narrow + 1) + 3
+    if d_s <= d_t:
+        return x, factor * x @ rotation - 1, factor * rotation.T
+    return x @ rotation / factor, x - 1, factor * rotation
+
+
+@pytest.mark.parametrize(("d_s", "d_t"), [(6, 6), (6, 9), (9, 6)])
+@pytest.mark.parametrize("factor", [0.1, 1.0, 7.0])
+def test_procrustes_recovers_a_rotation_and_a_factor(d_s: int, d_t: int, factor: float) -> None:
+    x_s, x_t, expected = turned(200, d_s, d_t, factor, seed=0)
+    linear = procrustes(Moments.of(x_s, x_t, full=True))
+    torch.testing.assert_close(linear.reads, expected)
+    torch.testing.assert_close(linear.writes, expected.T / factor**2)
+    torch.testing.assert_close(x_s @ linear.reads.T + linear.offset, x_t)
+    there_and_back = linear.writes @ linear.reads if d_s <= d_t else linear.reads @ linear.writes
+    torch.testing.assert_close(there_and_back, torch.eye(min(d_s, d_t)).double())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
+def test_procrustes_is_orthogonal_whatever_it_is_fitted_on(d_s: int, d_t: int, seed: int) -> None:
+    dice = torch.Generator().manual_seed(seed)
+    x_s, x_t = (torch.randn(50, width, generator=dice, dtype=torch.float64) for width in (d_s, d_t))
+    linear = procrustes(Moments.of(x_s, 4 * x_t, full=True))
+    factor = ((4 * x_t).var(0).sum() / x_s.var(0).sum()).sqrt()
+    torch.testing.assert_close(torch.linalg.svdvals(linear.reads), factor.expand(min(d_s, d_t)))
+    torch.testing.assert_close(linear.writes, linear.reads.T / factor**2)
+
+
+def test_procrustes_survives_spaces_that_never_vary() -> None:
+    still = procrustes(Moments.of(torch.zeros(9, 3), torch.zeros(9, 5), full=True))
+    assert all(tensor.isfinite().all() for tensor in (still.reads, still.offset, still.writes, still.constant))
+
+
+def test_scaled_is_the_simple_regression_of_each_pair() -> None:
+    x_s, x_t = activations()
+    x_s[:, 2], x_t[:, 7] = 0.5, -3.0  # constant: nothing can be told of them
+    index = [4, 0, 1, -1, 7, 3]
+    linear = scaled(Moments.of(x_s, x_t), Assignment(torch.tensor(index), 9))
+    reads, writes = np.zeros((9, 6)), np.zeros((6, 9))
+    for i, j in ((0, 4), (1, 0), (5, 3)):
+        reads[j, i], intercept = np.polyfit(x_s[:, i], x_t[:, j], 1)
+        writes[i, j] = np.polyfit(x_t[:, j], x_s[:, i], 1)[0]
+        assert linear.offset[j] == pytest.approx(intercept)
+    np.testing.assert_allclose(linear.reads, reads)
+    np.testing.assert_allclose(linear.writes, writes)
+    torch.testing.assert_close(linear.offset[[1, 2, 5, 6, 7, 8]], x_t.mean(0)[[1, 2, 5, 6, 7, 8]])
+    assert linear.unmatched == 3
+    assert linear.constant.abs().max() == 0

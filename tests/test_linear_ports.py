@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 import regraft
-from regraft import alignment
+from regraft import linear
 from regraft.axes import Linear
 from regraft.linear import ridge
 from regraft.moments import Moments
@@ -145,7 +145,7 @@ def test_a_head_without_a_bias_folds_along_the_constant(
 def test_logits_of_a_head_survive_another_scale_and_offset_of_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alignment, "SHRINKAGE", 1e-9)
+    monkeypatch.setattr(linear, "SHRINKAGES", torch.tensor([1e-9], dtype=torch.float64))
     torch.manual_seed(0)
     tokenizer, config = wordpiece_tokenizer(), tiny_config("bert", layers=2, num_labels=3, initializer_range=0.2)
     student = transformers.BertForTokenClassification(config).double().eval()

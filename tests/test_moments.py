@@ -161,3 +161,12 @@ def test_moments_of_an_older_format_are_refused(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
     with pytest.raises(SamplingError, match="moments of format 1, expected 2; sample again"):
         load_sample(tmp_path / "one")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_swapped_moments_are_those_of_the_models_exchanged(full: bool) -> None:
+    x_s, x_t = rows(50)
+    swapped, expected = Moments.of(x_s, x_t, full).swapped(), Moments.of(x_t, x_s, full)
+    for name in ("n", "mean_s", "mean_t", "scatter_s", "scatter_t", "cross"):
+        torch.testing.assert_close(getattr(swapped, name), getattr(expected, name), msg=name)
+    assert swapped.full is full

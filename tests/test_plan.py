@@ -52,9 +52,9 @@ def test_a_plan_refuses_before_any_work_when_widths_differ(
     module = regraft.load(make_module(make_model(width=48, layers=2), "bottleneck"))
     plan = regraft.plan(module, make_model(width=32, layers=2))
     assert len(plan.problems) == 2  # one per space: what it reads and what it writes
-    with pytest.raises(PlanError, match=r"output_norm is 48 wide .* and 32 in .* use --align lsa"):
+    with pytest.raises(PlanError, match=r"output_norm is 48 wide .* and 32 in .* use --align auto"):
         plan.check()
-    with pytest.raises(PlanError, match="use --align lsa"):
+    with pytest.raises(PlanError, match="use --align auto"):
         regraft.transfer(module, make_model(width=32, layers=2))
 
 

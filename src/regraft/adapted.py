@@ -62,14 +62,18 @@ class AdaptedModel(BaseModel):
     def running(self, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[Any]:
         """Give the bare model with the module active; afterwards it is taken off again."""
         with super().running(dtype, device) as model:
+            # Where gradients are checkpointed PEFT hooks into the embeddings, and does not let go.
+            hook = getattr(model, "_require_grads_hook", None)
             trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a model that had a module before
                 adapted = get_peft_model(model, parse_config(self.config_of))
-            set_peft_model_state_dict(adapted, dict(self.tensors))
             try:
+                set_peft_model_state_dict(adapted, dict(self.tensors))
                 yield model.eval()
             finally:
                 adapted.unload()
+                if getattr(model, "_require_grads_hook", None) is not hook:
+                    model.disable_input_require_grads()
                 for name, parameter in model.named_parameters():
                     parameter.requires_grad_(name in trained)

@@ -71,7 +71,7 @@ def procrustes(moments: Moments) -> Linear:
     undo each other and effects keep their size.
 
     Args:
-        moments: with any variances, of at least one row.
+        moments: with covariances, of at least one row.
     """
     u, _, vh = torch.linalg.svd(moments.cross, full_matrices=False)
     rotation = u @ vh

@@ -8,6 +8,7 @@ place. It is the order in which quantisation and pruning are calibrated (Frantar
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,8 @@ def fit_in_sequence(
     scores: list[Score] = []
     samples: list[Sample] = []
     with kept_loaded(teacher, dtype, device) as loaded_t, kept_loaded(student, dtype, device) as loaded_s:
+        if loaded_s.loaded is loaded_t.loaded:  # either has a module of its own
+            loaded_s = replace(loaded_s, loaded=copy.deepcopy(loaded_s.loaded))
         pair = _Pair(plan, module, loaded_t, loaded_s, texts, pairing, options)
 
         def fit(spaces: Sequence[Space], factor: float, what: str) -> tuple[dict[Space, Map], list[Score], Sample]:

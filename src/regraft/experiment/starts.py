@@ -50,7 +50,8 @@ class Start:
         parts += [self.align] if self.align != "none" else []
         parts += [self.spaces] if self.spaces != METHODS[self.align].spaces else []
         parts += [_SEQUENTIAL] if self.sequential and self.align != AUTO else []
-        parts += [] if self.scale == 1 else [_SCALE + (AUTO if self.scale is None else f"{self.scale:g}")]
+        scale = AUTO if self.scale is None else str(self.scale).removesuffix(".0")
+        parts += [] if self.scale == 1 else [_SCALE + scale]
         parts += [_HEAD] if self.head else []
         return _PREFIX + "+".join(parts)
 

@@ -1,0 +1,130 @@
+"""Methods between spaces whose true map is known: auto keeps the simplest that is as good as any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from regraft.alignment import Score, fit_maps
+from regraft.axes import Assignment, Linear, Map
+from regraft.errors import SamplingError
+from regraft.fit import r2
+from regraft.methods import METHODS, TOLERANCE, Problem, choose
+from regraft.moments import Moments
+from regraft.samples import Space, SplitMoments
+
+SPACE = Space(0, 0, "attention_input")
+
+
+def split(x_s: Tensor, x_t: Tensor, full: bool = True) -> SplitMoments:
+    cut = len(x_s) * 9 // 10
+    return SplitMoments(Moments.of(x_s[:cut], x_t[:cut], full), Moments.of(x_s[cut:], x_t[cut:], full))
+
+
+def fit(name: str, x_s: Tensor, x_t: Tensor, full: bool = True) -> tuple[Map, Score]:
+    maps, scores = fit_maps(name, {SPACE: (x_s.shape[1], x_t.shape[1])}, {SPACE: split(x_s, x_t, full)})
+    return maps[SPACE], scores[0]
+
+
+def drawn(width: int = 8, n: int = 1000, seed: int = 0) -> Tensor:
+    dice = torch.Generator().manual_seed(seed)
+    return torch.randn(n, width, generator=dice, dtype=torch.float64) + 1
+
+
+def rotation(width: int = 8) -> Tensor:
+    return torch.linalg.qr(drawn(width, width, seed=1))[0]
+
+
+ORDER = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
+
+
+@pytest.mark.parametrize(
+    ("of_the_students", "method"), [("same", "none"), ("permuted", "lsa"), ("rotated", "ridge"), ("noise", "none")]
+)
+def test_auto_keeps_the_simplest_map_that_serves(of_the_students: str, method: str) -> None:
+    x_s = drawn()
+    x_t = {
+        "same": x_s,
+        "permuted": x_s[:, ORDER],
+        "rotated": x_s @ rotation(),
+        "noise": x_s + 0.05 * drawn(seed=2),  # ridge is a little better
+    }[of_the_students]
+    fitted, score = fit("auto", x_s, x_t)
+    assert score.method == method
+    assert list(score.candidates) == ["none", "lsa", "ridge"]
+    assert score.candidates[method] == score.r2_read == r2(split(x_s, x_t).held_out, fitted)[0]
+    assert score.candidates[method] > max(score.candidates.values()) - TOLERANCE
+    alone, _ = fit(method, x_s, x_t)
+    if isinstance(alone, Assignment):
+        assert isinstance(fitted, Assignment)
+        assert torch.equal(fitted.index, alone.index)
+        assert score.kind == "one-to-one"
+    else:
+        assert isinstance(fitted, Linear)
+        assert torch.equal(fitted.reads, alone.reads)
+        assert torch.equal(fitted.writes, alone.writes)
+        assert score.kind == "linear"
+
+
+def test_auto_has_no_identity_between_unequal_widths() -> None:
+    _, score = fit("auto", drawn(), drawn()[:, ORDER[:6]])
+    assert list(score.candidates) == ["lsa", "ridge"]
+    assert score.method == "lsa"
+
+
+def test_auto_does_without_an_assignment_where_rows_are_too_few_for_one() -> None:
+    _, score = fit("auto", drawn(20, 20), drawn(20, 20) @ rotation(20))  # 18 to fit 20 dimensions on
+    assert list(score.candidates) == ["none", "ridge"]
+
+
+def test_auto_judges_on_held_out_tokens() -> None:
+    x = drawn()
+    moments = split(x, x[:, ORDER]).fit
+    problem = Problem(SPACE, 8, 8, moments, 0, moments)
+    assert choose(problem).method == "lsa"
+    assert choose(replace(problem, held_out=split(x, x).fit)).method == "none"
+    assert choose(replace(problem, held_out=Moments.zeros(8, 8, full=True))).method == "ridge"  # nothing to judge on
+    with pytest.raises(SamplingError, match=r"auto has 1 token pairs .* expected at least 2"):
+        choose(replace(problem, moments=Moments.of(x[:1], x[:1], full=True)))
+    with pytest.raises(SamplingError, match="alignment 'auto' compares activations; give --texts FILE or --moments"):
+        fit_maps("auto", {SPACE: (8, 8)}, None)
+    with pytest.raises(SamplingError, match="alignment 'auto' needs covariances"):
+        fit("auto", x, x, full=False)
+
+
+def test_other_methods_name_themselves_and_no_candidates() -> None:
+    for name in METHODS.keys() - {"auto"}:
+        _, score = fit(name, drawn(), drawn())
+        assert (score.method, dict(score.candidates)) == (name, {})
+
+
+def test_zero_reads_as_ridge_does_and_writes_nothing() -> None:
+    x_s, x_t = drawn(), drawn() @ rotation() + 0.1 * drawn(seed=3)
+    zero, ridge = fit("zero", x_s, x_t)[0], fit("ridge", x_s, x_t)[0]
+    assert isinstance(zero, Linear)
+    assert isinstance(ridge, Linear)
+    assert all(torch.equal(getattr(zero, name), getattr(ridge, name)) for name in ("reads", "offset", "constant"))
+    assert zero.writes.shape == ridge.writes.shape
+    assert not zero.writes.any()
+    assert ridge.writes.any()
+
+
+def test_lsa_scaled_pairs_by_the_size_of_r_and_keeps_its_sign() -> None:
+    x_s = drawn()
+    factors = torch.tensor([2, -3, 0.5, -1, 4, -0.1, 1, -7]).double()
+    fitted, score = fit("lsa_scaled", x_s, factors * x_s[:, ORDER] + 5, full=False)
+    assert isinstance(fitted, Linear)
+    expected = torch.zeros(8, 8).double()
+    expected[torch.arange(8), ORDER] = factors
+    torch.testing.assert_close(fitted.reads, expected)
+    torch.testing.assert_close(fitted.writes, torch.linalg.inv(expected))
+    assert score.matched == 8
+
+
+def test_one_to_one_maps_take_the_authors_spaces_and_all_others_where_a_module_writes() -> None:
+    released = {name for name, method in METHODS.items() if method.spaces == "released"}
+    assert released == {"none", "lsa", "copy", "random"}
+    assert {METHODS[name].spaces for name in METHODS.keys() - released} == {"measured"}
