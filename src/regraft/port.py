@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def transfer(
     labels: Sequence[str] | None = None,
     sequential: bool | None = None,
     scale: float | str = 1.0,
+    judge: Callable[[Module], float] | None = None,
     **sampling: Any,
 ) -> Module:
     """Port a teacher's module to a student.
@@ -141,6 +142,7 @@ def transfer(
         sequential: whether to fit layer by layer with the module in place, see `sequential.fit_in_sequence`; by
             default where ``"auto"`` has texts.
         scale: factor of all that the module writes; ``"auto"`` searches it, see `sequential.Fitted`.
+        judge: scores a port, for ``scale="auto"``: such as `training.evaluate` of it on a few labelled examples.
         sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
 
     Returns:
@@ -164,6 +166,7 @@ def transfer(
         labels,
         sequential,
         scale,
+        judge,
         **sampling,
     ).module
 
@@ -197,6 +200,7 @@ def _work_out(
     labels: Sequence[str] | None = None,
     sequential: bool | None = None,
     scale: float | str = 1.0,
+    judge: Callable[[Module], float] | None = None,
     foresee: bool = False,
     **sampling: Any,
 ) -> Foresight:
@@ -215,8 +219,13 @@ def _work_out(
     paired, evidence = chosen_layers(module, base, target, layers, texts, pairing, **sampling)
     drawn = make_plan(module, base, target, paired, align, spaces, head, labels)
     drawn.check()
+    labelled: dict[str, Any] = {"labels": list(drawn.labels)} if drawn.labels else {}
+    name = f"port of {module.source}"
     if sequential and texts is not None:
-        fitted = fit_in_sequence(drawn, module, base, target, texts, align, pairing, seed, factor, **sampling)
+        scores_of = None if judge is None else lambda tensors: judge(Module(drawn.config, tensors, name, labelled))
+        fitted = fit_in_sequence(
+            drawn, module, base, target, texts, align, pairing, seed, factor, scores_of, **sampling
+        )
     else:
         taken = None
         full = foresee or method.needs == "covariances"
@@ -240,10 +249,7 @@ def _work_out(
         report |= {"fidelity": [asdict(one) for one in kept], "expected": expected}
     if evidence is not None:
         report["layer_evidence"] = asdict(evidence)
-    provenance: dict[str, Any] = {"port": report}
-    if drawn.labels:
-        provenance["labels"] = list(drawn.labels)
-    ported = Module(drawn.config, tensors, f"port of {module.source}", provenance)
+    ported = Module(drawn.config, tensors, name, {"port": report, **labelled})
     return Foresight(drawn, fitted.scores, kept, expected, ported)
 
 

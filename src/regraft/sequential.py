@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .adapted import AdaptedModel
 from .alignment import Score, fit_maps
@@ -45,7 +46,8 @@ class Fitted:
         sample: the moments that each was fitted on, all as one.
         scale: factor of what the module writes.
         scales: scale that was tried -> how much of what the teacher's head computes (without a head, of the teacher's
-            final hidden states) the student allows for, R2 on held-out tokens; empty where none was searched.
+            final hidden states) the student allows for, R2 on held-out tokens, or what the judge said; empty where
+            none was searched.
     """
 
     maps: Mapping[Space, Map]
@@ -119,6 +121,7 @@ def fit_in_sequence(
     pairing: str,
     seed: int = 0,
     scale: float | None = 1.0,
+    judge: Callable[[dict[str, Tensor]], float] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -135,6 +138,8 @@ def fit_in_sequence(
         pairing: a key of `pairing.PAIRINGS`.
         seed: for methods that draw.
         scale: factor of all that the module writes; None for the best of `SCALES`.
+        judge: scores the student's tensors, to choose the scale by; by default what the student allows for, see
+            `Fitted.scales`.
         device: as for `sampling.sample`.
         dtype: as for `sampling.sample`.
         options: further ones of `sampling.sample`.
@@ -164,7 +169,13 @@ def fit_in_sequence(
             maps |= found
             scores += scored
             samples.append(taken)
-        shares = {} if scale is not None else {factor: _share(pair, maps, heads, factor) for factor in SCALES}
+        shares: dict[float, float] = {}
+        for factor in SCALES if scale is None else ():
+            if judge is None:
+                shares[factor] = _share(pair, maps, heads, factor)
+            else:
+                last = fit(heads, factor, f"scale {factor:g}")[0] if heads else {}
+                shares[factor] = judge(transfer_tensors(plan, module.tensors, {**maps, **last}, seed, factor))
         if scale is None:
             scale = max(shares, key=lambda factor: shares[factor])
         if heads:
@@ -173,9 +184,9 @@ def fit_in_sequence(
             scores += scored
             samples.append(taken)
     moments = {space: split for one in samples for space, split in one.moments.items()}
-    last = samples[-1]
-    source = replace(last.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
-    return Fitted(maps, scores, replace(last, source=source, moments=moments), scale, shares)
+    final = samples[-1]
+    source = replace(final.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
+    return Fitted(maps, scores, replace(final, source=source, moments=moments), scale, shares)
 
 
 def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale: float) -> float:

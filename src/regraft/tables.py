@@ -105,7 +105,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     if report.get("scales"):
         tried = ", ".join(f"{float(factor):g}: {share:.3f}" for factor, share in report["scales"].items())
-        console.print(f"scale {report['scale']:g}; R2 of what the head can read, by scale: {tried}")
+        console.print(f"scale {report['scale']:g}; by scale: {tried}")
     if report.get("expected"):
         _show_fidelity(console, report)
 

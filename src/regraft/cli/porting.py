@@ -9,10 +9,13 @@ from typing import Annotated, cast
 import typer
 
 from .. import checkpoint, port, samples, sampling, tables
+from ..errors import PlanError
 from ..fidelity import verdict
+from ..methods import AUTO
 from ..models import resolve
 from ..roles import Convention
 from ..settings import Settings
+from ..tasks.records import task_named
 from ..texts import read_texts
 from .app import app, console
 from .options import (
@@ -117,17 +120,20 @@ def plan(
         console.print(said)
     if data is not None:
         settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
-        _score_untrained(foreseen.module, data, task, lang, settings, not quiet)
+        scores = _untrained(foreseen.module, data, task, lang, settings, not quiet)
+        head_is = "drawn at random, so this says little" if foreseen.module.head_is_random else "the teacher's"
+        console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
+        tables.show_scores(console, {"validation": scores})
 
 
-def _score_untrained(
+def _untrained(
     ported: checkpoint.Module, data: str, task: str, lang: str, settings: Settings, progress: bool
-) -> None:
+) -> dict[str, float]:
     from .. import training  # the Trainer takes a while to import
 
     with TemporaryDirectory() as directory:
         ported.save(Path(directory) / "module")
-        scores = training.evaluate(
+        return training.evaluate(
             Path(directory) / "module",
             data=data,
             language=lang,
@@ -136,9 +142,6 @@ def _score_untrained(
             settings=settings,
             progress=progress,
         )
-    head = "drawn at random, so this says little" if ported.head_is_random else "the teacher's"
-    console.print(f"The ported module before any training, on the validation split; its task head is {head}:")
-    tables.show_scores(console, {"validation": scores})
 
 
 @app.command()
@@ -206,6 +209,16 @@ def transfer(
     moments: MomentsOpt = None,
     sequential: SequentialOpt = None,
     scale: ScaleOpt = "1",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="With --scale auto: choose it by the score on labelled rows, of the validation split of these data: a "
+            "folder or a data set of the hub, as for 'regraft evaluate'."
+        ),
+    ] = None,
+    task: TaskOpt = "ner",
+    lang: LangOpt = "en",
+    max_eval: Annotated[int, typer.Option(min=1, help="So many labelled rows.")] = 100,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -216,6 +229,14 @@ def transfer(
 ) -> None:
     """Port a teacher's module to a student and write a directory that PEFT loads."""
     checkpoint.check_output(out, replace)
+    if data is not None and scale != AUTO:
+        raise PlanError(f"found --data beside --scale {scale}; labelled rows choose a scale: --scale auto")
+
+    def judge(candidate: checkpoint.Module) -> float:
+        assert data is not None
+        settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
+        return _untrained(candidate, data, task, lang, settings, progress=False)[task_named(task).metrics[-1]]
+
     ported = port.transfer(
         checkpoint.load(module),
         student,
@@ -231,6 +252,7 @@ def transfer(
         labels=parse_labels(labels),
         sequential=sequential,
         scale=scale,
+        judge=None if data is None else judge,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)
