@@ -102,6 +102,47 @@ def test_texts_may_be_conllu_and_moments_equal_texts(
     assert len({regraft.load(tmp_path / name).hash() for name in "abc"}) == 1
 
 
+def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
+    module = make_module(teacher, "lora", labels=3)
+    here = ("transfer", module, "--student", student, "--texts", texts, "--quiet")
+    made = {}
+    for name, options in (
+        ("default", ()),
+        ("sequential", ("--align", "auto", "--sequential")),
+        ("apart", ("--apart",)),
+        ("half", ("--apart", "--scale", "0.5")),
+        ("searched", ("--scale", "auto")),
+    ):
+        code, out, error = run(*here, *options, "--out", tmp_path / name)
+        assert code == 0, error
+        assert "Alignment: auto; spaces: measured" in out
+        assert "R2 read" in out
+        made[name] = regraft.load(tmp_path / name)
+    reports = {name: ported.report for name, ported in made.items()}
+    assert {report["align"] for report in reports.values()} == {"auto"}
+    assert [report["sequential"] for report in reports.values()] == [True, True, False, False, True]
+    assert [report["scale"] for report in reports.values()][:4] == [1, 1, 1, 0.5]
+    assert len(reports["searched"]["scales"]) == 5
+    assert made["default"].hash() == made["sequential"].hash() != made["apart"].hash()
+    for key, tensor in made["apart"].tensors.items():
+        assert made["half"].tensors[key].equal(tensor / 2 if "lora_B" in key else tensor)
+
+
+def test_plan_with_texts_alone_says_whether_the_port_will_help(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
+) -> None:
+    module = make_module(make_model(layers=4), "bottleneck", labels=3)
+    student = make_model("distilbert", width=48, layers=2)
+    for options in ((), ("--apart", "--scale", "0.5"), ("--scale", "auto")):
+        code, out, error = run("plan", module, "--student", student, "--texts", texts, "--quiet", *options)
+        assert code == 0, error
+        assert "Alignment: auto; spaces: measured" in out
+        assert len(re.findall(r"^This port .*\.$", out, flags=re.MULTILINE)) == 1
+
+
 def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Path) -> dict[str, tuple]:
     teacher, student = make_model(layers=4), make_model(layers=2, seed=5)
     wide = make_model(width=48, layers=4)
@@ -159,6 +200,18 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         ),
         "unknown dtype": ((module, "--student", student, "--dtype", "float8"), "did you mean 'float"),
         "layer list": ((module, "--student", student, "--layers", "0,9"), "names layer 9, expected 0 to 3"),
+        "scale": (
+            (module, "--student", student, "--scale", "x"),
+            "found scale 'x', expected a number or auto",
+        ),
+        "scale apart": (
+            (module, "--student", student, "--texts", texts, "--apart", "--scale", "auto"),
+            "scale auto runs both models with the module in place; fit --sequential, with --texts",
+        ),
+        "sequential without texts": (
+            (module, "--student", student, "--sequential"),
+            "sequential runs both models with the module in place, which no moments hold; give --texts",
+        ),
         "no texts": ((module, "--student", student, *lsa), "give --texts FILE or --moments DIR"),
         "texts missing": ((module, "--student", student, "--texts", tmp / "none.txt", *lsa), "cannot read texts"),
         "texts empty": ((module, "--student", student, "--texts", tmp / "empty.txt", *lsa), "holds no text"),

@@ -21,7 +21,7 @@ from regraft.checkpoint import load as load_module
 from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import make_grid
-from regraft.experiment.jobs import Train
+from regraft.experiment.jobs import SamplePair, Train, Transfer
 from regraft.experiment.load import SHIPPED, find, load
 from regraft.experiment.preflight import check
 from regraft.experiment.run import Ended, run, time_left, times
@@ -58,6 +58,20 @@ def test_names_of_starts() -> None:
     assert parse_start("tm-skip") == Start("skip")
     assert parse_start("tm-avg+head+lsa+measured") == Start("avg", "lsa", "measured", head=True)
     assert str(parse_start("tm-0,2+head+random")) == "tm-0,2+random+head"
+    assert parse_start("tm-skip+ridge") == Start("skip", "ridge", "measured")
+    whole = "tm-skip+ridge+sequential+scale0.5+head"
+    assert parse_start(whole) == Start("skip", "ridge", "measured", True, 0.5, True)
+    assert str(parse_start("tm-skip+head+scale0.50+sequential+measured+ridge")) == whole
+    assert parse_start("tm-best+auto") == Start("best", "auto", "measured", sequential=True)
+    assert parse_start("tm-avg+auto+scaleauto") == Start("avg", "auto", "measured", True, None)
+    assert str(parse_start("tm-avg+sequential+scale1+auto")) == "tm-avg+auto"
+
+
+def test_starts_that_need_texts() -> None:
+    needs = {name: parse_start(name).needs_texts for name in ("tm-skip", "tm-skip+ridge", "tm-skip+lsa+scale2")}
+    assert not any(needs.values())
+    names = ("tm-skip+auto", "tm-skip+zero+sequential", "tm-best", "tm-best+lsa", "tm-skip+sequential")
+    assert all(parse_start(name).needs_texts for name in names)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,11 @@ def test_names_of_starts() -> None:
         ("tm-skip+head+head", "names both head and head"),
         ("tm-", "unknown start 'tm-'"),
         ("tm-0,,2", "unknown start 'tm-0,,2'"),
+        ("tm-skip+auto+sequental", "'sequental', expected one of .*, scaleNUMBER, .*; did you mean 'sequential'"),
+        ("tm-skip+scale", "found scale '', expected a number or auto"),
+        ("tm-skip+scalehalf", "found scale 'half', expected a number or auto"),
+        ("tm-skip+scale1+scale2", "names both scale1 and scale2"),
+        ("tm-skip+ridge+scaleauto", "scale auto runs both models with the module in place"),
     ],
 )
 def test_bad_names_of_starts(name: str, message: str) -> None:
@@ -227,6 +246,33 @@ def test_what_goes_into_a_key(content: dict[str, Any], tmp_path: Path) -> None:
     assert not keys & grid_keys(there)
 
 
+def test_ports_read_texts_or_take_moments(content: dict[str, Any]) -> None:
+    starts = [
+        "tm-skip",
+        "tm-skip+ridge+head",
+        "tm-skip+lsa",
+        "tm-skip+auto",
+        "tm-skip+random+sequential",
+        "tm-best+lsa",
+    ]
+    grid = make_grid(Experiment.model_validate(changed(content, pairs__matching__starts=starts)))
+    jobs = {str(cell.job.start): cell.job for cell in grid.cells.values() if isinstance(cell.job, Transfer)}
+    assert list(jobs) == starts
+    (sample,) = (cell for cell in grid.cells.values() if isinstance(cell.job, SamplePair))
+    assert [job.reading is not None for job in jobs.values()] == [False, False, False, True, True, True]
+    assert [job.moments is not None for job in jobs.values()] == [False, True, True, False, False, False]
+    assert {job.moments.where for job in jobs.values() if job.moments} == {sample.key}
+    assert {job.reading for job in jobs.values() if job.reading} == {sample.job.reading}
+    for start, job in jobs.items():
+        needs = next(cell.needs for cell in grid.cells.values() if cell.job == job)
+        assert (sample.key in needs) == (job.moments is not None), start
+    less = changed(content, pairs__matching__starts=starts, pairs__matching__sampling__max_texts=40)
+    same = grid.cells.keys() & grid_keys(less)
+    assert {grid.cells[key].label for key in same if grid.cells[key].kind == "transfer"} == {
+        "matching ner/en lora port tm-skip"
+    }
+
+
 def run_it(content: dict[str, Any], root: Path) -> tuple[Ended, list[str]]:
     """Run an experiment; return how it ended and the labels of what was carried out."""
     experiment = Experiment.model_validate(content)
@@ -280,6 +326,24 @@ def test_starts_are_what_their_names_say(content: dict[str, Any], ran: Path) -> 
     assert made["matching ner/en lora student seed 1"]["start_hash"] is None
     assert made["matching ner/en lora teacher"]["epochs"] == 2
     assert {made[f"matching ner/en lora {row} seed 1"]["seed"] for row in ("student", "tm-skip")} == {1}
+
+
+def test_a_start_fitted_in_sequence_is_ported_by_the_texts_of_its_task(
+    content: dict[str, Any], ran: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(ran, tmp_path / "store")
+    start = "tm-skip+auto+scaleauto+head"
+    result, ended = run_it(changed(content, seeds=[0], pairs__matching__starts=[start]), root)
+    assert result == Ended(3, {}, ())
+    assert ended == [f"matching ner/en lora port {start}", f"matching ner/en lora {start} seed 0"]
+    (trained,) = (result for result in collect(root)[1] if result.row == start)
+    assert trained.expected is not None
+    assert trained.alignment
+    grid = make_grid(Experiment.model_validate(changed(content, seeds=[0], pairs__matching__starts=[start])))
+    key = next(cell.key for cell in grid.cells.values() if cell.kind == "transfer")
+    report = load_module(Store(root).output(key)).report
+    assert (report["align"], report["sequential"], report["head"]) == ("auto", True, "teacher")
+    assert report["scale"] in {float(tried) for tried in report["scales"]}
 
 
 def test_results_for_the_report(content: dict[str, Any], ran: Path) -> None:
@@ -357,6 +421,11 @@ def test_what_needs_a_failed_cell_is_not_tried(content: dict[str, Any], ran: Pat
         ({"starts": ["tm-0,9"]}, "the layer list names layer 9, expected 0 to 3"),
         ({"student": "wide", "starts": ["tm-skip"]}, "32 wide .* and 48 in"),
         ({"student": "wide", "starts": ["tm-skip+lsa"]}, None),
+        (
+            {"student": "wide", "starts": ["tm-skip+auto+scaleauto+head", "tm-best+auto", "tm-avg+zero+sequential"]},
+            None,
+        ),
+        ({"starts": ["tm-skip+auto"], "sampling": {"texts": "no-such.txt"}}, "cannot read texts from no-such.txt"),
         ({"student": None, "distill": {"texts": [TEXTS]}}, None),
         ({"student": None, "distill": {"texts": ["no-such.txt"]}}, r"cannot read texts from no-such.txt"),
         ({"starts": ["student"], "student": "no/such-student"}, "configuration of model 'no/such-student'"),
