@@ -7,7 +7,7 @@ has nothing to do with MiniLM: with a fifth of its tokens masked it predicts, fo
 token and of the next one in its middle layer (both ways of looking, where SmolLM2 looks back only). Its embeddings
 start from SmolLM2's, brought to 256 dimensions by their principal components. The texts are the WikiNEuRal validation
 files without their tags, XNLI and PAWS-X: no sentence of the test files that the benchmarks score on.
-Half an hour on one CPU core; one seed gives one encoder.
+An hour on one CPU core; one seed gives one encoder.
 """
 
 from __future__ import annotations

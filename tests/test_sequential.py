@@ -193,6 +193,19 @@ def test_without_the_teachers_head_the_final_hidden_states_judge_scales(
     assert ("base_model.model.classifier.weight" in plain.tensors) == (labels is not None)
 
 
+def test_a_judge_chooses_the_scale(pair: tuple[str, str], make_module: Callable[..., str]) -> None:
+    module, student = regraft.load(make_module(pair[0])), pair[1]
+    seen: list[regraft.Module] = []
+
+    def judge(candidate: regraft.Module) -> float:
+        seen.append(candidate)
+        return -abs(len(seen) - 4)  # the fourth is best
+
+    ported = regraft.transfer(module, student, texts=TEXTS, scale="auto", judge=judge, progress=False)
+    assert len(seen) == len(SCALES) and ported.report["scale"] == SCALES[3]
+    assert all(torch.equal(seen[3].tensors[key], tensor) for key, tensor in ported.tensors.items())
+
+
 def test_what_cannot_be_done_is_refused_in_words(pair: tuple[str, str], make_module: Callable[..., str]) -> None:
     teacher, student = pair
     module = regraft.load(make_module(teacher))
