@@ -202,7 +202,8 @@ def test_a_judge_chooses_the_scale(pair: tuple[str, str], make_module: Callable[
         return -abs(len(seen) - 4)  # the fourth is best
 
     ported = regraft.transfer(module, student, texts=TEXTS, scale="auto", judge=judge, progress=False)
-    assert len(seen) == len(SCALES) and ported.report["scale"] == SCALES[3]
+    assert len(seen) == len(SCALES)
+    assert ported.report["scale"] == SCALES[3]
     assert all(torch.equal(seen[3].tensors[key], tensor) for key, tensor in ported.tensors.items())
 
 
