@@ -115,7 +115,7 @@ def test_mistakes_are_refused_in_words() -> None:
         fit_maps("ridge", {SPACE: (5, 7)}, alone)
     with pytest.raises(SamplingError, match=r"ridge has 0 token pairs .* expected at least 2; give more texts"):
         fit_maps("ridge", {SPACE: (5, 7)}, {SPACE: SplitMoments(*[Moments.zeros(5, 7, full=True)] * 2)})
-    with pytest.raises(PlanError, match=r"'lsaa', expected one of auto, copy, lsa, .*, zero; did you mean 'lsa'"):
+    with pytest.raises(PlanError, match=r"'lsaa', expected one of auto, copy, heads, .*, zero; did you mean 'lsa'"):
         fit_maps("lsaa", {}, None)
 
 

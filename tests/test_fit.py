@@ -39,11 +39,11 @@ def test_errors_and_shares_equal_those_of_the_activations() -> None:
 
 @pytest.mark.parametrize("index", [[4, 1, 8, 0, 2, 3], [-1, 1, 8, -1, 2, 3]])
 @pytest.mark.parametrize("full", [False, True])
-def test_shares_of_an_assignment_leave_what_is_unmatched_to_the_mean(index: list[int], full: bool) -> None:
+def test_shares_of_an_assignment_are_those_of_what_is_ported(index: list[int], full: bool) -> None:
     x_s, x_t = activations()
     assignment = Assignment(torch.tensor(index), 9)
     matrix = Linear.of(assignment).reads
-    read = (centred(x_t) - centred(x_s) @ matrix.T).square().sum() / centred(x_t).square().sum()
+    read = (x_t - x_s @ matrix.T).square().sum() / centred(x_t).square().sum()
     write = (centred(x_s) - centred(x_t) @ matrix).square().sum() / centred(x_s).square().sum()
     expected = (1 - float(read), 1 - float(write))
     assert r2(Moments.of(x_s, x_t, full), assignment) == pytest.approx(expected)

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from regraft.axes import Assignment, Linear
-from regraft.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled
+from regraft.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_heads
 from regraft.moments import Moments
 
 
@@ -151,9 +151,34 @@ def test_procrustes_is_orthogonal_whatever_it_is_fitted_on(d_s: int, d_t: int, s
     dice = torch.Generator().manual_seed(seed)
     x_s, x_t = (torch.randn(50, width, generator=dice, dtype=torch.float64) for width in (d_s, d_t))
     linear = procrustes(Moments.of(x_s, 4 * x_t, full=True))
-    factor = ((4 * x_t).var(0).sum() / x_s.var(0).sum()).sqrt()
+    rotation = torch.linalg.svd(linear.reads, full_matrices=False)
+    rotation = rotation.U @ rotation.Vh
+    # The deviations of what is matched: all of the narrower side, as much as that of the wider.
+    factor = ((4 * x_t @ rotation).var(0).sum() / (x_s @ rotation.T).var(0).sum()).sqrt()
     torch.testing.assert_close(torch.linalg.svdvals(linear.reads), factor.expand(min(d_s, d_t)))
     torch.testing.assert_close(linear.writes, linear.reads.T / factor**2)
+
+
+def test_procrustes_is_exact_for_a_part_of_a_wider_space() -> None:
+    x = torch.randn(300, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for x_s, x_t in ((x, x[:, :4]), (x[:, :4], x)):
+        reads = procrustes(Moments.of(x_s, x_t, full=True)).reads
+        torch.testing.assert_close(reads[:4, :4], torch.eye(4).double(), atol=0.15, rtol=0)
+
+
+def test_heads_are_matched_whatever_their_order_and_basis() -> None:
+    dice = torch.Generator().manual_seed(1)
+    x = torch.randn(500, 12, generator=dice, dtype=torch.float64)
+    inside = [torch.randn(3, 3, generator=dice).double() for _ in range(4)]
+    order = [2, 0, 3, 1]  # student head i is teacher head order[i]
+    x_s = torch.cat([x[:, 3 * j : 3 * j + 3] @ inside[j] for j in order], 1)
+    linear = within_heads(Moments.of(x_s, x, full=True), 4, 4, 1e-9)
+    torch.testing.assert_close(x_s @ linear.reads.T + linear.offset, x, atol=1e-5, rtol=0)
+    blocks = (linear.writes.abs().view(4, 3, 4, 3).amax((1, 3)) > 0).int()
+    assert blocks.argmax(1).tolist() == order
+    assert blocks.sum() == 4
+    few = within_heads(Moments.of(x_s[:, :6], x, full=True), 2, 4, 1e-9)  # the student has fewer heads
+    assert (few.writes.abs().view(2, 3, 4, 3).amax((1, 3)) > 0).sum() == 2
 
 
 def test_procrustes_survives_spaces_that_never_vary() -> None:

@@ -86,13 +86,22 @@ def test_auto_judges_on_held_out_tokens() -> None:
     problem = Problem(SPACE, 8, 8, moments, 0, moments)
     assert choose(problem).method == "lsa"
     assert choose(replace(problem, held_out=split(x, x).fit)).method == "none"
-    assert choose(replace(problem, held_out=Moments.zeros(8, 8, full=True))).method == "ridge"  # nothing to judge on
+    with pytest.raises(SamplingError, match=r"auto has no held-out tokens .* give more texts, or name a method"):
+        choose(replace(problem, held_out=Moments.zeros(8, 8, full=True)))
     with pytest.raises(SamplingError, match=r"auto has 1 token pairs .* expected at least 2"):
         choose(replace(problem, moments=Moments.of(x[:1], x[:1], full=True)))
     with pytest.raises(SamplingError, match="alignment 'auto' compares activations; give --texts FILE or --moments"):
         fit_maps("auto", {SPACE: (8, 8)}, None)
     with pytest.raises(SamplingError, match="alignment 'auto' needs covariances"):
         fit("auto", x, x, full=False)
+
+
+def test_auto_sees_a_difference_of_means_that_a_simple_map_cannot_take_on() -> None:
+    x = drawn()
+    shifted = split(x, x + 10)
+    problem = Problem(SPACE, 8, 8, shifted.fit, 0, shifted.held_out)
+    assert choose(problem).method == "ridge"
+    assert choose(problem).shares["none"] < -10
 
 
 def test_other_methods_name_themselves_and_no_candidates() -> None:

@@ -53,14 +53,17 @@ def write_error(moments: Moments, writes: Tensor) -> float:
 
 
 def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
-    """Sum up the squared errors of an assignment against h_t and against h_s, both about their means.
+    """Sum up the squared errors of an assignment against h_t, and against h_s about their means.
 
-    What is left unmatched is predicted by its mean. Variances are enough.
+    As it is ported: reading, nothing takes on a difference of means, and what is left unmatched is read as 0; what is
+    written are differences. Variances are enough.
     """
     rows = (assignment.index >= 0).nonzero().flatten()
     columns = assignment.index[rows]
     shared = 2 * moments.cross[rows, columns].sum()
-    read = moments.squares_t.sum() - shared + moments.squares_s[rows].sum()
+    missed = moments.mean_t.clone()
+    missed[columns] -= moments.mean_s[rows]
+    read = moments.squares_t.sum() - shared + moments.squares_s[rows].sum() + moments.n * missed.square().sum()
     write = moments.squares_s.sum() - shared + moments.squares_t[columns].sum()
     return float(read), float(write)
 
@@ -73,7 +76,7 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
 
     Args:
         moments: of the rows to judge on.
-        fitted: the map; one without an offset is judged about the means.
+        fitted: the map.
 
     Returns:
         None where nothing varies, and for a linear map where the moments lack covariances.

@@ -67,15 +67,16 @@ def best_shrinkage(moments: Moments) -> float:
 def procrustes(moments: Moments) -> Linear:
     """Fit a rotation and one factor (Schoenemann, 1966); between unequal widths its rows or columns are orthonormal.
 
-    The factor is the ratio of the standard deviations rather than the least-squares one, so that reading and writing
-    undo each other and effects keep their size.
+    The factor is the ratio of the standard deviations in the directions that are matched, not the least-squares one, so
+    that reading and writing undo each other and effects keep their size.
 
     Args:
         moments: with covariances, of at least one row.
     """
     u, _, vh = torch.linalg.svd(moments.cross, full_matrices=False)
     rotation = u @ vh
-    total_s, total_t = moments.squares_s.sum(), moments.squares_t.sum()
+    total_s = ((u.T @ moments.scatter_s) * u.T).sum()
+    total_t = ((vh @ moments.scatter_t) * vh).sum()
     factor = (total_t / total_s).sqrt() if total_s > 0 and total_t > 0 else total_s.new_ones(())
     reads = factor * rotation.T
     constant = ridge(moments, _CONSTANT_SHRINKAGE).constant

@@ -235,10 +235,14 @@ def choose(problem: Problem) -> Choice:
         problem: the pair of spaces, with moments to judge on.
 
     Raises:
-        SamplingError: too few rows for any.
+        SamplingError: too few rows for any, or to judge on.
     """
     moments, held_out = problem.sampled(AUTO, 2), problem.held_out
-    assert held_out is not None
+    if held_out is None or held_out.n < 2:
+        raise SamplingError(
+            f"auto has no held-out tokens to choose the map of {problem.space.name} by, expected a tenth of the texts; "
+            "give more texts, or name a method (--align ridge)"
+        )
     fitted: dict[str, Map] = {"ridge": _ridge(problem)}
     if problem.d_s == problem.d_t:
         fitted["none"] = _none(problem)

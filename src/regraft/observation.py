@@ -21,6 +21,8 @@ from .seeding import generator
 # One batch in ten is held out, at least one.
 HELD_OUT_SHARE = 0.1
 MIN_PAIRS = 64
+# At the least, so that few texts leave some to hold out.
+_BATCHES = 4
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Spot = tuple[int, str]
@@ -97,7 +99,8 @@ def observe(
     """
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
     pair_tokens = make_pairing(pairing, tokenizer_t, tokenizer_s)
-    batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    size = max(1, min(batch_size, len(texts) // _BATCHES))
+    batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     held_out = held_out_batches(len(batches))
     pairs = paired = tokens = 0
     with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:

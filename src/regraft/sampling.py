@@ -79,7 +79,7 @@ def sample(
         texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
             split.
         pairing: a key of `pairing.PAIRINGS`.
-        batch_size: texts per batch.
+        batch_size: texts per batch, at most.
         max_length: tokens after which a text is cut.
         device: where to run; by default a GPU where there is one, or where a loaded model is.
         dtype: of the weights; by default the checkpoint's own.

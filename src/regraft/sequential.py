@@ -22,7 +22,7 @@ from .adapted import AdaptedModel
 from .alignment import Score, fit_maps
 from .axes import Linear, Map
 from .checkpoint import Module
-from .errors import PlanError
+from .errors import PlanError, SamplingError
 from .fidelity import fidelity, spaces_read, summary
 from .methods import AUTO
 from .models import BaseModel, depth, find_sites
@@ -177,7 +177,7 @@ def fit_in_sequence(
                 last = fit(heads, factor, f"scale {factor:g}")[0] if heads else {}
                 shares[factor] = judge(transfer_tensors(plan, module.tensors, {**maps, **last}, seed, factor))
         if scale is None:
-            scale = max(shares, key=lambda factor: shares[factor])
+            scale = max(shares, key=lambda factor: (shares[factor], -abs(factor - 1)))  # of equals the nearest to 1
         if heads:
             found, scored, taken = fit(heads, scale, "the head")
             maps |= found
@@ -197,10 +197,16 @@ def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
     read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:
-        return scores[0].r2_read or 0.0
+        return _known(scores[0].r2_read)
     silent = {space: _silent(*widths) for space, widths in pair.plan.widths.items()}
     kept = fidelity(pair.plan, pair.module.tensors, {**silent, **maps, **read}, taken)
-    return summary(kept)["head"] or 0.0
+    return _known(summary(kept)["head"])
+
+
+def _known(share: float | None) -> float:
+    if share is None:
+        raise SamplingError("scale auto has no held-out tokens to judge by, expected a tenth of the texts; give more")
+    return share
 
 
 def _silent(d_s: int, d_t: int) -> Linear:
