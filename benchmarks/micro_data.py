@@ -1,4 +1,4 @@
-"""Write data of the micro world for `micro.yaml`: languages on which no method was chosen.
+"""Write data of the micro world for `micro.yaml`: sentences on which no method was chosen.
 
 python benchmarks/micro_data.py --out micro-data
 """
@@ -13,4 +13,4 @@ from regraft.micro.data import write_tasks
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    write_tasks(parser.parse_args().out, seed=5, tasks=("ner", "nli"), languages=("es", "fr"))
+    write_tasks(parser.parse_args().out, seed=5, tasks=("ner", "nli"), languages=("en", "de"))
