@@ -23,11 +23,13 @@ class _Point:
     Attributes:
         expected: of the start.
         before: its validation score before any training, in percent; None unknown.
+        ahead: the same over the baseline's, in points, so that tasks compare; None unknown.
         gain: over the baseline of the same language and seed, in points.
     """
 
     expected: float
     before: float | None
+    ahead: float | None
     gain: float
 
 
@@ -41,10 +43,10 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     every = [point for _, _, found in starts for point in found]
     if len(every) < ENOUGH_POINTS:
         return []
-    scored = [(point.before, point.gain) for point in every if point.before is not None]
+    scored = [(point.ahead, point.gain) for point in every if point.ahead is not None]
     known = [
         ("expectation", [(point.expected, point.gain) for point in every]),
-        ("score before training", scored),
+        ("score before training, over the random start's", scored),
     ]
     ranked = Table(
         name="foretold",
@@ -76,10 +78,14 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
 
 def _points(group: Group, row: str) -> list[_Point]:
     return [
-        _Point(expected, result.before, result.score - baseline.score)
+        _Point(expected, result.before, _over(result.before, baseline.before), result.score - baseline.score)
         for result, baseline in group.pairs(row)
         if result.expected is not None and (expected := result.expected.decisive) is not None
     ]
+
+
+def _over(own: float | None, others: float | None) -> float | None:
+    return None if own is None or others is None else own - others
 
 
 def _row(group: Group, row: str, points: Sequence[_Point]) -> tuple[str, ...]:
