@@ -38,6 +38,7 @@ FLOORS = (
     {"plan"},
     {"transfer", "fidelity"},
     {"sequential"},
+    {"account", "choices"},
     {"port", "training", "distillation.distill", "tables", "experiment.starts", "experiment.sources"},
     {"experiment.spec", "experiment.jobs", "experiment.store"},
     {"experiment.load", "experiment.grid", "experiment.launch"},
