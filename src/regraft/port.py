@@ -12,7 +12,7 @@ from .alignment import Score, fit_maps
 from .checkpoint import Module
 from .choices import chosen_layers, default_align, how_to_fit
 from .errors import ModuleFileError, PlanError, SamplingError
-from .fidelity import Fidelity, fidelity, spaces_read, summary
+from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
 from .fingerprints import may_be_same
 from .methods import method_named
 from .models import BaseModel, ModelLike, resolve
@@ -41,6 +41,13 @@ class Foresight:
     fidelity: Sequence[Fidelity]
     expected: Mapping[str, float | None] | None
     module: Module
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether it will help, in a sentence; None where it is not known, or nothing is ported that could."""
+        report = self.module.report
+        silent = report["align"] == "zero" or report["scale"] == 0
+        return None if silent and self.plan.head != "teacher" else verdict(self.expected)
 
 
 def plan(
