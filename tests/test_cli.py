@@ -16,6 +16,7 @@ from transformers import ByT5Tokenizer
 
 import regraft
 from regraft.methods import METHODS
+from regraft.tables import choice
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,37 @@ def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
     assert made["default"].hash() == made["sequential"].hash() != made["apart"].hash()
     for key, tensor in made["apart"].tensors.items():
         assert made["half"].tensors[key].equal(tensor / 2 if "lora_B" in key else tensor)
+
+
+def test_a_scaled_port_says_so(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    student, module = make_model("distilbert", layers=2), make_module(make_model(layers=4), "lora", labels=3)
+    here = ("transfer", module, "--student", student, "--quiet")
+    _, out, _ = run(*here, "--scale", "0.5", "--out", tmp_path / "half")
+    assert "6 copied, 4 scaled; 8 teacher tensors left behind" in out
+    assert "scale 0.5: of all that the module writes" in out
+    report = regraft.load(tmp_path / "half").report
+    assert {(made["action"], *made["from"].values()) for made in report["tensors"].values()} == {
+        ("copied", 1.0),
+        ("scaled", 0.5),
+    }
+    assert {key.rpartition("lora_")[2] for key, made in report["tensors"].items() if made["action"] == "scaled"} == {
+        "B.weight"
+    }
+    card = (tmp_path / "half" / "README.md").read_text()
+    assert "| scale | 0.5 |" in card
+    assert "in sequence" not in card
+    _, out, _ = run(*here, "--texts", texts, "--out", tmp_path / "whole")
+    assert "Alignment: auto; spaces: measured; fitted in sequence" in out
+    assert "scale 1" not in out
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "| alignment | auto, fitted in sequence |" in card
+    assert "| scale |" not in card
+    scores = [
+        {"method": "ridge", "candidates": candidates} for candidates in ({"ridge": 0.5}, {"ridge": 0.5, "lsa": 0.2})
+    ]
+    assert [choice(score) for score in scores] == ["ridge", "ridge (lsa 0.20)"]
 
 
 def test_plan_with_texts_alone_says_whether_the_port_will_help(

@@ -8,6 +8,7 @@ from typing import Any
 
 from .checkpoint import Module
 from .models import BaseModel
+from .parts import Target
 from .plan import Plan
 from .sequential import Fitted
 
@@ -58,13 +59,16 @@ def account(
         "sampled": taken.describe() if taken else None,
         "sample": asdict(taken.source) if taken else None,
         "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
-        "tensors": {
-            target.key: {
-                "action": target.action,
-                "shape": list(target.shape),
-                "from": {part.tensor: part.weight for part in target.parts},
-            }
-            for target in drawn.targets
-        },
+        "tensors": {target.key: _made(target, fitted.scale) for target in drawn.targets},
         "left": dict(drawn.left),
+    }
+
+
+def _made(target: Target, scale: float) -> dict[str, Any]:
+    factor = scale if target.writes else 1.0
+    return {
+        # A plan does not know a scale that is still to be searched.
+        "action": "scaled" if target.action == "copied" and factor != 1 else target.action,
+        "shape": list(target.shape),
+        "from": {part.tensor: part.weight * factor for part in target.parts},
     }
