@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 import regraft
+from regraft.methods import METHODS
+from regraft.tables import choice
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,37 @@ def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
         assert made["half"].tensors[key].equal(tensor / 2 if "lora_B" in key else tensor)
 
 
+def test_a_scaled_port_says_so(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
+) -> None:
+    student, module = make_model("distilbert", layers=2), make_module(make_model(layers=4), "lora", labels=3)
+    here = ("transfer", module, "--student", student, "--quiet")
+    _, out, _ = run(*here, "--scale", "0.5", "--out", tmp_path / "half")
+    assert "6 copied, 4 scaled; 8 teacher tensors left behind" in out
+    assert "scale 0.5: of all that the module writes" in out
+    report = regraft.load(tmp_path / "half").report
+    assert {(made["action"], *made["from"].values()) for made in report["tensors"].values()} == {
+        ("copied", 1.0),
+        ("scaled", 0.5),
+    }
+    assert {key.rpartition("lora_")[2] for key, made in report["tensors"].items() if made["action"] == "scaled"} == {
+        "B.weight"
+    }
+    card = (tmp_path / "half" / "README.md").read_text()
+    assert "| scale | 0.5 |" in card
+    assert "in sequence" not in card
+    _, out, _ = run(*here, "--texts", texts, "--out", tmp_path / "whole")
+    assert "Alignment: auto; spaces: measured; fitted in sequence" in out
+    assert "scale 1" not in out
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "| alignment | auto, fitted in sequence |" in card
+    assert "| scale |" not in card
+    scores = [
+        {"method": "ridge", "candidates": candidates} for candidates in ({"ridge": 0.5}, {"ridge": 0.5, "lsa": 0.2})
+    ]
+    assert [choice(score) for score in scores] == ["ridge", "ridge (lsa 0.20)"]
+
+
 def test_plan_with_texts_alone_says_whether_the_port_will_help(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
@@ -141,6 +174,71 @@ def test_plan_with_texts_alone_says_whether_the_port_will_help(
         assert code == 0, error
         assert "Alignment: auto; spaces: measured" in out
         assert len(re.findall(r"^This port .*\.$", out, flags=re.MULTILINE)) == 1
+
+
+def test_plan_chooses_the_scale_as_transfer_does(
+    run: Callable,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    texts: Path,
+    ner_folder: Path,
+) -> None:
+    module = make_module(make_model(layers=4), "lora", labels=9)
+    here = (module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts, "--quiet")
+    here = (*here, "--scale", "auto", "--data", ner_folder)
+    code, planned, error = run("plan", *here)
+    assert code == 0, error
+    code, ported, error = run("transfer", *here, "--out", tmp_path / "ported")
+    assert code == 0, error
+    (tried,) = re.findall("scale .*; by scale: .*", ported)
+    assert tried in planned
+
+
+def test_plan_refuses_before_it_fits_and_by_the_modules_name(
+    run: Callable,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    texts: Path,
+    ner_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = make_model(layers=2, seed=5)
+    module, bare, few = (make_module(make_model(layers=4), labels=labels) for labels in (9, None, 3))
+    monkeypatch.setattr(regraft.port, "fit_maps", None)
+    monkeypatch.setattr(regraft.port, "fit_in_sequence", None)
+    data = ("--data", ner_folder)
+    for arguments, message in (
+        ((module, "--scale", "x"), "found scale 'x', expected a number or auto"),
+        ((module, "--scale", "auto"), "scale auto runs both models with the module in place"),
+        ((module, "--sequential"), "sequential runs both models with the module in place"),
+        ((module, *data, "--task", "nre"), "did you mean 'ner'?"),
+        ((module, *data, "--task", "pi"), f"{module} has task type TOKEN_CLS, expected SEQ_CLS"),
+        ((bare, *data), f"{bare} has task type None, expected TOKEN_CLS"),
+        ((few, *data), f"{few} has a head of 3 labels, the task has 9"),
+        ((module, "--data", tmp_path), "has no test file"),
+    ):
+        code, _, error = run("plan", *arguments, "--student", student)
+        assert code == 2
+        assert message in error
+        if "--data" in arguments:
+            fitted = ("--texts", texts, "--scale", "auto", "--out", tmp_path / "out")
+            code, _, error = run("transfer", *arguments, "--student", student, *fitted)
+            assert code == 2
+            assert message in error
+
+
+def test_a_module_that_writes_nothing_gets_no_verdict(
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
+) -> None:
+    module = make_module(make_model(layers=4), "lora", labels=3)
+    here = ("plan", module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts, "--quiet")
+    for options in (("--align", "zero"), ("--apart", "--scale", "0")):
+        for head, said in (("fresh", False), ("teacher", True)):
+            code, out, error = run(*here, *options, "--head", head)
+            assert code == 0, error
+            assert ("This port " in out) is said
 
 
 def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Path) -> dict[str, tuple]:
@@ -191,7 +289,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         ),
         "unknown align": (
             (module, "--student", student, "--align", "las"),
-            "expected one of auto, copy, lsa, lsa_scaled, none, procrustes, random, ridge, zero; did you mean 'lsa'?",
+            f"expected one of {', '.join(sorted(METHODS))}; did you mean 'lsa'?",
         ),
         "unknown spaces": ((module, "--student", student, "--spaces", "real"), "expected one of measured, released"),
         "unknown pairing": (
@@ -277,14 +375,19 @@ def test_existing_outputs_are_refused_before_any_work(
 
 
 def test_a_refused_plan_is_shown_and_exits_2(
-    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str]
+    run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
     module = make_module(make_model(width=48, layers=4), "bottleneck")
-    code, out, error = run("plan", module, "--student", make_model(layers=2, seed=5))
+    options = ("--student", make_model(layers=2, seed=5))
+    code, out, error = run("plan", module, *options)
     assert code == 2
     assert re.search(r"48 -> 32 .* layer_output .* refused", out)
     assert "also refused: output_norm is 48 wide" in out
     assert error.startswith("error: output_norm is 48 wide")
+    code, with_texts, error = run("plan", module, *options, "--texts", texts, "--align", "none")
+    assert code == 2
+    assert error.startswith("error: output_norm is 48 wide")
+    assert with_texts == out
     code, out, _ = run("plan", module, "--student", make_model(layers=2, seed=5), "--align", "lsa", "--verbose")
     assert code == 0
     assert re.search(r"bottleneck_down.weight .* ff_output .* mapped", out)

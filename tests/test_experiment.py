@@ -142,7 +142,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
         ({"training__preset": "papr"}, "training.preset: unknown preset 'papr', .* did you mean 'paper'"),
         ({"training__epochs": "many"}, "training.epochs: .* number.*'many'"),
         ({"pairs__matching__start": []}, "pairs.matching: unknown key 'start', .* did you mean 'starts'"),
-        ({"pairs__matching__starts": ["tm-skip+heads"]}, "pairs.matching.starts: unknown part .* did you mean 'head'"),
+        ({"pairs__matching__starts": ["tm-skip+hed"]}, "pairs.matching.starts: unknown part .* did you mean 'head'"),
         ({"pairs__matching__starts": ["tm-skip+lsa+head", "tm-skip+head+lsa"]}, "tm-skip\\+lsa\\+head is listed twice"),
         ({"pairs__matching__starts": []}, "pairs.matching.starts: .* at least 1 item"),
         ({"pairs__matching__distill": {"texts": ["a.txt"]}}, "expected one of student .* and distill"),

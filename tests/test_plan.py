@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import peft_config
+from conftest import make_texts, peft_config
 from peft import get_peft_model
 
 import regraft
-from regraft.errors import ModelError, ModuleFileError, PlanError
+from regraft.errors import ModelError, ModuleFileError, PlanError, SamplingError
 from regraft.models import resolve
 
 
@@ -231,3 +231,28 @@ def test_defaults_that_a_configuration_leaves_out_are_pefts(
     module = regraft.load(make_module(base, "lora", r=8, lora_alpha=8))
     short = {key: value for key, value in module.config.items() if key not in ("r", "lora_alpha")}
     assert regraft.transfer(regraft.Module(short, module.tensors, "m"), base).hash() == module.hash()
+
+
+def test_what_transfer_does_not_understand_is_refused_in_words(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora", labels=3))
+    with pytest.raises(PlanError, match="found scale None, expected a number or auto"):
+        regraft.transfer(module, base, scale=None)
+    with pytest.raises(SamplingError, match="found an empty list of moments"):
+        regraft.transfer(module, base, align="lsa", moments=[])
+    with pytest.raises(PlanError, match=r"found a judge beside scale 1\.0"):
+        regraft.transfer(module, base, judge=lambda _: 0)
+    with pytest.raises(PlanError, match=r"scores with a head drawn at random; use --head teacher"):
+        regraft.transfer(
+            module, base, head="fresh", texts=make_texts(40), scale="auto", judge=lambda _: 0, progress=False
+        )
+
+
+def test_a_plan_takes_none_for_the_default_alignment(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base = make_model(layers=2)
+    module = regraft.load(make_module(base, "lora"))
+    assert regraft.plan(module, base, align=None) == regraft.plan(module, base, align="none")

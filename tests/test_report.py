@@ -436,6 +436,17 @@ def test_alignments_by_linear_maps_show_what_they_predict() -> None:
     assert "predicts" in table.notes[0]
 
 
+def test_an_alignment_that_is_linear_in_places_shows_what_all_maps_predict() -> None:
+    chosen = (Alignment(0, 0, "query.in", 0.9, 0.8, r2=0.7), Alignment(1, 2, "query.in", None, None, r2=0.5))
+    ridge = (Alignment(0, 0, "query.in", None, None, r2=0.3), Alignment(1, 2, "query.in", None, None, r2=0.4))
+    results = [make_result("auto", 70, alignment=a, seed=seed) for seed, a in enumerate((chosen, ridge))]
+    (table,) = alignments(groups(results))
+    assert cells(table) == [["0", "0", "0.50"], ["1", "2", "0.45"]]
+    assert [column.head for column in table.columns][2:] == ["R2"]
+    assert "predicts" in table.notes[0]
+    assert "mean over 2 ports" in table.notes[0]
+
+
 def test_a_teacher_is_no_seed() -> None:
     seeds = [make_result("teacher", 90, seed=0), *(make_result("student", 70, seed=seed) for seed in (1, 2, 3))]
     assert contents(seeds, "").facts == ["4 trained modules", "1 setting", "1 task", "1 language", "3 seeds"]

@@ -76,7 +76,7 @@ def match_layers(matching: str | Sequence[int], teacher_depth: int, student_dept
     if matching == BEST:
         raise PlanError(
             f"layers {BEST!r} compares all pairs of layers on texts, and none were read here; give --texts FILE to "
-            f"'regraft transfer', or name the layers: {', '.join(MATCHINGS)} or a list such as 0,2,4"
+            f"'regraft plan' or 'regraft transfer', or name the layers: {', '.join(MATCHINGS)} or a list such as 0,2,4"
         )
     if matching not in MATCHINGS:
         raise PlanError(unknown_choice("layer matching", matching, NAMES) + " (or a list such as 0,2,4)")

@@ -54,8 +54,9 @@ def _ported(port: Mapping[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         f"| layers | {port['layers']}{_chosen(port)} |",
-        f"| alignment | {port['align']} |",
+        f"| alignment | {port['align']}{', fitted in sequence' if port.get('sequential') else ''} |",
         f"| spaces | {port['spaces']} |",
+        *([f"| scale | {port['scale']:g} |"] if port.get("scale", 1) != 1 else []),  # ports of old have none
         f"| sampled | {port['sampled'] or 'nothing'} |",
         f"| seed | {port['seed']} |",
         f"| tensors | {', '.join(f'{count} {action}' for action, count in sorted(actions.items()))} |",

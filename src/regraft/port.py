@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .account import account
 from .alignment import Score, fit_maps
 from .checkpoint import Module
-from .errors import ModuleFileError, SamplingError
-from .evidence import Evidence, best_layers
-from .fidelity import Fidelity, fidelity, spaces_read, summary
+from .choices import chosen_layers, default_align, how_to_fit
+from .errors import ModuleFileError, PlanError, SamplingError
+from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
 from .fingerprints import may_be_same
-from .layers import BEST
-from .methods import AUTO, method_named
+from .methods import method_named
 from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
 from .samples import Sample, load_sample
 from .sampling import sample
-from .sequential import Fitted, check_scale, fit_in_sequence
+from .sequential import Fitted, fit_in_sequence
 from .transfer import transfer_tensors
 
 
@@ -42,13 +42,20 @@ class Foresight:
     expected: Mapping[str, float | None] | None
     module: Module
 
+    @property
+    def verdict(self) -> str | None:
+        """Whether it will help, in a sentence; None where it is not known, or nothing is ported that could."""
+        report = self.module.report
+        silent = report["align"] == "zero" or report["scale"] == 0
+        return None if silent and self.plan.head != "teacher" else verdict(self.expected)
+
 
 def plan(
     module: Module,
     student: ModelLike,
     teacher: ModelLike | None = None,
     layers: str | Sequence[int] = "skip",
-    align: str = "none",
+    align: str | None = None,
     spaces: Convention | None = None,
     head: str | None = None,
     labels: Sequence[str] | None = None,
@@ -59,46 +66,11 @@ def plan(
         RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
             ``problems``.
     """
+    align = align or default_align(sampled=False)
     spaces = spaces or method_named(align).spaces
     base, target = _teacher(module, teacher), resolve(student)
     paired, _ = chosen_layers(module, base, target, layers)
     return make_plan(module, base, target, paired, align, spaces, head, labels)
-
-
-def chosen_layers(
-    module: Module,
-    teacher: BaseModel,
-    student: BaseModel,
-    layers: str | Sequence[int],
-    texts: Sequence[str] | None = None,
-    pairing: str = "offsets",
-    **sampling: Any,
-) -> tuple[str | Sequence[int], Evidence | None]:
-    """Turn ``"best"`` into the layers that it stands for; anything else stays as it is.
-
-    Args:
-        module: the teacher's module.
-        teacher: the model it was trained on.
-        student: the model it goes to.
-        layers: as for `transfer`.
-        texts: as for `transfer`.
-        pairing: as for `transfer`.
-        sampling: as for `transfer`.
-
-    Returns:
-        What `make_plan` takes, and why; None where nothing was compared.
-
-    Raises:
-        SamplingError: ``"best"`` without texts, or with such as do not serve.
-    """
-    if layers != BEST:
-        return layers, None
-    if texts is None:
-        raise SamplingError(
-            f"layers {BEST!r} compares all pairs of layers, which moments do not hold; give --texts FILE"
-        )
-    evidence = best_layers(module, teacher, student, texts, pairing, **sampling)
-    return evidence.chosen, evidence
 
 
 def transfer(
@@ -154,19 +126,19 @@ def transfer(
     return _work_out(
         module,
         student,
-        teacher,
-        layers,
-        align,
-        texts,
-        pairing,
-        spaces,
-        seed,
-        moments,
-        head,
-        labels,
-        sequential,
-        scale,
-        judge,
+        teacher=teacher,
+        layers=layers,
+        align=align,
+        texts=texts,
+        pairing=pairing,
+        spaces=spaces,
+        seed=seed,
+        moments=moments,
+        head=head,
+        labels=labels,
+        sequential=sequential,
+        scale=scale,
+        judge=judge,
         **sampling,
     ).module
 
@@ -182,7 +154,7 @@ def foresee(module: Module, student: ModelLike, **options: Any) -> Foresight:
     Raises:
         RegraftError: as for `transfer`.
     """
-    return _work_out(module, student, foresee=True, **options)
+    return _work_out(module, student, covariances=True, **options)
 
 
 def _work_out(
@@ -201,24 +173,26 @@ def _work_out(
     sequential: bool | None = None,
     scale: float | str = 1.0,
     judge: Callable[[Module], float] | None = None,
-    foresee: bool = False,
+    covariances: bool = False,
     **sampling: Any,
 ) -> Foresight:
-    """Plan, sample, align, transfer; arguments as for `transfer`, and whether covariances are wanted in any case."""
+    """Plan, sample, align, transfer; arguments as for `transfer`, and whether to sample covariances in any case."""
     if texts is not None and moments is not None:
         raise SamplingError("got both texts and moments, expected one of them")
     align = align or default_align(texts is not None or moments is not None)
     method = method_named(align)
     spaces = spaces or method.spaces
-    if sequential is None:
-        sequential = align == AUTO and texts is not None
-    factor = check_scale(scale, sequential)
-    if sequential and texts is None:
-        raise SamplingError("sequential runs both models with the module in place, which no moments hold; give --texts")
+    sequential, factor = how_to_fit(align, texts is not None, sequential, scale)
+    if judge is not None and factor is not None:
+        raise PlanError(f"found a judge beside scale {scale}; it chooses a scale: scale='auto', or leave it out")
     base, target = _teacher(module, teacher), resolve(student)
     paired, evidence = chosen_layers(module, base, target, layers, texts, pairing, **sampling)
     drawn = make_plan(module, base, target, paired, align, spaces, head, labels)
     drawn.check()
+    if judge is not None and drawn.head == "fresh":
+        raise PlanError(
+            f"the port of {module.source} scores with a head drawn at random; use --head teacher, or leave out --data"
+        )
     labelled: dict[str, Any] = {"labels": list(drawn.labels)} if drawn.labels else {}
     name = f"port of {module.source}"
     if sequential and texts is not None:
@@ -228,7 +202,7 @@ def _work_out(
         )
     else:
         taken = None
-        full = foresee or method.needs == "covariances"
+        full = covariances or method.needs == "covariances"
         if moments is not None:
             taken = _loaded(moments)
             _check_same_pair(taken, base, target)
@@ -239,7 +213,7 @@ def _work_out(
         maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed, drawn.heads)
         fitted = Fitted(maps, scores, taken, 1.0 if factor is None else factor, {})
     tensors = transfer_tensors(drawn, module.tensors, fitted.maps, seed, fitted.scale)
-    report = _report(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)
+    report = account(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)
     taken = fitted.sample
     kept: list[Fidelity] = []
     if taken and any(split.held_out.full for split in taken.moments.values()):
@@ -253,11 +227,6 @@ def _work_out(
     return Foresight(drawn, fitted.scores, kept, expected, ported)
 
 
-def default_align(sampled: bool) -> str:
-    """Name the alignment of those who name none: ``"auto"`` where activations can be compared, else ``"none"``."""
-    return AUTO if sampled else "none"
-
-
 def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
     if teacher is not None:
         return resolve(teacher)
@@ -269,6 +238,8 @@ def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
 def _loaded(moments: Sample | str | Path | Sequence[str | Path]) -> Sample:
     if isinstance(moments, Sample):
         return moments
+    if not isinstance(moments, str | Path) and not moments:
+        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
     return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
 
 
@@ -284,47 +255,3 @@ def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> N
                 f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
                 "sample this pair"
             )
-
-
-def _report(
-    drawn: Plan,
-    module: Module,
-    teacher: BaseModel,
-    student: BaseModel,
-    layers: str | Sequence[int],
-    align: str,
-    spaces: str,
-    seed: int,
-    sequential: bool,
-    fitted: Fitted,
-) -> dict[str, Any]:
-    taken = fitted.sample
-    return {
-        "module": module.source,
-        "module_hash": module.hash(),
-        "teacher": teacher.name,
-        "teacher_config": teacher.config_hash,
-        "student": student.name,
-        "student_config": student.config_hash,
-        "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
-        "groups": [[asdict(share) for share in group] for group in drawn.groups],
-        "align": align,
-        "spaces": spaces if align != "none" else "not needed",
-        "head": drawn.head,
-        "sequential": sequential,
-        "scale": fitted.scale,
-        "scales": {str(factor): share for factor, share in fitted.scales.items()},
-        "seed": seed,
-        "sampled": taken.describe() if taken else None,
-        "sample": asdict(taken.source) if taken else None,
-        "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
-        "tensors": {
-            target.key: {
-                "action": target.action,
-                "shape": list(target.shape),
-                "from": {part.tensor: part.weight for part in target.parts},
-            }
-            for target in drawn.targets
-        },
-        "left": dict(drawn.left),
-    }

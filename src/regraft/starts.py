@@ -74,16 +74,8 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
         ModuleFileError: its head is not one for the task's labels, or it was not made for this model: PEFT would load
             what fits and leave the rest at random.
     """
-    if module.config.get("task_type") != task.task_type:
-        raise ModuleFileError(
-            f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
-            "a module trained with such a head; name the task that it was trained for (--task)"
-        )
+    check_head(module, task, fresh_head)
     rows = head_rows(module.tensors)
-    if rows is not None and rows != len(task.labels) and not fresh_head:
-        raise ModuleFileError(
-            f"{module.source} has a head of {rows} labels, the task has {len(task.labels)}: {', '.join(task.labels)}"
-        )
     try:
         skeleton = base.skeleton(HEAD_CLASSES[task.task_type], rows or len(task.labels))
         expected = expected_tensors(module.config, skeleton)
@@ -101,6 +93,40 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
     heads = {key: drawn[key] for key in head_keys(module) if fresh_head}
     set_peft_model_state_dict(model, {**module.tensors, **heads})
     return model
+
+
+def check_head(module: Module, task: Task, fresh_head: bool = False) -> None:
+    """Check that a module was made for a head as the task's; arguments as for `attach`.
+
+    Raises:
+        ModuleFileError: it was not.
+    """
+    if module.config.get("task_type") != task.task_type:
+        raise ModuleFileError(
+            f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
+            "a module trained with such a head; name the task that it was trained for (--task)"
+        )
+    rows = head_rows(module.tensors)
+    if rows is not None and rows != len(task.labels) and not fresh_head:
+        raise ModuleFileError(
+            f"{module.source} has a head of {rows} labels, the task has {len(task.labels)}: {', '.join(task.labels)}"
+        )
+
+
+def in_order_of(module: Module, loaded: Loaded) -> Loaded:
+    """Put the labels of a task into the order of a module's, where it names them.
+
+    Raises:
+        ModuleFileError: it was trained on others.
+    """
+    if not module.labels:
+        return loaded
+    if not loaded.agrees(module.labels):
+        raise ModuleFileError(
+            f"{module.source} was trained on labels {', '.join(module.labels)}, the data have "
+            f"{', '.join(loaded.task.labels)}; evaluate it on its own task, or name the data's labels (--labels)"
+        )
+    return loaded.ordered(module.labels)
 
 
 def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:

@@ -61,6 +61,8 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
     counts = Counter(tensor["action"] for tensor in report["tensors"].values())
     done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
     console.print(f"{done}; {len(report['left'])} teacher tensors left behind")
+    if report["scale"] != 1 and not report["scales"]:  # else it is said beside those that were tried
+        console.print(f"scale {report['scale']:g}: of all that the module writes")
     show_alignment(console, report)
 
 
@@ -71,7 +73,8 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     if not report["sampled"]:
         return
     console.print(report["sampled"])
-    table = Table(title=f"Alignment: {report['align']}; spaces: {report['spaces']}")
+    fitted = "; fitted in sequence" if report["sequential"] else ""
+    table = Table(title=f"Alignment: {report['align']}; spaces: {report['spaces']}{fitted}")
     # Correlations are of one-to-one maps alone.
     measures = {
         title: name
@@ -100,7 +103,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             str(score["matched"]),
             str(score["constant"]),
             *(_number(score[name]) for name in measures.values()),
-            *([_choice(score)] if chosen else []),
+            *([choice(score)] if chosen else []),
         )
     console.print(table)
     if report.get("scales"):
@@ -124,9 +127,10 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         console.print(f"expected: {', '.join([said[0] + ' of what it reads', *said[1:]])}")
 
 
-def _choice(score: Mapping[str, Any]) -> str:
-    others = (f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"])
-    return f"{score['method']} ({', '.join(others)})"
+def choice(score: Mapping[str, Any]) -> str:
+    """Say which method was chosen for a pair of spaces, and what the others would have predicted."""
+    others = [f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"]]
+    return f"{score['method']} ({', '.join(others)})" if others else str(score["method"])
 
 
 def _number(value: float | None) -> str:

@@ -22,7 +22,7 @@ from .precision import mixed_precision
 from .processes import one_device, processes
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .settings import Settings
-from .starts import attach, detach, fresh_module, keeps_head
+from .starts import attach, detach, fresh_module, in_order_of, keeps_head
 from .tasks.data import Loaded, load_task
 from .tasks.encoding import collator, encode_split, score
 from .tasks.records import task_named
@@ -159,14 +159,7 @@ def evaluate(
     module = load(directory)
     if model is None and not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
-    loaded = load_task(task_named(task), data, language, columns, labels)
-    if module.labels:
-        if not loaded.agrees(module.labels):
-            raise ModuleFileError(
-                f"{module.source} was trained on labels {', '.join(module.labels)}, the data have "
-                f"{', '.join(loaded.task.labels)}; evaluate it on its own task, or name the data's labels (--labels)"
-            )
-        loaded = loaded.ordered(module.labels)
+    loaded = in_order_of(module, load_task(task_named(task), data, language, columns, labels))
     base = resolve(model if model is not None else module.base_model)
     set_seed(settings.seed)
     adapted = attach(base, module, loaded.task)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, cast
 
 import typer
 
 from .. import checkpoint, port, samples, sampling, tables
+from ..choices import default_align, how_to_fit
 from ..errors import PlanError
-from ..fidelity import verdict
+from ..layers import BEST
 from ..methods import AUTO
 from ..models import resolve
 from ..roles import Convention
 from ..settings import Settings
-from ..tasks.records import task_named
 from ..texts import read_texts
 from .app import app, console
 from .options import (
@@ -48,6 +47,7 @@ from .options import (
     parse_layers,
     sampling_options,
 )
+from .scoring import JUDGED, Rows
 
 
 @app.command()
@@ -73,12 +73,14 @@ def plan(
         str | None,
         typer.Option(
             help="Score the ported module, untrained, on the validation split of these data: a folder or a data set of "
-            "the hub, as for 'regraft evaluate'."
+            "the hub, as for 'regraft evaluate'. With --scale auto they choose the scale too."
         ),
     ] = None,
     task: TaskOpt = "ner",
     lang: LangOpt = "en",
-    max_eval: Annotated[int | None, typer.Option(min=1, help="Score this many rows.")] = None,
+    max_eval: Annotated[
+        int | None, typer.Option(min=1, help=f"Score this many rows. Default: all; to choose a scale, {JUDGED}.")
+    ] = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     batch_size: BatchOpt = 32,
@@ -92,11 +94,20 @@ def plan(
     """
     loaded = checkpoint.load(module)
     matched, convention, names = parse_layers(layers), cast(Convention | None, spaces), parse_labels(labels)
-    if texts is None and not moments and data is None:
-        drawn = port.plan(loaded, student, teacher, matched, align or "none", convention, head, names)
+    sampled = texts is not None or bool(moments)
+    align = align or default_align(sampled)
+    how_to_fit(align, texts is not None, sequential, scale)
+    # The layers that are best are known only after a run over the texts, all else before: what is refused is shown.
+    shown = matched != BEST or texts is None
+    if shown:
+        drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
         tables.show_plan(console, drawn, verbose)
         drawn.check()
+    if not sampled and data is None:
         return
+    rows = _rows(data, task, lang, batch_size, max_length, max_eval)
+    if rows is not None:
+        rows.check(loaded, head, names)
     foreseen = port.foresee(
         loaded,
         student,
@@ -112,36 +123,27 @@ def plan(
         labels=names,
         sequential=sequential,
         scale=scale,
+        judge=rows.judge() if rows is not None and scale == AUTO else None,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
-    tables.show_plan(console, foreseen.plan, verbose)
+    if not shown:
+        tables.show_plan(console, foreseen.plan, verbose)
     tables.show_alignment(console, foreseen.module.report)
-    if said := verdict(foreseen.expected):
+    if said := foreseen.verdict:
         console.print(said)
-    if data is not None:
-        settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
-        scores = _untrained(foreseen.module, data, task, lang, settings, not quiet)
+    if rows is not None:
+        scores = rows.scores(foreseen.module, progress=not quiet)
         head_is = "drawn at random, so this says little" if foreseen.module.head_is_random else "the teacher's"
         console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
         tables.show_scores(console, {"validation": scores})
 
 
-def _untrained(
-    ported: checkpoint.Module, data: str, task: str, lang: str, settings: Settings, progress: bool
-) -> dict[str, float]:
-    from .. import training  # the Trainer takes a while to import
-
-    with TemporaryDirectory() as directory:
-        ported.save(Path(directory) / "module")
-        return training.evaluate(
-            Path(directory) / "module",
-            data=data,
-            language=lang,
-            task=task,
-            split="validation",
-            settings=settings,
-            progress=progress,
-        )
+def _rows(
+    data: str | None, task: str, lang: str, batch_size: int, max_length: int, max_eval: int | None
+) -> Rows | None:
+    if data is None:
+        return None
+    return Rows(data, task, lang, Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval))
 
 
 @app.command()
@@ -218,7 +220,7 @@ def transfer(
     ] = None,
     task: TaskOpt = "ner",
     lang: LangOpt = "en",
-    max_eval: Annotated[int, typer.Option(min=1, help="So many labelled rows.")] = 100,
+    max_eval: Annotated[int, typer.Option(min=1, help="So many labelled rows.")] = JUDGED,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -231,14 +233,12 @@ def transfer(
     checkpoint.check_output(out, replace)
     if data is not None and scale != AUTO:
         raise PlanError(f"found --data beside --scale {scale}; labelled rows choose a scale: --scale auto")
-
-    def judge(candidate: checkpoint.Module) -> float:
-        assert data is not None
-        settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
-        return _untrained(candidate, data, task, lang, settings, progress=False)[task_named(task).metrics[-1]]
-
+    loaded, names = checkpoint.load(module), parse_labels(labels)
+    rows = _rows(data, task, lang, batch_size, max_length, max_eval)
+    if rows is not None:
+        rows.check(loaded, head, names)
     ported = port.transfer(
-        checkpoint.load(module),
+        loaded,
         student,
         teacher,
         parse_layers(layers),
@@ -249,10 +249,10 @@ def transfer(
         seed=seed,
         moments=moments or None,
         head=head,
-        labels=parse_labels(labels),
+        labels=names,
         sequential=sequential,
         scale=scale,
-        judge=None if data is None else judge,
+        judge=None if rows is None else rows.judge(),
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)

@@ -122,8 +122,8 @@ _PREDICTED = "Share of the variance of the teacher's activations that the map pr
 def _alignment(results: Sequence[Result]) -> Table:
     scores = [score for result in results for score in result.alignment]
     spaces = sorted({score.space for score in scores})
-    # A linear map matches no dimensions, so there is no correlation of matched ones.
-    linear = all(score.assigned is None for score in scores)
+    # A linear map matches no dimensions, so there is no correlation of matched ones; R2 there is of every map.
+    linear = any(score.assigned is None for score in scores)
     rows = []
     for student, teacher in sorted({(score.student_layer, score.teacher_layer) for score in scores}):
         cells = [Cell(str(student)), Cell(str(teacher))]
