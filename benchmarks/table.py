@@ -2,7 +2,7 @@
 
     python benchmarks/table.py results/micro results/minilm
 
-Gap closed: of the gap between the teacher and a random start, per task; the mean over tasks with a gap of a point.
+Gap closed: gains over the random start, summed over the tasks, as a share of the gaps to the teacher, summed likewise.
 Wins: cells (task, language, kind of module) in which the start beats the random one, seeds averaged. Soon: trainings
 that reach the random start's best validation score in at most half of its steps. Port: seconds, the models' runs over
 texts included where they are for this module alone.
@@ -25,8 +25,14 @@ from regraft.report.paired import best, compare, whole_curve
 HEADER = ["start", "bottleneck: gap closed", "LoRA: gap closed", "gain", "wins", "soon", "before training", "port"]
 
 
-def percent(shares: list[float]) -> str:
-    return f"{100 * fmean(shares):.0f}%" if shares else ""
+def closed(here: list[Group], row: str, kind: str) -> str:
+    gains = gaps = 0.0
+    for group in here:
+        means = [group.average(name, group.shared()) for name in (row, "student", "teacher")]
+        if group.peft == kind and all(means):
+            own, random, teacher = (mean.mean for mean in means if mean)
+            gains, gaps = gains + own - random, gaps + teacher - random
+    return f"{100 * gains / gaps:.0f}%" if gaps >= 1 else ""
 
 
 def soon(group: Group, row: str) -> list[bool]:
@@ -63,18 +69,14 @@ def main(folder: Path) -> None:
         rows = []
         for row in dict.fromkeys(row for group in here for row in group.transferred):
             found = [one for group in here for one in compare(group) if one.row == row]
-            closed = {
-                kind: [one.closed for one in found if one.group.peft == kind and one.closed is not None]
-                for kind in ("bottleneck", "lora")
-            }
             cells = [gain for one in found for gain in one.by_language.values()]
             quick = [hit for group in here for hit in soon(group, row)]
             before = [result.before for group in here for result, _ in group.pairs(row) if result.before is not None]
             rows.append(
                 [
                     row,
-                    percent(closed["bottleneck"]),
-                    percent(closed["lora"]),
+                    closed(here, row, "bottleneck"),
+                    closed(here, row, "lora"),
                     f"{fmean(cells):+.1f}",
                     f"{sum(one.wins for one in found)} of {len(cells)}",
                     f"{sum(quick)} of {len(quick)}",
