@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .checkpoint import Module
-from .errors import PlanError, SamplingError
+from .errors import SamplingError
 from .evidence import Evidence, best_layers
 from .layers import BEST
 from .methods import AUTO
@@ -64,8 +64,6 @@ def how_to_fit(align: str, with_texts: bool, sequential: bool | None, scale: flo
     """
     if sequential is None:
         sequential = align == AUTO and with_texts
-    if not isinstance(scale, int | float | str):
-        raise PlanError(f"found scale {scale!r}, expected a number or auto")
     factor = check_scale(scale, sequential)
     if sequential and not with_texts:
         raise SamplingError("sequential runs both models with the module in place, which no moments hold; give --texts")

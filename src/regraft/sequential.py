@@ -69,7 +69,7 @@ def check_scale(scale: float | str, sequential: bool) -> float | None:
         return None
     try:
         factor = float(scale)
-    except ValueError:
+    except (TypeError, ValueError):
         factor = math.nan
     if not math.isfinite(factor):
         raise PlanError(f"found scale {scale!r}, expected a number or auto")
@@ -95,10 +95,13 @@ class _Pair:
     pairing: str
     options: Mapping[str, Any]
 
+    def completed(self, maps: Mapping[Space, Map]) -> dict[Space, Map]:
+        """Add to maps those that are still missing: silent ones, that read and write nothing."""
+        return {**{space: _silent(*widths) for space, widths in self.plan.widths.items()}, **maps}
+
     def sampled(self, maps: Mapping[Space, Map], spaces: Sequence[Space], scale: float, title: str) -> Sample:
         """Sample with the module in place on both sides; where the student's has no map yet, it is silent."""
-        silent = {space: _silent(*widths) for space, widths in self.plan.widths.items()}
-        tensors = transfer_tensors(self.plan, self.module.tensors, {**silent, **maps}, scale=scale)
+        tensors = transfer_tensors(self.plan, self.module.tensors, self.completed(maps), scale=scale)
         ported = Module(dict(self.plan.config), tensors, "the port so far")
         return sample(
             AdaptedModel.of(self.teacher, self.module),
@@ -164,11 +167,13 @@ def fit_in_sequence(
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
             return *fit_maps(align, widths, taken.moments, seed, plan.heads), taken
 
-        for layer, spaces in zip(layers, stages, strict=True):
-            found, scored, taken = fit(spaces, 1.0 if scale is None else scale, f"layer {layer}")
-            maps |= found
-            scores += scored
+        def keep(found: dict[Space, Map], scored: list[Score], taken: Sample) -> None:
+            maps.update(found)
+            scores.extend(scored)
             samples.append(taken)
+
+        for layer, spaces in zip(layers, stages, strict=True):
+            keep(*fit(spaces, 1.0 if scale is None else scale, f"layer {layer}"))
         shares: dict[float, float] = {}
         for factor in SCALES if scale is None else ():
             if judge is None:
@@ -179,10 +184,7 @@ def fit_in_sequence(
         if scale is None:
             scale = max(shares, key=lambda factor: (shares[factor], -abs(factor - 1)))  # of equals the nearest to 1
         if heads:
-            found, scored, taken = fit(heads, scale, "the head")
-            maps |= found
-            scores += scored
-            samples.append(taken)
+            keep(*fit(heads, scale, "the head"))
     moments = {space: split for one in samples for space, split in one.moments.items()}
     final = samples[-1]
     source = replace(final.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
@@ -191,16 +193,19 @@ def fit_in_sequence(
 
 def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale: float) -> float:
     """Judge a scale by what can be read off the student in the end, see `Fitted.scales`."""
-    lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (pair.student, pair.teacher)]
-    spaces = heads or [Space(lasts[0], lasts[1], "final_hidden")]
+    spaces = heads or [_outputs(pair.student, pair.teacher)]
     taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
     read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:
         return _known(scores[0].r2_read)
-    silent = {space: _silent(*widths) for space, widths in pair.plan.widths.items()}
-    kept = fidelity(pair.plan, pair.module.tensors, {**silent, **maps, **read}, taken)
+    kept = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
     return _known(summary(kept)["head"])
+
+
+def _outputs(student: BaseModel, teacher: BaseModel) -> Space:
+    lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (student, teacher)]
+    return Space(lasts[0], lasts[1], "final_hidden")
 
 
 def _known(share: float | None) -> float:
