@@ -285,7 +285,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         "other width": ((wide_module, "--student", student), "use --align auto with --texts or --moments"),
         "unknown layers": (
             (module, "--student", student, "--layers", "skp"),
-            "expected one of avg, avg_released, best, last, skip; did you mean 'skip'?",
+            "expected one of avg, avg_released, last, skip; did you mean 'skip'?",
         ),
         "unknown align": (
             (module, "--student", student, "--align", "las"),

@@ -29,14 +29,14 @@ from regraft.experiment.spec import Experiment
 from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
-from regraft.layers import NAMES
+from regraft.layers import MATCHINGS
 from regraft.methods import METHODS
 from regraft.micro.data import write_tasks
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")
 
-LAYERS = st.sampled_from(NAMES) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
+LAYERS = st.sampled_from(MATCHINGS) | st.lists(st.integers(0, 30), min_size=1).map(tuple)
 STARTS = st.builds(
     Start,
     LAYERS,
@@ -62,7 +62,6 @@ def test_names_of_starts() -> None:
     whole = "tm-skip+ridge+sequential+scale0.5+head"
     assert parse_start(whole) == Start("skip", "ridge", "measured", True, 0.5, True)
     assert str(parse_start("tm-skip+head+scale0.50+sequential+measured+ridge")) == whole
-    assert parse_start("tm-best+auto") == Start("best", "auto", "measured", sequential=True)
     assert parse_start("tm-avg+auto+scaleauto") == Start("avg", "auto", "measured", True, None)
     assert str(parse_start("tm-avg+sequential+scale1+auto")) == "tm-avg+auto"
 
@@ -70,7 +69,7 @@ def test_names_of_starts() -> None:
 def test_starts_that_need_texts() -> None:
     needs = {name: parse_start(name).needs_texts for name in ("tm-skip", "tm-skip+ridge", "tm-skip+lsa+scale2")}
     assert not any(needs.values())
-    names = ("tm-skip+auto", "tm-skip+zero+sequential", "tm-best", "tm-best+lsa", "tm-skip+sequential")
+    names = ("tm-skip+auto", "tm-skip+zero+sequential", "tm-skip+sequential")
     assert all(parse_start(name).needs_texts for name in names)
 
 
@@ -253,13 +252,12 @@ def test_ports_read_texts_or_take_moments(content: dict[str, Any]) -> None:
         "tm-skip+lsa",
         "tm-skip+auto",
         "tm-skip+random+sequential",
-        "tm-best+lsa",
     ]
     grid = make_grid(Experiment.model_validate(changed(content, pairs__matching__starts=starts)))
     jobs = {str(cell.job.start): cell.job for cell in grid.cells.values() if isinstance(cell.job, Transfer)}
     assert list(jobs) == starts
     (sample,) = (cell for cell in grid.cells.values() if isinstance(cell.job, SamplePair))
-    assert [job.reading is not None for job in jobs.values()] == [False, False, False, True, True, True]
+    assert [job.reading is not None for job in jobs.values()] == [False, False, False, True, True]
     assert [job.moments is not None for job in jobs.values()] == [False, True, True, False, False, False]
     assert {job.moments.where for job in jobs.values() if job.moments} == {sample.key}
     assert {job.reading for job in jobs.values() if job.reading} == {sample.job.reading}
@@ -422,7 +420,7 @@ def test_what_needs_a_failed_cell_is_not_tried(content: dict[str, Any], ran: Pat
         ({"student": "wide", "starts": ["tm-skip"]}, "32 wide .* and 48 in"),
         ({"student": "wide", "starts": ["tm-skip+lsa"]}, None),
         (
-            {"student": "wide", "starts": ["tm-skip+auto+scaleauto+head", "tm-best+auto", "tm-avg+zero+sequential"]},
+            {"student": "wide", "starts": ["tm-skip+auto+scaleauto+head", "tm-avg+zero+sequential"]},
             None,
         ),
         ({"starts": ["tm-skip+auto"], "sampling": {"texts": "no-such.txt"}}, "cannot read texts from no-such.txt"),

@@ -33,7 +33,7 @@ FLOORS = (
     {"checkpoint"},
     {"methods"},
     {"sampling", "alignment", "inventory", "parts", "tasks.data", "distillation.directories"},
-    {"student", "heads", "evidence"},
+    {"student", "heads"},
     {"draft", "starts", "adapted"},
     {"plan"},
     {"transfer", "fidelity"},

@@ -56,8 +56,7 @@ def test_explicit_list() -> None:
         ([0, 1], "names 2 teacher layers, expected 3: one per student layer"),
         ([0, 1, 4], "names layer 4, expected 0 to 3"),
         ([0, 1, -1], "names layer -1, expected 0 to 3"),
-        ("best", "'best' compares all pairs of layers on texts, and none were read here; give --texts"),
-        ("skpi", "expected one of avg, avg_released, best, last, skip; did you mean 'skip'"),
+        ("skpi", "expected one of avg, avg_released, last, skip; did you mean 'skip'"),
     ],
 )
 def test_mistakes_are_refused_in_words(given_layers: object, message: str) -> None:

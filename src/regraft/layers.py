@@ -48,10 +48,6 @@ MATCHINGS: Mapping[str, Callable[[range], Group]] = {
     "last": _last,
 }
 
-# Chosen by `evidence.best_layers` from activations, so there is nothing to match it by here.
-BEST = "best"
-NAMES = (*MATCHINGS, BEST)
-
 
 def match_layers(matching: str | Sequence[int], teacher_depth: int, student_depth: int) -> tuple[Group, ...]:
     """Pair the layers of two models (paper, section 3.1).
@@ -69,17 +65,12 @@ def match_layers(matching: str | Sequence[int], teacher_depth: int, student_dept
         For each student layer its shares of teacher layers.
 
     Raises:
-        PlanError: an unknown name, `BEST`, or a list that does not fit the two depths.
+        PlanError: an unknown name, or a list that does not fit the two depths.
     """
     if not isinstance(matching, str):
         return _explicit(matching, teacher_depth, student_depth)
-    if matching == BEST:
-        raise PlanError(
-            f"layers {BEST!r} compares all pairs of layers on texts, and none were read here; give --texts FILE to "
-            f"'regraft plan' or 'regraft transfer', or name the layers: {', '.join(MATCHINGS)} or a list such as 0,2,4"
-        )
     if matching not in MATCHINGS:
-        raise PlanError(unknown_choice("layer matching", matching, NAMES) + " (or a list such as 0,2,4)")
+        raise PlanError(unknown_choice("layer matching", matching, MATCHINGS) + " (or a list such as 0,2,4)")
     groups = []
     for i in range(student_depth):
         start, stop = i * teacher_depth // student_depth, (i + 1) * teacher_depth // student_depth

@@ -53,7 +53,7 @@ def _ported(port: Mapping[str, Any]) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| layers | {port['layers']}{_chosen(port)} |",
+        f"| layers | {port['layers']} |",
         f"| alignment | {port['align']}{', fitted in sequence' if port.get('sequential') else ''} |",
         f"| spaces | {port['spaces']} |",
         *([f"| scale | {port['scale']:g} |"] if port.get("scale", 1) != 1 else []),  # ports of old have none
@@ -63,11 +63,6 @@ def _ported(port: Mapping[str, Any]) -> list[str]:
         f"| left behind | {len(port['left'])} of the teacher's tensors |",
         "",
     ]
-
-
-def _chosen(port: Mapping[str, Any]) -> str:
-    evidence = port.get("layer_evidence")
-    return f": {','.join(map(str, evidence['chosen']))}" if evidence else ""
 
 
 def _trained(training: Mapping[str, Any]) -> list[str]:

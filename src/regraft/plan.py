@@ -91,7 +91,7 @@ def make_plan(
         labels: names of the student's labels in the order of its head's rows; by default the teacher's.
 
     Raises:
-        PlanError: an unknown choice, or layers that cannot be matched (``"best"``, for one: see `port`).
+        PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
     if spaces not in CONVENTIONS:

@@ -10,7 +10,7 @@ from typing import Any
 from .account import account
 from .alignment import Score, fit_maps
 from .checkpoint import Module
-from .choices import chosen_layers, default_align, how_to_fit
+from .choices import default_align, how_to_fit
 from .errors import ModuleFileError, PlanError, SamplingError
 from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
 from .fingerprints import may_be_same
@@ -69,8 +69,7 @@ def plan(
     align = align or default_align(sampled=False)
     spaces = spaces or method_named(align).spaces
     base, target = _teacher(module, teacher), resolve(student)
-    paired, _ = chosen_layers(module, base, target, layers)
-    return make_plan(module, base, target, paired, align, spaces, head, labels)
+    return make_plan(module, base, target, layers, align, spaces, head, labels)
 
 
 def transfer(
@@ -97,12 +96,10 @@ def transfer(
         module: what `regraft.load` gave.
         student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
         teacher: the model it was trained on; by default the one its configuration names.
-        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer; or
-            ``"best"``, which chooses such a list by comparing activations, see `evidence.best_layers`.
+        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer.
         align: how dimensions are matched, a key of `methods.METHODS`; by default ``"auto"`` with texts or moments,
             ``"none"`` (for students distilled from the teacher) without.
-        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments, and
-            by layers ``"best"``.
+        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments.
         pairing: ``"offsets"`` or ``"position"`` (the paper).
         spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
             ``"measured"`` by the spaces they live in; by default the former for one-to-one maps.
@@ -186,8 +183,7 @@ def _work_out(
     if judge is not None and factor is not None:
         raise PlanError(f"found a judge beside scale {scale}; it chooses a scale: scale='auto', or leave it out")
     base, target = _teacher(module, teacher), resolve(student)
-    paired, evidence = chosen_layers(module, base, target, layers, texts, pairing, **sampling)
-    drawn = make_plan(module, base, target, paired, align, spaces, head, labels)
+    drawn = make_plan(module, base, target, layers, align, spaces, head, labels)
     drawn.check()
     if judge is not None and drawn.head == "fresh":
         raise PlanError(
@@ -221,8 +217,6 @@ def _work_out(
     expected = summary(kept) if kept else None
     if expected:
         report |= {"fidelity": [asdict(one) for one in kept], "expected": expected}
-    if evidence is not None:
-        report["layer_evidence"] = asdict(evidence)
     ported = Module(drawn.config, tensors, name, {"port": report, **labelled})
     return Foresight(drawn, fitted.scores, kept, expected, ported)
 

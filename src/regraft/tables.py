@@ -68,8 +68,6 @@ def show_port(console: Console, report: Mapping[str, Any]) -> None:
 
 def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     """Print how well each space was aligned, and how much of what it reads the module keeps, where that is known."""
-    if "layer_evidence" in report:
-        show_layers(console, report["layer_evidence"])
     if not report["sampled"]:
         return
     console.print(report["sampled"])
@@ -135,23 +133,6 @@ def choice(score: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def show_layers(console: Console, evidence: Mapping[str, Any]) -> None:
-    """Print which teacher layers were chosen, and how much any other would have predicted.
-
-    Args:
-        console: where to print.
-        evidence: the fields of an `evidence.Evidence`.
-    """
-    table = Table(title=f"Layers: best; R2 of {evidence['space']}")
-    for column in ("layer", "from", "R2", "best R2", "best from"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for layer, (chosen, shares) in enumerate(zip(evidence["chosen"], evidence["r2"], strict=True)):
-        # The chosen layer where several are as good.
-        best = max(range(len(shares)), key=lambda j: (shares[j], j == chosen))
-        table.add_row(str(layer), str(chosen), f"{shares[chosen]:.3f}", f"{shares[best]:.3f}", str(best))
-    console.print(table)
 
 
 def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> None:

@@ -22,10 +22,7 @@ TeacherOpt = Annotated[
 ]
 LayersOpt = Annotated[
     str,
-    typer.Option(
-        help="Which teacher layers a student layer takes: skip, avg, avg_released, last, or a list 0,2,4; best "
-        "compares all pairs of layers on --texts and takes those whose activations the student predicts best."
-    ),
+    typer.Option(help="Which teacher layers a student layer takes: skip, avg, avg_released, last, or a list 0,2,4."),
 ]
 AlignOpt = Annotated[
     str | None,

@@ -10,7 +10,6 @@ import typer
 from .. import checkpoint, port, samples, sampling, tables
 from ..choices import default_align, how_to_fit
 from ..errors import PlanError
-from ..layers import BEST
 from ..methods import AUTO
 from ..models import resolve
 from ..roles import Convention
@@ -97,12 +96,9 @@ def plan(
     sampled = texts is not None or bool(moments)
     align = align or default_align(sampled)
     how_to_fit(align, texts is not None, sequential, scale)
-    # The layers that are best are known only after a run over the texts, all else before: what is refused is shown.
-    shown = matched != BEST or texts is None
-    if shown:
-        drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
-        tables.show_plan(console, drawn, verbose)
-        drawn.check()
+    drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
+    tables.show_plan(console, drawn, verbose)
+    drawn.check()
     if not sampled and data is None:
         return
     rows = _rows(data, task, lang, batch_size, max_length, max_eval)
@@ -126,8 +122,6 @@ def plan(
         judge=rows.judge() if rows is not None and scale == AUTO else None,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
-    if not shown:
-        tables.show_plan(console, foreseen.plan, verbose)
     tables.show_alignment(console, foreseen.module.report)
     if said := foreseen.verdict:
         console.print(said)

@@ -10,7 +10,6 @@ import torch
 
 from ..checkpoint import Module
 from ..distillation.shallower import choose_layers
-from ..layers import BEST
 from ..models import HEAD_CLASSES, BaseModel, resolve
 from ..port import plan
 from ..starts import fresh_config, plain_config
@@ -121,5 +120,4 @@ def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str)
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)
     start = port.start
     head = "teacher" if start.head else "fresh"
-    layers = "skip" if start.layers == BEST else start.layers  # which they are, no shape depends on
-    plan(module, student, teacher, layers, start.align, start.spaces, head).check()
+    plan(module, student, teacher, start.layers, start.align, start.spaces, head).check()

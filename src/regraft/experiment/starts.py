@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from ..errors import PlanError, unknown_choice
-from ..layers import BEST, NAMES
+from ..layers import MATCHINGS
 from ..methods import AUTO, METHODS
 from ..roles import Convention
 from ..sequential import check_scale
@@ -24,7 +24,7 @@ class Start:
     """How the teacher's module becomes the student's first one.
 
     Attributes:
-        layers: one of `layers.NAMES`, or one teacher layer per student layer.
+        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
         align: a key of `methods.METHODS`.
         spaces: which space maps what a module writes.
         sequential: whether maps are fitted layer by layer with the module in place; ``auto`` always does.
@@ -42,7 +42,7 @@ class Start:
     @property
     def needs_texts(self) -> bool:
         """Whether the models have to run for this very module, so that moments of the pair do not do."""
-        return self.sequential or self.layers == BEST
+        return self.sequential
 
     def __str__(self) -> str:
         layers = self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))
@@ -70,9 +70,9 @@ def parse_start(name: str) -> Start | None:
     if name == BASELINE:
         return None
     layers, *parts = name.removeprefix(_PREFIX).split("+")
-    if not name.startswith(_PREFIX) or not (layers in NAMES or all(map(str.isdecimal, layers.split(",")))):
+    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or all(map(str.isdecimal, layers.split(",")))):
         raise PlanError(
-            unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in NAMES)))
+            unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in MATCHINGS)))
             + " (or teacher layers such as tm-0,2,4)"
         )
     chosen: dict[str, str] = {}
@@ -89,7 +89,7 @@ def parse_start(name: str) -> Start | None:
     align = chosen.get("align", "none")
     sequential = align == AUTO or _SEQUENTIAL in chosen
     return Start(
-        layers if layers in NAMES else tuple(int(number) for number in layers.split(",")),
+        layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",")),
         align,
         cast(Convention, chosen.get("spaces", METHODS[align].spaces)),
         sequential,
