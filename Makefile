@@ -41,7 +41,7 @@ demo: install             ## the whole idea in two minutes, on models that ship 
 	$(BIN)/regraft demo
 
 micro: install            ## make those models again: minutes, the same on the same machine and versions
-	$(BIN)/python recipes/micro_models.py --out src/regraft/micro
+	$(BIN)/python recipes/micro_models.py --out src/regraft/demo
 
 bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/python benchmarks/speed.py

@@ -1,6 +1,6 @@
 """Make the small models and the data that `regraft demo` runs on, without a network.
 
-    python recipes/micro_models.py --out src/regraft/micro
+    python recipes/micro_models.py --out src/regraft/demo
 
 ``teacher`` and ``student`` are the pair that matches: the student is what `regraft distill` makes of the teacher.
 ``wide-teacher`` and ``apart-student`` were pretrained apart, on other texts, with other tokenizers. Weights are
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets.utils import disable_progress_bars
+from micro.data import SEPARATOR, Text, pretraining_texts, write_tasks
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -32,10 +33,9 @@ from transformers import (
     set_seed,
 )
 
+from regraft.demo.shipped import LANGUAGES, SEED, TASKS
 from regraft.distillation.distill import Settings, distill
 from regraft.distillation.texts import collator, encode
-from regraft.micro.data import SEPARATOR, Text, pretraining_texts, write_tasks
-from regraft.micro.shipped import LANGUAGES, SEED, TASKS
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LONGEST = 80

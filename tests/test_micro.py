@@ -12,15 +12,16 @@ from random import Random
 
 import pytest
 import torch
+from micro import data
+from micro.data import SIZES, TASKS, nli_rows, pi_rows, pretraining_texts, write_tasks
+from micro.facts import RELATIONS, Fact, Mention
+from micro.language import Language
+from micro.languages import LANGUAGES
+from micro.sentences import put
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from regraft.micro import data, shipped
-from regraft.micro.data import SIZES, TASKS, nli_rows, pi_rows, pretraining_texts, write_tasks
-from regraft.micro.facts import RELATIONS, Fact, Mention
-from regraft.micro.language import Language
-from regraft.micro.languages import LANGUAGES
-from regraft.micro.sentences import put
-from regraft.micro.shipped import MODELS, model_path
+from regraft.demo import shipped
+from regraft.demo.shipped import MODELS, model_path
 from regraft.models import resolve
 from regraft.tasks.conllu import read_sentences
 from regraft.tasks.data import load_task

@@ -1,6 +1,6 @@
 """Write data of the micro world for `micro.yaml`: sentences on which no method was chosen.
 
-python benchmarks/micro_data.py --out micro-data
+python recipes/micro_data.py --out micro-data
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from regraft.micro.data import write_tasks
+from micro.data import write_tasks
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,1 +1,0 @@
-"""A small world of made-up sentences, and small models that were pretrained on them."""
