@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, get_linear_schedule_with_warmup
 
-from regraft.texts import read_texts
+from regraft.files.texts import read_texts
 
 WIDTH, DEPTH, BLOCK, BATCH = 256, 4, 128, 32
 TEACHER_LAYER = 14

@@ -33,12 +33,12 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.files.texts import read_texts
 from regraft.models import resolve
 from regraft.samples import save_sample
 from regraft.sampling import sample, spaces_of
 from regraft.starts import detach, fresh_module
 from regraft.tasks.records import TASKS
-from regraft.texts import read_texts
 
 PAIRS = {
     "12 x 768 to 6 x 768, vocabulary 119,547": (

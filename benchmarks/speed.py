@@ -29,12 +29,12 @@ from transformers.utils.logging import disable_progress_bar
 
 import regraft
 from regraft.alignment import fit_maps
+from regraft.files.texts import read_texts
 from regraft.models import resolve
 from regraft.moments import Moments
 from regraft.pairing import encode
 from regraft.samples import Space, SplitMoments
 from regraft.sampling import sample, spaces_of
-from regraft.texts import read_texts
 
 BATCH, LENGTH = 32, 256
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModel, AutoTokenizer
 
 import regraft
-from regraft.texts import read_texts
+from regraft.files.texts import read_texts
 from regraft.training import Settings, evaluate, train
 
 pytestmark = pytest.mark.real

@@ -11,7 +11,7 @@ import transformers
 from conftest import make_texts
 
 from regraft.errors import ModelError, PlanError, SamplingError
-from regraft.fingerprints import may_be_same
+from regraft.files.fingerprints import may_be_same
 from regraft.models import resolve
 from regraft.observation import held_out_batches
 from regraft.samples import Space

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .directories import check_writable, new_directory, read_json, read_tensors
 from .errors import ModuleFileError
+from .files.directories import check_writable, new_directory
+from .files.reading import read_json, read_tensors
 from .modelcard import model_card
 from .models import ModelLike, resolve
 

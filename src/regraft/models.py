@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from .errors import ModelError
 from .families import Family, family_of
-from .fingerprints import hash_files, hash_parameters
+from .files.fingerprints import hash_files, hash_parameters
 from .roles import Side, observed_at
 
 ModelLike = str | os.PathLike[str] | Any

@@ -13,7 +13,7 @@ from .checkpoint import Module
 from .choices import default_align, how_to_fit
 from .errors import ModuleFileError, PlanError, SamplingError
 from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
-from .fingerprints import may_be_same
+from .files.fingerprints import may_be_same
 from .methods import method_named
 from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan

@@ -13,9 +13,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from .directories import check_writable, new_directory, read_json, read_safetensors
 from .errors import SamplingError
-from .fingerprints import may_be_same
+from .files.directories import check_writable, new_directory
+from .files.fingerprints import may_be_same
+from .files.reading import read_json, read_safetensors
 from .moments import Moments
 
 FORMAT = 2

@@ -10,8 +10,8 @@ import typer
 from .. import tables
 from ..distillation.settings import Settings
 from ..errors import TaskError
+from ..files.texts import read_texts
 from ..processes import processes
-from ..texts import read_texts
 from .app import app, console
 from .options import (
     TEXTS_HELP,
@@ -72,7 +72,7 @@ def distill(
 
     For several GPUs: accelerate launch -m regraft distill ...
     """
-    from ..distillation import distill as distillation  # the Trainer takes a while to import
+    from ..distillation import distill as distillation
 
     if every is not None and layers is not None:
         raise TaskError("got both --every and --layers, expected one of them")

@@ -149,7 +149,7 @@ def run_experiment(
     check(grid)
     workers: Executor = Local(track or ())
     if executor == "ray":
-        from ..experiment.on_ray import OnRay  # an extra
+        from ..experiment.on_ray import OnRay
 
         workers = OnRay(experiment.resources, address, retries, track or ())
     if not run_shown(experiment, grid, kept, workers, quiet):

@@ -11,15 +11,6 @@ import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
-from . import (  # noqa: F401 (their commands register themselves)
-    converting,
-    demo,
-    distilling,
-    experiments,
-    porting,
-    reporting,
-    training,
-)
 from .app import app, errors
 
 

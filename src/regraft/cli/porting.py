@@ -10,11 +10,11 @@ import typer
 from .. import checkpoint, port, samples, sampling, tables
 from ..choices import default_align, how_to_fit
 from ..errors import PlanError
+from ..files.texts import read_texts
 from ..methods import AUTO
 from ..models import resolve
 from ..roles import Convention
 from ..settings import Settings
-from ..texts import read_texts
 from .app import app, console
 from .options import (
     AlignOpt,

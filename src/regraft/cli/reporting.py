@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..directories import check_writable
 from ..errors import ReportError
+from ..files.directories import check_writable
 from ..report.collect import collect
 from ..report.contents import Contents
 from ..report.csvs import read_results

@@ -53,7 +53,7 @@ class Rows:
 
     def scores(self, ported: Module, progress: bool = False) -> dict[str, float]:
         """Score a port: metric -> percent."""
-        from .. import training  # the Trainer takes a while to import
+        from .. import training
 
         with TemporaryDirectory() as directory:
             ported.save(Path(directory) / "module")

@@ -97,7 +97,7 @@ def train(
 
     For several GPUs: accelerate launch -m regraft train ...
     """
-    from .. import training  # the Trainer takes a while to import
+    from .. import training
 
     fresh = {"--peft": peft, "--rank": rank, "--alpha": alpha, "--bottleneck-size": bottleneck_size}
     given = [name for name, value in fresh.items() if value is not None]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import CARD, CURVE, PROVENANCE
-from ..directories import new_directory, read_json
+from ..files.directories import new_directory
+from ..files.reading import read_json
 from ..modelcard import student_card
 
 _VERSIONED = ("regraft", "torch", "transformers")

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
-from ..directories import check_writable
 from ..errors import TaskError
-from ..fingerprints import hash_rows
+from ..files.directories import check_writable
+from ..files.fingerprints import hash_rows
 from ..models import resolve
 from ..precision import mixed_precision
 from ..processes import one_device, processes

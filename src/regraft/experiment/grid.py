@@ -9,11 +9,13 @@ from typing import Any
 
 from .. import settings
 from ..distillation import settings as distilling
+from ..files.fingerprints import data_identity, model_identity, texts_identity
+from ..files.hub import expand
 from ..methods import METHODS
 from ..settings import preset
 from ..tasks.records import Task, task_named
 from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
-from .sources import Source, data_identity, expand, model_identity, texts_identity
+from .sources import Source
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 from .starts import Start, parse_start
 

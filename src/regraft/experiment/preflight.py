@@ -10,13 +10,13 @@ import torch
 
 from ..checkpoint import Module
 from ..distillation.shallower import choose_layers
+from ..files.texts import read_texts
 from ..models import HEAD_CLASSES, BaseModel, resolve
 from ..port import plan
 from ..starts import fresh_config, plain_config
 from ..student import expected_tensors
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
-from ..texts import read_texts
 from .grid import Cell, Grid
 from .jobs import Distill, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .sources import Source, on_hub

@@ -17,8 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..directories import read_json, write_json
 from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..files.directories import write_json
+from ..files.reading import read_json
 
 _RECORD = "cell.json"
 _OUTPUT = "output"

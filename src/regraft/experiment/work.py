@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import checkpoint, port, samples, sampling
-from ..directories import read_json
 from ..distillation.distill import distill
 from ..errors import RegraftError
+from ..files.reading import read_json
+from ..files.texts import read_texts
 from ..models import resolve
 from ..tasks.data import load_task
 from ..tasks.records import task_named
-from ..texts import read_texts
 from ..tracking import Tracking
 from ..training import train
 from .grid import Cell

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..directories import new_directory
+from ..files.directories import new_directory
 from .contents import Contents, contents
 from .csvs import write_results
 from .page import to_html

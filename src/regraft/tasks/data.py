@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..errors import TaskError
-from ..fingerprints import hash_rows
+from ..files.fingerprints import hash_rows
 from .records import Task
 from .sources import SPLITS, find_rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from datasets import load_dataset
 
 from ..errors import TaskError
-from .files import FORMATS, Row, read_rows, rows_of
+from ..files.hub import HUB_ID
+from ..files.rows import FORMATS, Row, read_rows, rows_of
 from .records import Task
 
 SPLITS = ("train", "validation", "test")
 _STEMS = {"train": ("train",), "validation": ("val", "dev", "validation"), "test": ("test",)}
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from .rows import FORMATS
 
 
 def hash_parameters(model: Any) -> str:
@@ -38,3 +41,39 @@ def may_be_same(weights: str, other: str) -> bool:
     """Whether two ids (a kind and a hash each) may be of the same weights; other kinds cannot be compared."""
     kind, other_kind = weights.partition(":")[0], other.partition(":")[0]
     return kind != other_kind or weights == other
+
+
+def model_identity(name: str) -> str:
+    """Tell a model by its content where it is a directory, and by its id where it is on the hub."""
+    directory = Path(name)
+    if not directory.is_dir():
+        return f"hub:{name}"
+    # All bytes, a second per gigabyte: samples would not see a few weights that were edited.
+    endings = (".json", ".txt", ".model", ".safetensors", ".bin")
+    return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings)}"
+
+
+def data_identity(data: str, language: str) -> str:
+    """Tell the data of a task likewise: by all bytes of the files, or by the id (empty: the task's own)."""
+    if not data or not Path(data).is_dir():
+        return f"hub:{data}"
+    folder = Path(data) / language
+    folder = folder if folder.is_dir() else Path(data)
+    return f"file:{_hash(path for path in folder.iterdir() if path.suffix in FORMATS)}"
+
+
+def texts_identity(source: str) -> str:
+    """Tell texts likewise."""
+    path = Path(source)
+    if path.is_dir():
+        return f"file:{_hash(inner for inner in path.rglob('*') if inner.is_file())}"
+    return f"file:{_hash([path])}" if path.is_file() else f"hub:{source}"
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

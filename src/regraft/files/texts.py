@@ -10,8 +10,8 @@ from typing import Any
 
 from datasets import load_dataset
 
-from .errors import SamplingError
-from .tasks.files import FORMATS, read_rows
+from ..errors import SamplingError
+from .rows import FORMATS, read_rows
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 

@@ -1,0 +1,67 @@
+"""Reading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import ModuleFileError
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ModuleFileError: it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModuleFileError(f"cannot read {path} as JSON: {error}") from error
+
+
+def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, Tensor]:
+    """Read the tensors of a directory onto the CPU, from safetensors or else from what torch.save wrote.
+
+    Args:
+        directory: where they are.
+        safetensors: name of the file in the one format.
+        pickled: name of the file in the other; no code in it is run.
+
+    Raises:
+        ModuleFileError: neither is there, or the one there is cannot be read.
+    """
+    if (directory / safetensors).is_file():
+        return read_safetensors(directory / safetensors)
+    path = directory / pickled
+    if not path.is_file():
+        raise ModuleFileError(f"{directory} holds neither {safetensors} nor {pickled}, expected one of them")
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of whatever kind the garbage leads to
+        reason = str(error).strip().split("\n")[0]
+        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {reason}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ModuleFileError(f"{path} holds more than tensors by name, expected what torch.save makes of a state dict")
+    return dict(tensors)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        ModuleFileError: it cannot be read, is truncated or is of another format.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModuleFileError(
+            f"cannot read {path} as safetensors, it may be truncated or of another format: {error}"
+        ) from error
+    return tensors
