@@ -28,12 +28,12 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
-from regraft.alignment import fit_maps
+from regraft.alignment.fitting import fit_maps
+from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models import resolve
-from regraft.moments import Moments
 from regraft.pairing import encode
-from regraft.samples import Space, SplitMoments
+from regraft.samples import Space
 from regraft.sampling import sample, spaces_of
 
 BATCH, LENGTH = 32, 256

@@ -6,12 +6,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.feature_selection import r_regression
 
-from regraft.alignment import fit_maps
-from regraft.axes import Linear
+from regraft.alignment.fitting import fit_maps
+from regraft.alignment.maps import Linear
+from regraft.alignment.methods import METHODS
+from regraft.alignment.moments import Moments, SplitMoments
 from regraft.errors import PlanError, SamplingError
-from regraft.methods import METHODS
-from regraft.moments import Moments
-from regraft.samples import Space, SplitMoments
+from regraft.samples import Space
 
 SPACE = Space(0, 0, "attention_input")
 

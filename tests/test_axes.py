@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.axes import Assignment, Linear, Map
+from regraft.alignment.maps import Assignment, Linear, Map
 
 
 def test_identity_changes_nothing() -> None:

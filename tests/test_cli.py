@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 import regraft
-from regraft.methods import METHODS
+from regraft.alignment.methods import METHODS
 from regraft.tables import choice
 
 

@@ -11,8 +11,8 @@ import torch
 from conftest import load_base, load_peft, make_texts
 
 import regraft
+from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
-from regraft.methods import METHODS
 from regraft.models import resolve
 from regraft.samples import Sample
 from regraft.sampling import sample, spaces_of

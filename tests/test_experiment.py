@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from micro.data import write_tasks
 from safetensors.torch import load_file, save_file
 
+from regraft.alignment.methods import METHODS
 from regraft.checkpoint import load as load_module
 from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment.executors import Local
@@ -31,7 +32,6 @@ from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
 from regraft.layers import MATCHINGS
-from regraft.methods import METHODS
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")

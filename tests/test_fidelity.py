@@ -12,14 +12,14 @@ from conftest import make_texts
 from torch import Tensor
 
 import regraft
-from regraft.alignment import fit_maps
-from regraft.axes import Assignment, Linear, Map
+from regraft.alignment.fitting import fit_maps
+from regraft.alignment.linear import ridge
+from regraft.alignment.maps import Assignment, Linear, Map
+from regraft.alignment.moments import Moments, SplitMoments
+from regraft.alignment.scores import missed_scatter, read_error
 from regraft.fidelity import LIKELY, POSSIBLE, Fidelity, fidelity, spaces_read, summary, verdict
-from regraft.fit import missed_scatter, read_error
-from regraft.linear import ridge
-from regraft.moments import Moments
 from regraft.plan import Plan
-from regraft.samples import Space, SplitMoments
+from regraft.samples import Space
 
 Activations = dict[Space, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from regraft.axes import Assignment, Linear
-from regraft.fit import r2, read_error, write_error
-from regraft.linear import ridge
-from regraft.moments import Moments
+from regraft.alignment.linear import ridge
+from regraft.alignment.maps import Assignment, Linear
+from regraft.alignment.moments import Moments
+from regraft.alignment.scores import r2, read_error, write_error
 
 
 def activations(n: int = 500, d_s: int = 6, d_t: int = 9) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from regraft.axes import Assignment, Linear
-from regraft.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_heads
-from regraft.moments import Moments
+from regraft.alignment.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_heads
+from regraft.alignment.maps import Assignment, Linear
+from regraft.alignment.moments import Moments
 
 
 def activations(n: int = 400, d_s: int = 6, d_t: int = 9) -> tuple[Tensor, Tensor]:

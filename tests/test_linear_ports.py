@@ -15,10 +15,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 import regraft
-from regraft import linear
-from regraft.axes import Linear
-from regraft.linear import ridge
-from regraft.moments import Moments
+from regraft.alignment import linear
+from regraft.alignment.linear import ridge
+from regraft.alignment.maps import Linear
+from regraft.alignment.moments import Moments
 from regraft.plan import Plan
 from regraft.samples import Space
 from regraft.transfer import transfer_tensors

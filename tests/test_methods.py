@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from regraft.alignment import Score, fit_maps
-from regraft.axes import Assignment, Linear, Map
+from regraft.alignment.fitting import Score, fit_maps
+from regraft.alignment.maps import Assignment, Linear, Map
+from regraft.alignment.methods import METHODS, TOLERANCE, Problem, choose
+from regraft.alignment.moments import Moments, SplitMoments
+from regraft.alignment.scores import r2
 from regraft.errors import SamplingError
-from regraft.fit import r2
-from regraft.methods import METHODS, TOLERANCE, Problem, choose
-from regraft.moments import Moments
-from regraft.samples import Space, SplitMoments
+from regraft.samples import Space
 
 SPACE = Space(0, 0, "attention_input")
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.alignment.moments import Moments, SplitMoments
 from regraft.errors import ModuleFileError, SamplingError
-from regraft.moments import Moments
-from regraft.samples import Sample, Source, Space, SplitMoments, load_sample, save_sample
+from regraft.samples import Sample, Source, Space, load_sample, save_sample
 
 
 def rows(n: int, seed: int = 0, dtype: torch.dtype = torch.float64, offset: float = 3.0) -> tuple:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .alignment.methods import AUTO
 from .errors import SamplingError
-from .methods import AUTO
 from .sequential import check_scale
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .axes import Reads
+from .alignment.maps import Reads
+from .alignment.methods import method_named
 from .heads import HeadPlan
 from .inventory import Held, Inventory, shape_at
 from .layers import Group, Share
-from .methods import method_named
 from .models import BaseModel, SiteShape, space_width
 from .options import PREFIX
 from .parts import Action, Fold, Part, Place, Target, Via

@@ -13,14 +13,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from .axes import Assignment, Linear, Map
-from .fit import missed_scatter
-from .moments import Moments
+from .alignment.maps import Assignment, Linear, Map
+from .alignment.moments import Moments, SplitMoments
+from .alignment.scores import missed_scatter
 from .options import PREFIX
 from .parts import Part, Target, Via
 from .plan import Plan
 from .roles import Role, roles_of
-from .samples import Space, SplitMoments
+from .samples import Space
 
 # From which expectation on a port is said to help.
 LIKELY, POSSIBLE = 0.5, 0.2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .axes import Free
+from .alignment.maps import Free
 from .checkpoint import Module
 from .errors import ModuleFileError
 from .families import Family

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .account import account
-from .alignment import Score, fit_maps
+from .alignment.fitting import Score, fit_maps
+from .alignment.methods import method_named
 from .checkpoint import Module
 from .choices import default_align, how_to_fit
 from .errors import ModuleFileError, PlanError, SamplingError
 from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
 from .files.fingerprints import may_be_same
-from .methods import method_named
 from .models import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .axes import Axis, Free, Reads, Writes
+from .alignment.maps import Axis, Free, Reads, Writes
 
 Side = Literal["in", "out"]
 Convention = Literal["measured", "released"]

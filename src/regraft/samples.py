@@ -13,11 +13,11 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from .alignment.moments import Moments, SplitMoments
 from .errors import SamplingError
 from .files.directories import check_writable, new_directory
 from .files.fingerprints import may_be_same
 from .files.reading import read_json, read_safetensors
-from .moments import Moments
 
 FORMAT = 2
 _TENSORS = "moments.safetensors"
@@ -41,17 +41,6 @@ class Space:
         """Invert `str`."""
         student_layer, teacher_layer, name = text.split(".")
         return Space(int(student_layer), int(teacher_layer), name)
-
-
-@dataclass(frozen=True)
-class SplitMoments:
-    """Moments of one pair of spaces: those to fit on and those held out to judge the fit."""
-
-    fit: Moments
-    held_out: Moments
-
-    def __add__(self, other: SplitMoments) -> SplitMoments:
-        return SplitMoments(self.fit + other.fit, self.held_out + other.held_out)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from .alignment.moments import Moments, SplitMoments
 from .errors import PlanError, unknown_choice
 from .layers import match_layers
 from .models import BaseModel, depth, find_sites, find_space
-from .moments import Moments
 from .observation import Activations, in_order, observe
 from .roles import HEAD_SPACES, SITES, spaces_at
-from .samples import Sample, Source, Space, SplitMoments
+from .samples import Sample, Source, Space
 
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from .adapted import AdaptedModel
-from .alignment import Score, fit_maps
-from .axes import Linear, Map
+from .alignment.fitting import Score, fit_maps
+from .alignment.maps import Linear, Map
+from .alignment.methods import AUTO
 from .checkpoint import Module
 from .errors import PlanError, SamplingError
 from .fidelity import fidelity, spaces_read, summary
-from .methods import AUTO
 from .models import BaseModel, depth, find_sites
 from .plan import Plan
 from .roles import HEAD_SPACES

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .axes import Map
+from .alignment.maps import Map
 from .parts import Fold, Part, Target
 from .plan import Plan
 from .samples import Space

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from ..alignment.methods import METHODS
 from ..errors import PlanError, TaskError, unknown_choice
-from ..methods import METHODS
 from ..tasks.records import TASKS
 from ..tracking import TRACKERS, Tracking
 

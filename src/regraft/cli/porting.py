@@ -8,10 +8,10 @@ from typing import Annotated, cast
 import typer
 
 from .. import checkpoint, port, samples, sampling, tables
+from ..alignment.methods import AUTO
 from ..choices import default_align, how_to_fit
 from ..errors import PlanError
 from ..files.texts import read_texts
-from ..methods import AUTO
 from ..models import resolve
 from ..roles import Convention
 from ..settings import Settings

@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any
 
 from .. import settings
+from ..alignment.methods import METHODS
 from ..distillation import settings as distilling
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
-from ..methods import METHODS
 from ..settings import preset
 from ..tasks.records import Task, task_named
 from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of

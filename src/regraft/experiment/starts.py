@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast, get_args
 
+from ..alignment.methods import AUTO, METHODS
 from ..errors import PlanError, unknown_choice
 from ..layers import MATCHINGS
-from ..methods import AUTO, METHODS
 from ..roles import Convention
 from ..sequential import check_scale
 

@@ -12,7 +12,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import SamplingError
+from ..errors import SamplingError
+
+
+@dataclass(frozen=True)
+class SplitMoments:
+    """Moments of one pair of spaces: those to fit on and those held out to judge the fit."""
+
+    fit: Moments
+    held_out: Moments
+
+    def __add__(self, other: SplitMoments) -> SplitMoments:
+        return SplitMoments(self.fit + other.fit, self.held_out + other.held_out)
+
 
 # Below this share of its squared mean a variance is rounding, not signal.
 _CONSTANT = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .axes import Assignment, Map
+from .maps import Assignment, Map
 from .moments import Moments
 
 

@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .axes import Assignment, Kind, Linear, Map
-from .errors import PlanError, SamplingError, unknown_choice
-from .fit import r2
+from ..errors import PlanError, SamplingError, unknown_choice
+from ..roles import HEAD_SPACES, PER_TEXT, Convention
+from ..samples import Space
+from ..seeding import generator
 from .linear import best_shrinkage, procrustes, ridge, scaled, within_heads
+from .maps import Assignment, Kind, Linear, Map
 from .moments import Moments
-from .roles import HEAD_SPACES, PER_TEXT, Convention
-from .samples import Space
-from .seeding import generator
+from .scores import r2
 
 Needs = Literal["nothing", "variances", "covariances"]
 

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .axes import Assignment, Linear
+from .maps import Assignment, Linear
 from .moments import Moments
 
 # Of the direction along which procrustes takes on offsets.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .axes import Assignment, Kind, Map
-from .errors import SamplingError
-from .fit import r2
+from ..errors import SamplingError
+from ..samples import Space
+from .maps import Assignment, Kind, Map
 from .methods import AUTO, Choice, Problem, choose, instead, method_named
-from .moments import Moments
-from .samples import Space, SplitMoments
+from .moments import Moments, SplitMoments
+from .scores import r2
 
 
 @dataclass(frozen=True)
