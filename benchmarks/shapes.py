@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import regraft
 from regraft.files.texts import read_texts
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 from regraft.samples import save_sample
 from regraft.sampling import sample, spaces_of
 from regraft.starts import detach, fresh_module

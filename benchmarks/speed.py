@@ -31,9 +31,9 @@ import regraft
 from regraft.alignment.fitting import fit_maps
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
+from regraft.models.sites import Space
 from regraft.pairing import encode
-from regraft.samples import Space
 from regraft.sampling import sample, spaces_of
 
 BATCH, LENGTH = 32, 256

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import regraft
 from regraft.cli.main import main
-from regraft.models import HEAD_CLASSES
+from regraft.models.pretrained import HEAD_CLASSES
 
 torch.set_num_threads(1)  # tiny models only wait for each other on more
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import regraft
 from regraft.adapted import AdaptedModel
-from regraft.models import BaseModel, resolve
-from regraft.samples import Space
+from regraft.models.pretrained import BaseModel, resolve
+from regraft.models.sites import Space
 from regraft.sampling import sample
 
 TEXTS = make_texts(30)

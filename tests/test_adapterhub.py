@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 import regraft
 from regraft.adapterhub.methods import reduction_factor
 from regraft.errors import ModuleFileError
-from regraft.families import FAMILIES
-from regraft.models import HEAD_CLASSES
+from regraft.models.families import FAMILIES
+from regraft.models.pretrained import HEAD_CLASSES
 
 HUB = FIXTURES / "adapterhub"
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")

@@ -11,7 +11,7 @@ from regraft.alignment.maps import Linear
 from regraft.alignment.methods import METHODS
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.errors import PlanError, SamplingError
-from regraft.samples import Space
+from regraft.models.sites import Space
 
 SPACE = Space(0, 0, "attention_input")
 

@@ -13,7 +13,7 @@ from conftest import load_base, load_peft, make_texts
 import regraft
 from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 from regraft.samples import Sample
 from regraft.sampling import sample, spaces_of
 

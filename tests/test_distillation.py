@@ -24,9 +24,9 @@ from regraft.distillation.shallower import choose_layers, load_teacher, matched_
 from regraft.distillation.texts import collator, encode, split
 from regraft.distillation.trainer import Distiller
 from regraft.errors import ModelError, ModuleFileError, PlanError, RegraftError, SamplingError, TaskError
-from regraft.families import FAMILIES
 from regraft.files.texts import read_texts
-from regraft.models import resolve
+from regraft.models.families import FAMILIES
+from regraft.models.pretrained import resolve
 
 FAST = Settings(max_steps=12, batch_size=8, learning_rate=5e-3, save_every=5)
 DECODERS = ("llama", "mistral", "qwen2")

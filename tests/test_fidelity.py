@@ -18,8 +18,8 @@ from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import missed_scatter, read_error
 from regraft.fidelity import LIKELY, POSSIBLE, Fidelity, fidelity, spaces_read, summary, verdict
+from regraft.models.sites import Space
 from regraft.plan import Plan
-from regraft.samples import Space
 
 Activations = dict[Space, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."

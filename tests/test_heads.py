@@ -14,7 +14,7 @@ from twins import make_twin
 
 import regraft
 from regraft.errors import PlanError
-from regraft.families import FAMILIES
+from regraft.models.families import FAMILIES
 
 CLASSIFIER = "base_model.model.classifier.weight"
 IDS = torch.tensor([[2, 7, 11, 9, 3], [2, 8, 30, 3, 0]])

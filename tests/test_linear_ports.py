@@ -19,8 +19,8 @@ from regraft.alignment import linear
 from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Linear
 from regraft.alignment.moments import Moments
+from regraft.models.sites import Space
 from regraft.plan import Plan
-from regraft.samples import Space
 from regraft.transfer import transfer_tensors
 
 BOTTLENECK = "base_model.model.encoder.layer.{}.output.LayerNorm.bottleneck_"

@@ -14,7 +14,7 @@ from regraft.alignment.methods import METHODS, TOLERANCE, Problem, choose
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import r2
 from regraft.errors import SamplingError
-from regraft.samples import Space
+from regraft.models.sites import Space
 
 SPACE = Space(0, 0, "attention_input")
 

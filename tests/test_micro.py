@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from regraft.demo import shipped
 from regraft.demo.shipped import MODELS, model_path
 from regraft.files.rows import read_sentences
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 from regraft.tasks.data import load_task
 from regraft.tasks.records import task_named
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from regraft.models import heads_of, resolve
+from regraft.models.pretrained import resolve
+from regraft.models.sites import heads_of
 
 
 def test_heads_are_counted_per_space_whatever_a_configuration_calls_them(make_model: Callable[..., str]) -> None:

@@ -11,7 +11,7 @@ from peft import get_peft_model
 
 import regraft
 from regraft.errors import ModelError, ModuleFileError, PlanError, SamplingError
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from conftest import make_texts
 
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
+from regraft.models.sites import Space
 from regraft.observation import held_out_batches
-from regraft.samples import Space
 from regraft.sampling import sample, spaces_of
 
 

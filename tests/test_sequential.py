@@ -17,7 +17,7 @@ from twins import Twin, make_twin
 
 import regraft
 from regraft.errors import PlanError, SamplingError
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 from regraft.sampling import sample, spaces_of
 from regraft.sequential import SCALES
 

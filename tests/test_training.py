@@ -15,7 +15,7 @@ from transformers import set_seed
 
 import regraft
 from regraft.errors import ModuleFileError, TaskError
-from regraft.models import resolve
+from regraft.models.pretrained import resolve
 from regraft.runs import last_checkpoint
 from regraft.settings import Settings, preset
 from regraft.starts import attach, fresh_module, keeps_head

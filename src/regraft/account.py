@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .checkpoint import Module
-from .models import BaseModel
+from .models.pretrained import BaseModel
 from .parts import Target
 from .plan import Plan
 from .sequential import Fitted

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checkpoint import Module
 from .inventory import take_inventory
-from .models import BaseModel
+from .models.pretrained import BaseModel
 from .options import PREFIX
 from .student import parse_config
 

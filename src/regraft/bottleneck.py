@@ -23,7 +23,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .errors import RegraftError, unknown_choice
-from .families import FAMILIES
+from .models.families import FAMILIES
 
 NON_LINEARITIES = ("gelu", "relu", "swish", "tanh")
 

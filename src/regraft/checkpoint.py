@@ -24,7 +24,7 @@ from .errors import ModuleFileError
 from .files.directories import check_writable, new_directory
 from .files.reading import read_json, read_tensors
 from .modelcard import model_card
-from .models import ModelLike, resolve
+from .models.pretrained import ModelLike, resolve
 
 PROVENANCE = "regraft.json"
 CARD, CURVE = "README.md", "curve.jsonl"

@@ -10,11 +10,11 @@ from .alignment.methods import method_named
 from .heads import HeadPlan
 from .inventory import Held, Inventory, shape_at
 from .layers import Group, Share
-from .models import BaseModel, SiteShape, space_width
+from .models.pretrained import BaseModel
+from .models.sites import Place, SiteShape, Space, space_width
 from .options import PREFIX
-from .parts import Action, Fold, Part, Place, Target, Via
+from .parts import Action, Fold, Part, Target, Via
 from .roles import Convention, Role
-from .samples import Space
 
 
 @dataclass

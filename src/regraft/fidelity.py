@@ -16,11 +16,11 @@ from torch import Tensor
 from .alignment.maps import Assignment, Linear, Map
 from .alignment.moments import Moments, SplitMoments
 from .alignment.scores import missed_scatter
+from .models.sites import Space
 from .options import PREFIX
 from .parts import Part, Target, Via
 from .plan import Plan
 from .roles import Role, roles_of
-from .samples import Space
 
 # From which expectation on a port is said to help.
 LIKELY, POSSIBLE = 0.5, 0.2

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .families import Head
 from .inventory import Inventory
-from .models import BaseModel, SiteShape, depth, space_width
+from .models.families import Head
+from .models.pretrained import BaseModel
+from .models.sites import SiteShape, Space, depth, space_width
 from .options import PREFIX
 from .parts import Fold, Part, Via
-from .samples import Space
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from .alignment.maps import Free
 from .checkpoint import Module
 from .errors import ModuleFileError
-from .families import Family
-from .models import SiteShape
+from .models.families import Family
+from .models.sites import SiteShape
 from .options import PREFIX, alpha_at, check_portable, head_class_of
 from .roles import Role, roles_of
 

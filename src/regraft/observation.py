@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .errors import SamplingError
-from .families import Family
-from .models import BaseModel, find_sites, find_space
+from .models.families import Family
+from .models.pretrained import BaseModel
+from .models.sites import HEAD_SPACES, PER_TEXT, find_sites, find_space
 from .pairing import Encoding, Ints, encode, make_pairing, pool
-from .roles import HEAD_SPACES, PER_TEXT
 from .seeding import generator
 
 # One batch in ten is held out, at least one.

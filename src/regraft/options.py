@@ -9,7 +9,7 @@ from typing import Any
 from peft.utils.other import get_pattern_key
 
 from .errors import ModuleFileError, unknown_choice
-from .models import HEAD_CLASSES
+from .models.pretrained import HEAD_CLASSES
 from .roles import PEFT_TYPES
 
 PREFIX = "base_model.model."

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .samples import Space
+from .models.sites import Place, Space
 
-Place = tuple[int, str]
-"""(student layer, site)"""
 Action = Literal["copied", "averaged", "mapped", "reordered", "fresh", "refused"]
 
 

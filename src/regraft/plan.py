@@ -12,14 +12,14 @@ from typing import Any
 from .checkpoint import Module
 from .draft import Draft
 from .errors import PlanError, unknown_choice
-from .families import HEADS
 from .heads import HeadPlan, plan_head
 from .inventory import check_fits, take_inventory
 from .layers import Group, match_layers
-from .models import BaseModel, depth, find_sites, heads_of
+from .models.families import HEADS
+from .models.pretrained import BaseModel
+from .models.sites import Space, depth, find_sites, heads_of
 from .parts import Target
 from .roles import CONVENTIONS, Convention
-from .samples import Space
 from .student import expected_tensors, student_config
 
 

@@ -15,7 +15,7 @@ from .choices import default_align, how_to_fit
 from .errors import ModuleFileError, PlanError, SamplingError
 from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
 from .files.fingerprints import may_be_same
-from .models import BaseModel, ModelLike, resolve
+from .models.pretrained import BaseModel, ModelLike, resolve
 from .plan import Plan, make_plan
 from .roles import Convention
 from .samples import Sample, load_sample

@@ -10,45 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .alignment.maps import Axis, Free, Reads, Writes
+from .models.sites import SITES
 
-Side = Literal["in", "out"]
 Convention = Literal["measured", "released"]
 CONVENTIONS: tuple[Convention, ...] = ("measured", "released")
-
-
-@dataclass(frozen=True)
-class Site:
-    """A submodule that a PEFT method may wrap, and the activation spaces on its two sides.
-
-    Sites that share an input (query, key, value) share the space, and so the statistic, of that input.
-    """
-
-    reads: str
-    writes: str
-    is_norm: bool = False
-
-    def space(self, side: str) -> str:
-        """Name of the space on one side, ``"in"`` or ``"out"``."""
-        return self.reads if side == "in" else self.writes
-
-
-SITES: Mapping[str, Site] = {
-    "query": Site("attention_input", "query_output"),
-    "key": Site("attention_input", "key_output"),
-    "value": Site("attention_input", "value_output"),
-    "attention_output": Site("attention_context", "attention_output"),
-    "ff_up": Site("ff_input", "up_output"),
-    "ff_gate": Site("ff_input", "gate_output"),
-    "ff_down": Site("ff_hidden", "ff_output"),
-    # Post-LN encoders only: from the sum of feed-forward output and residual to the layer's output.
-    "output_norm": Site("residual_sum", "layer_output", is_norm=True),
-    # One of each per model, counted to its last layer: what task heads read.
-    "final_norm": Site("final_sum", "final_hidden", is_norm=True),
-    "pooler": Site("pooler_input", "pooled"),
-}
-# What a task head may read, and those of it that have one vector per text, not per token.
-HEAD_SPACES = ("final_hidden", "pooled")
-PER_TEXT = ("pooled",)
 
 
 @dataclass(frozen=True)
@@ -125,10 +90,3 @@ def spaces_at(site: str) -> set[str]:
     rows = (role for peft_type in PEFT_TYPES for role in roles_of(peft_type, site))
     names = {name for role in rows for convention in CONVENTIONS for name in role.spaces(site, convention)}
     return {name for name in names if name is not None}
-
-
-def observed_at(space: str) -> tuple[tuple[str, Side], ...]:
-    """Name the sites and sides at which a space can be observed, best first."""
-    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
-    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
-    return (*reads, *writes)

@@ -18,29 +18,12 @@ from .errors import SamplingError
 from .files.directories import check_writable, new_directory
 from .files.fingerprints import may_be_same
 from .files.reading import read_json, read_safetensors
+from .models.sites import Space
 
 FORMAT = 2
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
 _OURS = (_TENSORS, _MANIFEST)
-
-
-@dataclass(frozen=True, order=True)
-class Space:
-    """A pair of activation spaces: one space of a student layer and the same one of a teacher layer."""
-
-    student_layer: int
-    teacher_layer: int
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.student_layer}.{self.teacher_layer}.{self.name}"
-
-    @staticmethod
-    def parse(text: str) -> Space:
-        """Invert `str`."""
-        student_layer, teacher_layer, name = text.split(".")
-        return Space(int(student_layer), int(teacher_layer), name)
 
 
 @dataclass(frozen=True)

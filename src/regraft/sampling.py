@@ -10,10 +10,11 @@ import torch
 from .alignment.moments import Moments, SplitMoments
 from .errors import PlanError, unknown_choice
 from .layers import match_layers
-from .models import BaseModel, depth, find_sites, find_space
+from .models.pretrained import BaseModel
+from .models.sites import HEAD_SPACES, SITES, Space, depth, find_sites, find_space
 from .observation import Activations, in_order, observe
-from .roles import HEAD_SPACES, SITES, spaces_at
-from .samples import Sample, Source, Space
+from .roles import spaces_at
+from .samples import Sample, Source
 
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")

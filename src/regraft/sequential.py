@@ -25,10 +25,10 @@ from .alignment.methods import AUTO
 from .checkpoint import Module
 from .errors import PlanError, SamplingError
 from .fidelity import fidelity, spaces_read, summary
-from .models import BaseModel, depth, find_sites
+from .models.pretrained import BaseModel
+from .models.sites import HEAD_SPACES, Space, depth, find_sites
 from .plan import Plan
-from .roles import HEAD_SPACES
-from .samples import Sample, Space
+from .samples import Sample
 from .sampling import sample
 from .transfer import transfer_tensors
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import TaskError, unknown_choice
-from .families import HEADS
+from .models.families import HEADS
 from .precision import PRECISIONS
 from .tasks.records import Task
 

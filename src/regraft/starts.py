@@ -12,7 +12,7 @@ from .bottleneck import BottleneckConfig
 from .checkpoint import Module
 from .errors import ModelError, ModuleFileError, TaskError, unknown_choice
 from .inventory import head_keys, head_rows
-from .models import HEAD_CLASSES, BaseModel
+from .models.pretrained import HEAD_CLASSES, BaseModel
 from .student import expected_tensors, modules_to_save_once, parse_config
 from .tasks.data import Loaded
 from .tasks.records import Task

@@ -9,10 +9,9 @@ from typing import Any
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-from .families import Family
 from .inventory import Held
-from .models import SiteShape
-from .parts import Place
+from .models.families import Family
+from .models.sites import Place, SiteShape
 
 
 def student_config(

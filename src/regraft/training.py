@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from .checkpoint import Module, check_output, load
 from .errors import ModuleFileError, TaskError, unknown_choice
-from .models import BaseModel, resolve
+from .models.pretrained import BaseModel, resolve
 from .precision import mixed_precision
 from .processes import one_device, processes
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory

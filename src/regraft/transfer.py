@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .alignment.maps import Map
+from .models.sites import Space
 from .parts import Fold, Part, Target
 from .plan import Plan
-from .samples import Space
 from .seeding import generator
 
 # The standard deviation that BERT and its descendants draw new heads with.

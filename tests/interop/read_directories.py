@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 import regraft
-from regraft.models import HEAD_CLASSES
+from regraft.models.pretrained import HEAD_CLASSES
 
 
 def check(case: Path, base: Path, table: Table) -> None:

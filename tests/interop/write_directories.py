@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 import regraft
 from regraft.adapterhub.layouts import LAYOUTS
-from regraft.families import FAMILIES
-from regraft.models import HEAD_CLASSES
+from regraft.models.families import FAMILIES
+from regraft.models.pretrained import HEAD_CLASSES
 
 TASKS = ("", "TOKEN_CLS", "SEQ_CLS", "QUESTION_ANS")
 WIDTH, LAYERS = 40, 3

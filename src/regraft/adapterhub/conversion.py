@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ModuleFileError
-from ..families import FAMILIES, Family
+from ..models.families import FAMILIES, Family
 from ..options import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of

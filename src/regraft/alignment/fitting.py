@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import SamplingError
-from ..samples import Space
+from ..models.sites import Space
 from .maps import Assignment, Kind, Map
 from .methods import AUTO, Choice, Problem, choose, instead, method_named
 from .moments import Moments, SplitMoments

@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
-from ..roles import HEAD_SPACES, PER_TEXT, Convention
-from ..samples import Space
+from ..models.sites import HEAD_SPACES, PER_TEXT, Space
+from ..roles import Convention
 from ..seeding import generator
 from .linear import best_shrinkage, procrustes, ridge, scaled, within_heads
 from .maps import Assignment, Kind, Linear, Map

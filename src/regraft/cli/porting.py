@@ -12,7 +12,7 @@ from ..alignment.methods import AUTO
 from ..choices import default_align, how_to_fit
 from ..errors import PlanError
 from ..files.texts import read_texts
-from ..models import resolve
+from ..models.pretrained import resolve
 from ..roles import Convention
 from ..settings import Settings
 from .app import app, console

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from ..errors import TaskError
 from ..files.directories import check_writable
 from ..files.fingerprints import hash_rows
-from ..models import resolve
+from ..models.pretrained import resolve
 from ..precision import mixed_precision
 from ..processes import one_device, processes
 from ..runs import last_checkpoint, learning_curve, work_directory

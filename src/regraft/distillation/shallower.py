@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from ..errors import ModelError, PlanError
-from ..families import Family
-from ..models import BaseModel
+from ..models.families import Family
+from ..models.pretrained import BaseModel
 
 
 def choose_layers(layers: int | Sequence[int], depth: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from ..checkpoint import Module
 from ..distillation.shallower import choose_layers
 from ..files.texts import read_texts
-from ..models import HEAD_CLASSES, BaseModel, resolve
+from ..models.pretrained import HEAD_CLASSES, BaseModel, resolve
 from ..port import plan
 from ..starts import fresh_config, plain_config
 from ..student import expected_tensors

@@ -20,7 +20,7 @@ from ..distillation.distill import distill
 from ..errors import RegraftError
 from ..files.reading import read_json
 from ..files.texts import read_texts
-from ..models import resolve
+from ..models.pretrained import resolve
 from ..tasks.data import load_task
 from ..tasks.records import task_named
 from ..tracking import Tracking

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ReportError, TaskError
 from ..experiment.grid import Number
 from ..experiment.store import Store
-from ..samples import Space
+from ..models.sites import Space
 from .results import Alignment, Expected, Point, Result
 
 

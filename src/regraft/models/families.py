@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .errors import ModelError, unknown_choice
+from ..errors import ModelError, unknown_choice
 
 HEADS = ("fresh", "teacher")
 """Where a task head comes from."""

@@ -17,10 +17,9 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from .errors import ModelError
+from ..errors import ModelError
+from ..files.fingerprints import hash_files, hash_parameters
 from .families import Family, family_of
-from .files.fingerprints import hash_files, hash_parameters
-from .roles import Side, observed_at
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -222,72 +221,3 @@ def _config(name: str) -> Any:
 
 def _line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
-
-
-@dataclass(frozen=True)
-class SiteShape:
-    """Where a site is in a model, and how wide its two sides are."""
-
-    path: str
-    in_width: int
-    out_width: int
-
-
-def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
-    """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``.
-
-    What comes behind the last layer (the final norm, the pooler) is counted to it.
-    """
-    modules = dict(model.named_modules())
-    sites = {
-        place: _shape(path, module.weight)
-        for path, module in modules.items()
-        if (place := family.parse(path)) is not None
-    }
-    last = depth(sites) - 1
-    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    if family.final_norm:
-        path = prefix + family.final_norm
-        sites[last, "final_norm"] = _shape(path, modules[path].weight)
-    elif (last, "output_norm") in sites:
-        sites[last, "final_norm"] = sites[last, "output_norm"]
-    path = prefix + family.pooler
-    if family.pooler and modules.get(path) is not None:
-        sites[last, "pooler"] = _shape(path, modules[path].dense.weight)
-    return sites
-
-
-def _shape(path: str, weight: Any) -> SiteShape:
-    # A linear weight is (out, in); a normalisation has one width on both sides.
-    return SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
-
-
-def find_space(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:
-    """Find a site of a layer, and its side, at which a space can be observed; None where the model has none."""
-    return next(((sites[layer, site], side) for site, side in observed_at(space) if (layer, site) in sites), None)
-
-
-def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
-    """Width of an activation space of a layer; 0 where the model has no such space."""
-    found = find_space(sites, layer, space)
-    if found is None:
-        return 0
-    shape, side = found
-    return shape.in_width if side == "in" else shape.out_width
-
-
-def heads_of(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
-    """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
-
-    def counts(config: Any) -> tuple[int, int]:
-        queries = int(config.num_attention_heads)
-        return queries, int(getattr(config, "num_key_value_heads", None) or queries)
-
-    (queries_s, keys_s), (queries_t, keys_t) = counts(student.config), counts(teacher.config)
-    keys = (keys_s, keys_t)
-    return {"query_output": (queries_s, queries_t), "key_output": keys, "value_output": keys}
-
-
-def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:
-    """Number of layers that the sites of a model cover."""
-    return 1 + max(layer for layer, _ in sites)
