@@ -34,7 +34,8 @@ from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.models.sites import Space
 from regraft.pairing import encode
-from regraft.sampling import sample, spaces_of
+from regraft.port.spaces import spaces_of
+from regraft.sampling import sample
 
 BATCH, LENGTH = 32, 256
 

@@ -12,9 +12,9 @@ from conftest import load_base, load_peft, make_texts
 from torch import Tensor
 
 import regraft
-from regraft.adapted import AdaptedModel
 from regraft.models.pretrained import BaseModel, resolve
 from regraft.models.sites import Space
+from regraft.modules.adapted import AdaptedModel
 from regraft.sampling import sample
 
 TEXTS = make_texts(30)

@@ -18,10 +18,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import regraft
-from regraft.adapterhub.methods import reduction_factor
 from regraft.errors import ModuleFileError
 from regraft.models.families import FAMILIES
 from regraft.models.pretrained import HEAD_CLASSES
+from regraft.modules.adapterhub.methods import reduction_factor
 
 HUB = FIXTURES / "adapterhub"
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")

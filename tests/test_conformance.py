@@ -14,8 +14,9 @@ import regraft
 from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
 from regraft.models.pretrained import resolve
+from regraft.port.spaces import spaces_of
 from regraft.samples import Sample
-from regraft.sampling import sample, spaces_of
+from regraft.sampling import sample
 
 TEXTS = make_texts(60)
 LARGE, SMALL = {"width": 48, "layers": 4}, {"width": 32, "layers": 2}

@@ -19,7 +19,6 @@ from micro.data import write_tasks
 from safetensors.torch import load_file, save_file
 
 from regraft.alignment.methods import METHODS
-from regraft.checkpoint import load as load_module
 from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import make_grid
@@ -28,10 +27,11 @@ from regraft.experiment.load import SHIPPED, find, load
 from regraft.experiment.preflight import check
 from regraft.experiment.run import Ended, run, time_left, times
 from regraft.experiment.spec import Experiment
-from regraft.experiment.starts import Start, parse_start
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
-from regraft.layers import MATCHINGS
+from regraft.modules.module import load as load_module
+from regraft.port.layers import MATCHINGS
+from regraft.port.options import Start, parse_start
 from regraft.report.collect import collect
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")

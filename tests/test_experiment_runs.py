@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from regraft.checkpoint import load as load_module
 from regraft.errors import TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import Cell, Grid, make_grid
@@ -24,6 +23,7 @@ from regraft.experiment.run import Ended, run
 from regraft.experiment.spec import Experiment, Resources
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
+from regraft.modules.module import load as load_module
 from regraft.report.collect import collect
 
 KILLER = Path(__file__).with_name("kill_runs.py")

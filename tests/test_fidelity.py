@@ -17,9 +17,10 @@ from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import missed_scatter, read_error
-from regraft.fidelity import LIKELY, POSSIBLE, Fidelity, fidelity, spaces_read, summary, verdict
 from regraft.models.sites import Space
-from regraft.plan import Plan
+from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, fidelity, summary, verdict
+from regraft.port.plan import Plan
+from regraft.port.spaces import spaces_read
 
 Activations = dict[Space, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."

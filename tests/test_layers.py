@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import PlanError
-from regraft.layers import MATCHINGS, Share, match_layers
+from regraft.port.layers import MATCHINGS, Share, match_layers
 
 
 def layers(groups: tuple) -> list[list[int]]:

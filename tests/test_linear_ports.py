@@ -20,8 +20,8 @@ from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Linear
 from regraft.alignment.moments import Moments
 from regraft.models.sites import Space
-from regraft.plan import Plan
-from regraft.transfer import transfer_tensors
+from regraft.port.execution import transfer_tensors
+from regraft.port.plan import Plan
 
 BOTTLENECK = "base_model.model.encoder.layer.{}.output.LayerNorm.bottleneck_"
 LORA = "base_model.model.encoder.layer.{}.attention.self.query.lora_"

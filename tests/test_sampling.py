@@ -15,7 +15,8 @@ from regraft.files.fingerprints import may_be_same
 from regraft.models.pretrained import resolve
 from regraft.models.sites import Space
 from regraft.observation import held_out_batches
-from regraft.sampling import sample, spaces_of
+from regraft.port.spaces import spaces_of
+from regraft.sampling import sample
 
 
 def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:

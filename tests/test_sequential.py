@@ -18,8 +18,9 @@ from twins import Twin, make_twin
 import regraft
 from regraft.errors import PlanError, SamplingError
 from regraft.models.pretrained import resolve
-from regraft.sampling import sample, spaces_of
-from regraft.sequential import SCALES
+from regraft.port.sequential import SCALES
+from regraft.port.spaces import spaces_of
+from regraft.sampling import sample
 
 TEXTS = make_texts(60)
 WRITTEN = ("lora_B.weight", "lora_B.bias", "bottleneck_up.weight", "bottleneck_up.bias")

@@ -6,14 +6,13 @@ from typing import Any
 
 import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import PeftType
 
-from .bottleneck import BottleneckConfig
-from .checkpoint import Module
 from .errors import ModelError, ModuleFileError, TaskError, unknown_choice
-from .inventory import head_keys, head_rows
 from .models.pretrained import HEAD_CLASSES, BaseModel
-from .student import expected_tensors, modules_to_save_once, parse_config
+from .modules.bottleneck import BottleneckConfig
+from .modules.config import expected_tensors, parse_config, plain_config
+from .modules.inventory import head_keys, head_rows
+from .modules.module import Module
 from .tasks.data import Loaded
 from .tasks.records import Task
 
@@ -165,13 +164,6 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
     return Module({**config, "inference_mode": True}, tensors, source, provenance)
-
-
-def plain_config(config: PeftConfig, base: BaseModel) -> dict[str, Any]:
-    """Turn a configuration into what PEFT writes of it to a file."""
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    plain |= modules_to_save_once(plain)
-    return {**plain, "peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
 
 
 def _with_head(base: BaseModel, task: Task) -> Any:

@@ -15,9 +15,9 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from .checkpoint import Module, check_output, load
 from .errors import ModuleFileError, TaskError, unknown_choice
 from .models.pretrained import BaseModel, resolve
+from .modules.module import Module, check_output, load
 from .precision import mixed_precision
 from .processes import one_device, processes
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory

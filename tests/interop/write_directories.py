@@ -16,9 +16,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 import regraft
-from regraft.adapterhub.layouts import LAYOUTS
 from regraft.models.families import FAMILIES
 from regraft.models.pretrained import HEAD_CLASSES
+from regraft.modules.adapterhub.layouts import LAYOUTS
 
 TASKS = ("", "TOKEN_CLS", "SEQ_CLS", "QUESTION_ANS")
 WIDTH, LAYERS = 40, 3

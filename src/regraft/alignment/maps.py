@@ -12,34 +12,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Free:
-    """An axis of the module's own (rank, bottleneck width): no map acts on it."""
-
-
-@dataclass(frozen=True)
-class Reads:
-    """An axis that contracts with an activation.
-
-    Attributes:
-        measured: the side of the site it reads, ``"in"`` or ``"out"``.
-        released: the name of the space that the paper's authors fit its map on; None where it is the measured one.
-    """
-
-    measured: str
-    released: str | None = None
-
-
-@dataclass(frozen=True)
-class Writes:
-    """An axis that adds to an activation; attributes as for `Reads`."""
-
-    measured: str
-    released: str | None = None
-
-
-Axis = Free | Reads | Writes
 Kind = Literal["one-to-one", "linear"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..models.sites import HEAD_SPACES, PER_TEXT, Space
-from ..roles import Convention
+from ..modules.peft_types import Convention
 from ..seeding import generator
 from .linear import best_shrinkage, procrustes, ridge, scaled, within_heads
 from .maps import Assignment, Kind, Linear, Map

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .. import checkpoint
 from ..errors import ModuleFileError, unknown_choice
+from ..modules import module as modules_module
 from .app import app, console
 from .options import ReplaceOpt
 
@@ -30,8 +30,8 @@ def convert(
     """Convert a module between PEFT and AdapterHub's 'adapters' library, bit for bit; what would change is refused."""
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
-    checkpoint.check_output(out, replace)
-    read = checkpoint.load(module)
+    modules_module.check_output(out, replace)
+    read = modules_module.load(module)
     if to == "adapterhub":
         read.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")

@@ -7,13 +7,16 @@ from typing import Annotated, cast
 
 import typer
 
-from .. import checkpoint, port, samples, sampling, tables
+from .. import samples, sampling, tables
 from ..alignment.methods import AUTO
-from ..choices import default_align, how_to_fit
 from ..errors import PlanError
 from ..files.texts import read_texts
 from ..models.pretrained import resolve
-from ..roles import Convention
+from ..modules import module as modules_module
+from ..modules.peft_types import Convention
+from ..port import pipeline
+from ..port import spaces as port_spaces
+from ..port.options import default_align, how_to_fit
 from ..settings import Settings
 from .app import app, console
 from .options import (
@@ -91,12 +94,12 @@ def plan(
 
     Without --texts, --moments and --data configurations alone are read, and nothing is loaded.
     """
-    loaded = checkpoint.load(module)
+    loaded = modules_module.load(module)
     matched, convention, names = parse_layers(layers), cast(Convention | None, spaces), parse_labels(labels)
     sampled = texts is not None or bool(moments)
     align = align or default_align(sampled)
     how_to_fit(align, texts is not None, sequential, scale)
-    drawn = port.plan(loaded, student, teacher, matched, align, convention, head, names)
+    drawn = pipeline.plan(loaded, student, teacher, matched, align, convention, head, names)
     tables.show_plan(console, drawn, verbose)
     drawn.check()
     if not sampled and data is None:
@@ -104,7 +107,7 @@ def plan(
     rows = _rows(data, task, lang, batch_size, max_length, max_eval)
     if rows is not None:
         rows.check(loaded, head, names)
-    foreseen = port.foresee(
+    foreseen = pipeline.foresee(
         loaded,
         student,
         teacher=teacher,
@@ -172,7 +175,7 @@ def sample(
     """
     samples.check_output(out, replace)
     pair = resolve(teacher), resolve(student)
-    spaces = sampling.spaces_of(
+    spaces = port_spaces.spaces_of(
         *pair, parse_layers(layers), [site.strip() for site in sites.split(",")] if sites else None
     )
     taken = sampling.sample(
@@ -224,14 +227,14 @@ def transfer(
     quiet: QuietOpt = False,
 ) -> None:
     """Port a teacher's module to a student and write a directory that PEFT loads."""
-    checkpoint.check_output(out, replace)
+    modules_module.check_output(out, replace)
     if data is not None and scale != AUTO:
         raise PlanError(f"found --data beside --scale {scale}; labelled rows choose a scale: --scale auto")
-    loaded, names = checkpoint.load(module), parse_labels(labels)
+    loaded, names = modules_module.load(module), parse_labels(labels)
     rows = _rows(data, task, lang, batch_size, max_length, max_eval)
     if rows is not None:
         rows.check(loaded, head, names)
-    ported = port.transfer(
+    ported = pipeline.transfer(
         loaded,
         student,
         teacher,

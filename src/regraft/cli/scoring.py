@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..checkpoint import Module
+from ..modules.module import Module
 from ..settings import Settings
 from ..tasks.records import task_named
 

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import CARD, CURVE, PROVENANCE
 from ..files.directories import new_directory
 from ..files.reading import read_json
-from ..modelcard import student_card
+from ..modules.card import student_card
+from ..modules.module import CARD, CURVE, PROVENANCE
 
 _VERSIONED = ("regraft", "torch", "transformers")
 

@@ -12,12 +12,12 @@ from ..alignment.methods import METHODS
 from ..distillation import settings as distilling
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
+from ..port.options import Start, parse_start
 from ..settings import preset
 from ..tasks.records import Task, task_named
 from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .sources import Source
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
-from .starts import Start, parse_start
 
 TEACHER = "teacher"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from .. import samples, settings
 from ..distillation import settings as distilling
+from ..port.options import Start
 from .sources import Source
-from .starts import Start
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 RECIPE = 1

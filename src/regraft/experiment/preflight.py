@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checkpoint import Module
 from ..distillation.shallower import choose_layers
 from ..files.texts import read_texts
 from ..models.pretrained import HEAD_CLASSES, BaseModel, resolve
-from ..port import plan
-from ..starts import fresh_config, plain_config
-from ..student import expected_tensors
+from ..modules.config import expected_tensors, plain_config
+from ..modules.module import Module
+from ..port.options import Start
+from ..port.pipeline import plan
+from ..starts import fresh_config
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from .grid import Cell, Grid
 from .jobs import Distill, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .sources import Source, on_hub
-from .starts import Start
 
 
 def check(grid: Grid) -> None:

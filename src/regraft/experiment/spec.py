@@ -12,10 +12,10 @@ from .. import settings
 from ..distillation import settings as distilling
 from ..errors import unknown_choice
 from ..pairing import PAIRINGS
+from ..port.options import parse_start
 from ..settings import PRESETS
 from ..starts import PEFT_KINDS
 from ..tasks.records import task_named
-from .starts import parse_start
 
 KINDS = ("distill", "teacher", "sample", "transfer", "student")
 TASK_TEXTS = "task"

@@ -15,12 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import checkpoint, port, samples, sampling
+from .. import samples, sampling
 from ..distillation.distill import distill
 from ..errors import RegraftError
 from ..files.reading import read_json
 from ..files.texts import read_texts
 from ..models.pretrained import resolve
+from ..modules import module
+from ..port import pipeline, spaces
 from ..tasks.data import load_task
 from ..tasks.records import task_named
 from ..tracking import Tracking
@@ -141,9 +143,9 @@ def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
 
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
-    spaces = sampling.spaces_of(*pair, job.layers)
+    pairs = spaces.spaces_of(*pair, job.layers)
     texts = _texts(job.reading, locate)
-    samples.save_sample(sampling.sample(*pair, spaces, texts, job.reading.pairing, progress=False), out)
+    samples.save_sample(sampling.sample(*pair, pairs, texts, job.reading.pairing, progress=False), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
@@ -151,8 +153,8 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
     options: dict[str, Any] = {}
     if reading is not None:
         options = {"texts": _texts(reading, locate), "pairing": reading.pairing, "progress": False}
-    port.transfer(
-        checkpoint.load(locate(job.module)),
+    pipeline.transfer(
+        module.load(locate(job.module)),
         locate(job.student),
         locate(job.teacher),
         job.start.layers,
@@ -187,11 +189,11 @@ def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
 
 def _result(out: Path) -> Mapping[str, Any]:
     """Read what a cell has to say of its result from what it wrote."""
-    if not (out / checkpoint.PROVENANCE).is_file():
+    if not (out / module.PROVENANCE).is_file():
         return {}
-    provenance = read_json(out / checkpoint.PROVENANCE)
+    provenance = read_json(out / module.PROVENANCE)
     if "training" in provenance:
-        curve = [json.loads(line) for line in (out / checkpoint.CURVE).read_text().splitlines()]
+        curve = [json.loads(line) for line in (out / module.CURVE).read_text().splitlines()]
         return {"scores": provenance["training"]["scores"], "curve": [row for row in curve if "split" in row]}
     if "port" in provenance:
         ported = provenance["port"]

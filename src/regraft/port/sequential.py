@@ -9,7 +9,6 @@ place. It is the order in which quantisation and pruning are calibrated (Frantar
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapted import AdaptedModel
-from .alignment.fitting import Score, fit_maps
-from .alignment.maps import Linear, Map
-from .alignment.methods import AUTO
-from .checkpoint import Module
-from .errors import PlanError, SamplingError
-from .fidelity import fidelity, spaces_read, summary
-from .models.pretrained import BaseModel
-from .models.sites import HEAD_SPACES, Space, depth, find_sites
+from ..alignment.fitting import Score, fit_maps
+from ..alignment.maps import Linear, Map
+from ..errors import SamplingError
+from ..models.pretrained import BaseModel
+from ..models.sites import HEAD_SPACES, Space, depth, find_sites
+from ..modules.adapted import AdaptedModel
+from ..modules.module import Module
+from ..samples import Sample
+from ..sampling import sample
+from .execution import transfer_tensors
+from .forecast import fidelity, summary
 from .plan import Plan
-from .samples import Sample
-from .sampling import sample
-from .transfer import transfer_tensors
+from .spaces import spaces_read
 
 # What ``--scale auto`` chooses from.
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -55,25 +54,6 @@ class Fitted:
     sample: Sample | None
     scale: float
     scales: Mapping[float, float]
-
-
-def check_scale(scale: float | str, sequential: bool) -> float | None:
-    """Read a scale: a number, or ``"auto"`` (None).
-
-    Raises:
-        PlanError: neither, or a search without the models at hand.
-    """
-    if scale == AUTO:
-        if not sequential:
-            raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
-        return None
-    try:
-        factor = float(scale)
-    except (TypeError, ValueError):
-        factor = math.nan
-    if not math.isfinite(factor):
-        raise PlanError(f"found scale {scale!r}, expected a number or auto")
-    return factor
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import ModuleFileError
+from ..files.directories import check_writable, new_directory
+from ..files.reading import read_json, read_tensors
+from ..models.pretrained import ModelLike, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .errors import ModuleFileError
-from .files.directories import check_writable, new_directory
-from .files.reading import read_json, read_tensors
-from .modelcard import model_card
-from .models.pretrained import ModelLike, resolve
+from .card import model_card
 
 PROVENANCE = "regraft.json"
 CARD, CURVE = "README.md", "curve.jsonl"

@@ -13,14 +13,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from .alignment.maps import Assignment, Linear, Map
-from .alignment.moments import Moments, SplitMoments
-from .alignment.scores import missed_scatter
-from .models.sites import Space
-from .options import PREFIX
+from ..alignment.maps import Assignment, Linear, Map
+from ..alignment.moments import Moments, SplitMoments
+from ..alignment.scores import missed_scatter
+from ..models.sites import Space
+from ..modules.config import PREFIX
+from ..modules.peft_types import Role, roles_of
 from .parts import Part, Target, Via
 from .plan import Plan
-from .roles import Role, roles_of
 
 # From which expectation on a port is said to help.
 LIKELY, POSSIBLE = 0.5, 0.2
@@ -87,11 +87,6 @@ def fidelity(
         layer, site = target.place or (None, "head")
         found.append(Fidelity(layer, site, _name(target, role), _mean(shares)))
     return found
-
-
-def spaces_read(plan: Plan) -> set[Space]:
-    """Name the pairs of spaces that the module reads: those whose moments `fidelity` needs."""
-    return {_space(target, role, via) for target, role in _reading(plan) for _, via in _vias(target)}
 
 
 def summary(found: Sequence[Fidelity]) -> dict[str, float | None]:

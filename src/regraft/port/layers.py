@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import PlanError, unknown_choice
+from ..errors import PlanError, unknown_choice
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .inventory import Inventory
-from .models.families import Head
-from .models.pretrained import BaseModel
-from .models.sites import SiteShape, Space, depth, space_width
-from .options import PREFIX
+from ..models.families import Head
+from ..models.pretrained import BaseModel
+from ..models.sites import SiteShape, Space, depth, space_width
+from ..modules.config import PREFIX
+from ..modules.inventory import Inventory
 from .parts import Fold, Part, Via
 
 

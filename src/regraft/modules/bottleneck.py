@@ -22,8 +22,8 @@ from peft.utils import PeftType, register_peft_method
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .errors import RegraftError, unknown_choice
-from .models.families import FAMILIES
+from ..errors import RegraftError, unknown_choice
+from ..models.families import FAMILIES
 
 NON_LINEARITIES = ("gelu", "relu", "swish", "tanh")
 

@@ -1,17 +1,14 @@
-"""The PEFT configuration of a student's module, and the tensors that PEFT then expects, asked of PEFT itself."""
+"""Student."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-from .inventory import Held
-from .models.families import Family
-from .models.sites import Place, SiteShape
+from ..models.families import Family
+from ..models.sites import Place, SiteShape
+from ..modules.config import modules_to_save_once
+from ..modules.inventory import Held
 
 
 def student_config(
@@ -72,12 +69,6 @@ def student_config(
     return config
 
 
-def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Name each module to save once: PEFT adds the names of heads over and over."""
-    names = config.get("modules_to_save")
-    return {"modules_to_save": sorted(set(names))} if names else {}
-
-
 def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -> list[str] | str:
     """Name the wrapped modules: by their last names where these say it all, else by a regular expression."""
     last_names = sorted({family.sites[site].rpartition(".")[2] for _, site in held})
@@ -85,24 +76,3 @@ def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -
     if {family.parse(path) for path in matched} == set(held) and len(matched) == len(held):
         return last_names
     return family.pattern_of(held)
-
-
-def parse_config(config: Mapping[str, Any]) -> PeftConfig:
-    """Make PEFT's configuration object of the content of ``adapter_config.json``."""
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
-    parsed: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
-    return parsed
-
-
-def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
-    """Ask PEFT which tensors it expects of a module with this configuration: key -> shape.
-
-    Args:
-        config: a PEFT configuration as in ``adapter_config.json``.
-        skeleton: the base model without weights; PEFT's layers are put into it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
-        model = get_peft_model(skeleton, parse_config(config), low_cpu_mem_usage=True)
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}

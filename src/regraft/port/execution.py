@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .alignment.maps import Map
-from .models.sites import Space
+from ..alignment.maps import Map
+from ..models.sites import Space
+from ..seeding import generator
 from .parts import Fold, Part, Target
 from .plan import Plan
-from .seeding import generator
 
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02

@@ -5,12 +5,23 @@ Adding a PEFT method is adding rows to `ROLES`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .alignment.maps import Axis, Free, Reads, Writes
-from .models.sites import SITES
+from ..models.sites import SITES, SiteShape
+
+
+def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:
+    """Shape of a tensor with the free axes of `shape` when it sits on `site`."""
+    if len(shape) != len(role.axes):
+        return (math.prod(shape),)
+    return tuple(
+        size if isinstance(axis, Free) else (site.in_width if axis.measured == "in" else site.out_width)
+        for axis, size in zip(role.axes, shape, strict=True)
+    )
+
 
 Convention = Literal["measured", "released"]
 CONVENTIONS: tuple[Convention, ...] = ("measured", "released")
@@ -62,8 +73,35 @@ def _bottleneck(writes: str) -> tuple[Role, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Writes:
+    """An axis that adds to an activation; attributes as for `Reads`."""
+
+    measured: str
+    released: str | None = None
+
+
 # The authors reorder the rows of B by the mapping fitted on the input of the query projection.
 _LORA_OUT = Writes("out", released="attention_input")
+
+
+@dataclass(frozen=True)
+class Free:
+    """An axis of the module's own (rank, bottleneck width): no map acts on it."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """An axis that contracts with an activation.
+
+    Attributes:
+        measured: the side of the site it reads, ``"in"`` or ``"out"``.
+        released: the name of the space that the paper's authors fit its map on; None where it is the measured one.
+    """
+
+    measured: str
+    released: str | None = None
+
 
 ROLES: Mapping[str, tuple[Role, ...]] = {
     "LORA": (
@@ -90,3 +128,6 @@ def spaces_at(site: str) -> set[str]:
     rows = (role for peft_type in PEFT_TYPES for role in roles_of(peft_type, site))
     names = {name for role in rows for convention in CONVENTIONS for name in role.spaces(site, convention)}
     return {name for name in names if name is not None}
+
+
+Axis = Free | Reads | Writes

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from .alignment.maps import Free
-from .checkpoint import Module
-from .errors import ModuleFileError
-from .models.families import Family
-from .models.sites import SiteShape
-from .options import PREFIX, alpha_at, check_portable, head_class_of
-from .roles import Role, roles_of
+from ..errors import ModuleFileError
+from ..models.families import Family
+from ..models.sites import SiteShape
+from .config import PREFIX, alpha_at, check_portable, head_class_of
+from .module import Module
+from .peft_types import Role, roles_of, shape_at
 
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
@@ -136,13 +134,3 @@ def check_fits(module: Module, inventory: Inventory, sites: Mapping[tuple[int, s
                     f"{module.source} has {held.tensors[role]} of shape {shape}, but on {name} it would be "
                     f"{expected}; name the model that the module was trained on (--teacher)"
                 )
-
-
-def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:
-    """Shape of a tensor with the free axes of `shape` when it sits on `site`."""
-    if len(shape) != len(role.axes):
-        return (math.prod(shape),)
-    return tuple(
-        size if isinstance(axis, Free) else (site.in_width if axis.measured == "in" else site.out_width)
-        for axis, size in zip(role.axes, shape, strict=True)
-    )

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from ...errors import ModuleFileError, unknown_choice
 from ..bottleneck import NON_LINEARITIES
-from ..errors import ModuleFileError, unknown_choice
 from .layouts import Field, check_fields
 
 # PEFT's name of a tensor behind the site's path -> AdapterHub's behind the module's name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .models.sites import Place, Space
+from ..models.sites import Place, Space
 
 Action = Literal["copied", "averaged", "mapped", "reordered", "fresh", "refused"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ModuleFileError
-from ..models.families import FAMILIES, Family
-from ..options import PREFIX, alpha_at, check_portable, head_class_of
+from ...errors import ModuleFileError
+from ...models.families import FAMILIES, Family
+from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
 from .methods import PARTS, SITES, check_plain, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora

@@ -1,16 +1,28 @@
-"""Options of a PEFT configuration that mean more than a module's tensors say."""
+"""The PEFT configuration of a student's module, and the tensors that PEFT then expects, asked of PEFT itself."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from .errors import ModuleFileError, unknown_choice
-from .models.pretrained import HEAD_CLASSES
-from .roles import PEFT_TYPES
+from ..errors import ModuleFileError, unknown_choice
+from ..models.pretrained import HEAD_CLASSES, BaseModel
+from .peft_types import PEFT_TYPES
+
+
+def plain_config(config: PeftConfig, base: BaseModel) -> dict[str, Any]:
+    """Turn a configuration into what PEFT writes of it to a file."""
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    plain |= modules_to_save_once(plain)
+    return {**plain, "peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
+
 
 PREFIX = "base_model.model."
 """What PEFT puts before the paths of a model's own modules."""
@@ -87,3 +99,30 @@ def alpha_at(config: Mapping[str, Any], path: str) -> float:
     patterns = config.get("alpha_pattern") or {}
     alpha: float = patterns.get(get_pattern_key(list(patterns), path), config.get("lora_alpha", 8))
     return alpha
+
+
+def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each module to save once: PEFT adds the names of heads over and over."""
+    names = config.get("modules_to_save")
+    return {"modules_to_save": sorted(set(names))} if names else {}
+
+
+def parse_config(config: Mapping[str, Any]) -> PeftConfig:
+    """Make PEFT's configuration object of the content of ``adapter_config.json``."""
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
+    parsed: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
+    return parsed
+
+
+def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
+    """Ask PEFT which tensors it expects of a module with this configuration: key -> shape.
+
+    Args:
+        config: a PEFT configuration as in ``adapter_config.json``.
+        skeleton: the base model without weights; PEFT's layers are put into it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
+        model = get_peft_model(skeleton, parse_config(config), low_cpu_mem_usage=True)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}

@@ -12,11 +12,10 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
-from .checkpoint import Module
+from ..models.pretrained import BaseModel
+from .config import PREFIX, parse_config
 from .inventory import take_inventory
-from .models.pretrained import BaseModel
-from .options import PREFIX
-from .student import parse_config
+from .module import Module
 
 # What a configuration says of modules by their names in the whole model, or of its head.
 _OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type", "layers_to_transform", "layers_pattern")

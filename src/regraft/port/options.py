@@ -1,15 +1,55 @@
-"""What a student's module starts from, by name: ``student`` (random numbers) or ``tm-skip+lsa+measured+head``."""
+"""Settle what users leave open: alignment, whether to fit in sequence, the scale."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from ..alignment.methods import AUTO, METHODS
-from ..errors import PlanError, unknown_choice
-from ..layers import MATCHINGS
-from ..roles import Convention
-from ..sequential import check_scale
+from ..errors import PlanError, SamplingError, unknown_choice
+from ..modules.peft_types import Convention
+from .layers import MATCHINGS
+
+
+def default_align(sampled: bool) -> str:
+    """Name the alignment of those who name none: ``"auto"`` where activations can be compared, else ``"none"``."""
+    return AUTO if sampled else "none"
+
+
+def how_to_fit(align: str, with_texts: bool, sequential: bool | None, scale: float | str) -> tuple[bool, float | None]:
+    """Settle ``sequential`` and ``scale`` of `port.transfer`; the factor is None where it is searched.
+
+    Raises:
+        PlanError: a scale that is none, or a search for it without fitting in sequence.
+        SamplingError: to be fitted in sequence, and no texts.
+    """
+    if sequential is None:
+        sequential = align == AUTO and with_texts
+    factor = check_scale(scale, sequential)
+    if sequential and not with_texts:
+        raise SamplingError("sequential runs both models with the module in place, which no moments hold; give --texts")
+    return sequential, factor
+
+
+def check_scale(scale: float | str, sequential: bool) -> float | None:
+    """Read a scale: a number, or ``"auto"`` (None).
+
+    Raises:
+        PlanError: neither, or a search without the models at hand.
+    """
+    if scale == AUTO:
+        if not sequential:
+            raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
+        return None
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise PlanError(f"found scale {scale!r}, expected a number or auto")
+    return factor
+
 
 BASELINE = "student"
 _PREFIX = "tm-"

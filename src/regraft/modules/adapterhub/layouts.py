@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ModuleFileError, unknown_choice
+from ...errors import ModuleFileError, unknown_choice
 
 VERSION = "adapters.1.3.0"
 """What a configuration says of the library that wrote it; the library mends those of older versions."""

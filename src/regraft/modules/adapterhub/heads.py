@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ModuleFileError, unknown_choice
-from ..models.families import FAMILIES, Head
-from ..models.pretrained import HEAD_CLASSES
+from ...errors import ModuleFileError, unknown_choice
+from ...models.families import FAMILIES, Head
+from ...models.pretrained import HEAD_CLASSES
 from .layouts import Field, HubFiles, check_fields, check_keys, layout_of
 
 _PARTS = ("weight", "bias")

@@ -7,21 +7,83 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .account import account
-from .alignment.fitting import Score, fit_maps
-from .alignment.methods import method_named
-from .checkpoint import Module
-from .choices import default_align, how_to_fit
-from .errors import ModuleFileError, PlanError, SamplingError
-from .fidelity import Fidelity, fidelity, spaces_read, summary, verdict
-from .files.fingerprints import may_be_same
-from .models.pretrained import BaseModel, ModelLike, resolve
+from ..alignment.fitting import Score, fit_maps
+from ..alignment.methods import method_named
+from ..errors import ModuleFileError, PlanError, SamplingError
+from ..files.fingerprints import may_be_same
+from ..models.pretrained import BaseModel, ModelLike, resolve
+from ..modules.module import Module
+from ..modules.peft_types import Convention
+from ..samples import Sample, load_sample
+from ..sampling import sample
+from .execution import transfer_tensors
+from .forecast import Fidelity, fidelity, summary, verdict
+from .options import default_align, how_to_fit
+from .parts import Target
 from .plan import Plan, make_plan
-from .roles import Convention
-from .samples import Sample, load_sample
-from .sampling import sample
 from .sequential import Fitted, fit_in_sequence
-from .transfer import transfer_tensors
+from .spaces import spaces_read
+
+
+def account(
+    drawn: Plan,
+    module: Module,
+    teacher: BaseModel,
+    student: BaseModel,
+    layers: str | Sequence[int],
+    align: str,
+    spaces: str,
+    seed: int,
+    sequential: bool,
+    fitted: Fitted,
+) -> dict[str, Any]:
+    """Account for every tensor, and for all that made it.
+
+    Args:
+        drawn: the plan.
+        module: the teacher's module.
+        teacher: the model it was trained on.
+        student: the model it goes to.
+        layers: as the user named them.
+        align: name of the method.
+        spaces: ``"released"`` or ``"measured"``.
+        seed: of everything that was drawn.
+        sequential: whether the maps were fitted in sequence.
+        fitted: the maps.
+    """
+    taken = fitted.sample
+    return {
+        "module": module.source,
+        "module_hash": module.hash(),
+        "teacher": teacher.name,
+        "teacher_config": teacher.config_hash,
+        "student": student.name,
+        "student_config": student.config_hash,
+        "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
+        "groups": [[asdict(share) for share in group] for group in drawn.groups],
+        "align": align,
+        "spaces": spaces if align != "none" else "not needed",
+        "head": drawn.head,
+        "sequential": sequential,
+        "scale": fitted.scale,
+        "scales": {str(factor): share for factor, share in fitted.scales.items()},
+        "seed": seed,
+        "sampled": taken.describe() if taken else None,
+        "sample": asdict(taken.source) if taken else None,
+        "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
+        "tensors": {target.key: _made(target, fitted.scale) for target in drawn.targets},
+        "left": dict(drawn.left),
+    }
+
+
+def _made(target: Target, scale: float) -> dict[str, Any]:
+    factor = scale if target.writes else 1.0
+    return {
+        # A plan does not know a scale that is still to be searched.
+        "action": "scaled" if target.action == "copied" and factor != 1 else target.action,
+        "shape": list(target.shape),
+        "from": {part.tensor: part.weight * factor for part in target.parts},
+    }
 
 
 @dataclass(frozen=True)
