@@ -33,11 +33,10 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.sampling import sample, save_sample
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.port.spaces import spaces_of
-from regraft.samples import save_sample
-from regraft.sampling import sample
 from regraft.starts import detach, fresh_module
 from regraft.tasks.records import TASKS
 

@@ -28,14 +28,14 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.pairing import encode
+from regraft.activations.sampling import sample
 from regraft.alignment.fitting import fit_maps
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.models.sites import Space
-from regraft.pairing import encode
 from regraft.port.spaces import spaces_of
-from regraft.sampling import sample
 
 BATCH, LENGTH = 32, 256
 

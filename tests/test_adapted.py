@@ -12,10 +12,10 @@ from conftest import load_base, load_peft, make_texts
 from torch import Tensor
 
 import regraft
+from regraft.activations.sampling import sample
 from regraft.models.pretrained import BaseModel, resolve
 from regraft.models.sites import Space
 from regraft.modules.adapted import AdaptedModel
-from regraft.sampling import sample
 
 TEXTS = make_texts(30)
 LORA = {

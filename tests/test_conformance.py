@@ -11,12 +11,11 @@ import torch
 from conftest import load_base, load_peft, make_texts
 
 import regraft
+from regraft.activations.sampling import Sample, sample
 from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
 from regraft.models.pretrained import resolve
 from regraft.port.spaces import spaces_of
-from regraft.samples import Sample
-from regraft.sampling import sample
 
 TEXTS = make_texts(60)
 LARGE, SMALL = {"width": 48, "layers": 4}, {"width": 32, "layers": 2}

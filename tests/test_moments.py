@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.activations.sampling import Sample, Source, load_sample, save_sample
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.errors import ModuleFileError, SamplingError
 from regraft.models.sites import Space
-from regraft.samples import Sample, Source, load_sample, save_sample
 
 
 def rows(n: int, seed: int = 0, dtype: torch.dtype = torch.float64, offset: float = 3.0) -> tuple:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ByT5Tokenizer
 
+from regraft.activations.pairing import Encoding, Offsets, Pairs, encode, make_pairing, pool
 from regraft.errors import SamplingError
-from regraft.pairing import Encoding, Offsets, Pairs, encode, make_pairing, pool
 
 
 class Fast:

@@ -10,13 +10,13 @@ import torch
 import transformers
 from conftest import make_texts
 
+from regraft.activations.observation import held_out_batches
+from regraft.activations.sampling import sample
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
 from regraft.models.pretrained import resolve
 from regraft.models.sites import Space
-from regraft.observation import held_out_batches
 from regraft.port.spaces import spaces_of
-from regraft.sampling import sample
 
 
 def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:

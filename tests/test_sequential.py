@@ -16,11 +16,11 @@ from peft import PeftModel, get_peft_model
 from twins import Twin, make_twin
 
 import regraft
+from regraft.activations.sampling import sample
 from regraft.errors import PlanError, SamplingError
 from regraft.models.pretrained import resolve
 from regraft.port.sequential import SCALES
 from regraft.port.spaces import spaces_of
-from regraft.sampling import sample
 
 TEXTS = make_texts(60)
 WRITTEN = ("lora_B.weight", "lora_B.bias", "bottleneck_up.weight", "bottleneck_up.bias")

@@ -7,7 +7,8 @@ from typing import Annotated, cast
 
 import typer
 
-from .. import samples, sampling, tables
+from .. import tables
+from ..activations import sampling
 from ..alignment.methods import AUTO
 from ..errors import PlanError
 from ..files.texts import read_texts
@@ -173,7 +174,7 @@ def sample(
     Shards of texts may be sampled apart, on as many machines as one likes: 'regraft transfer --moments A --moments B'
     adds them up.
     """
-    samples.check_output(out, replace)
+    sampling.check_output(out, replace)
     pair = resolve(teacher), resolve(student)
     spaces = port_spaces.spaces_of(
         *pair, parse_layers(layers), [site.strip() for site in sites.split(",")] if sites else None
@@ -185,7 +186,7 @@ def sample(
         pairing,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
-    samples.save_sample(taken, out, replace)
+    sampling.save_sample(taken, out, replace)
     console.print(f"{taken.describe()}; {len(spaces)} pairs of spaces in {out}")
 
 

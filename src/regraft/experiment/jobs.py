@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from .. import samples, settings
+from .. import settings
+from ..activations import sampling
 from ..distillation import settings as distilling
 from ..port.options import Start
 from .sources import Source
@@ -80,7 +81,7 @@ class SamplePair:
     student: Source
     layers: str | tuple[int, ...]
     reading: Reading
-    format: int = samples.FORMAT
+    format: int = sampling.FORMAT
 
 
 @dataclass(frozen=True)

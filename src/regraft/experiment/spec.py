@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from .. import settings
+from ..activations.pairing import PAIRINGS
 from ..distillation import settings as distilling
 from ..errors import unknown_choice
-from ..pairing import PAIRINGS
 from ..port.options import parse_start
 from ..settings import PRESETS
 from ..starts import PEFT_KINDS

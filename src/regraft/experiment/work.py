@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import samples, sampling
+from ..activations import sampling
 from ..distillation.distill import distill
 from ..errors import RegraftError
 from ..files.reading import read_json
@@ -145,7 +145,7 @@ def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
     pairs = spaces.spaces_of(*pair, job.layers)
     texts = _texts(job.reading, locate)
-    samples.save_sample(sampling.sample(*pair, pairs, texts, job.reading.pairing, progress=False), out)
+    sampling.save_sample(sampling.sample(*pair, pairs, texts, job.reading.pairing, progress=False), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:

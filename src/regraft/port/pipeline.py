@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..activations.sampling import Sample, _check_same_pair, _loaded, sample
 from ..alignment.fitting import Score, fit_maps
 from ..alignment.methods import method_named
 from ..errors import ModuleFileError, PlanError, SamplingError
-from ..files.fingerprints import may_be_same
 from ..models.pretrained import BaseModel, ModelLike, resolve
 from ..modules.module import Module
 from ..modules.peft_types import Convention
-from ..samples import Sample, load_sample
-from ..sampling import sample
 from .execution import transfer_tensors
 from .forecast import Fidelity, fidelity, summary, verdict
 from .options import default_align, how_to_fit
@@ -289,25 +287,3 @@ def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
     if not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
     return resolve(module.base_model)
-
-
-def _loaded(moments: Sample | str | Path | Sequence[str | Path]) -> Sample:
-    if isinstance(moments, Sample):
-        return moments
-    if not isinstance(moments, str | Path) and not moments:
-        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
-    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
-
-
-def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> None:
-    source = taken.source
-    for who, sampled, config_hash, weights, base in (
-        ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
-        ("student", source.student, source.student_config, source.student_weights, student),
-    ):
-        if config_hash != base.config_hash or not may_be_same(weights, base.weights_id):
-            what = "weights differ" if config_hash == base.config_hash else "architecture differs"
-            raise SamplingError(
-                f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
-                "sample this pair"
-            )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..activations.sampling import Sample, sample
 from ..alignment.fitting import Score, fit_maps
 from ..alignment.maps import Linear, Map
 from ..errors import SamplingError
@@ -24,8 +25,6 @@ from ..models.pretrained import BaseModel
 from ..models.sites import HEAD_SPACES, Space, depth, find_sites
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
-from ..samples import Sample
-from ..sampling import sample
 from .execution import transfer_tensors
 from .forecast import fidelity, summary
 from .plan import Plan

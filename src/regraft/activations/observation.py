@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .errors import SamplingError
-from .models.families import Family
-from .models.pretrained import BaseModel
-from .models.sites import HEAD_SPACES, PER_TEXT, find_sites, find_space
+from ..errors import SamplingError
+from ..models.families import Family
+from ..models.pretrained import BaseModel
+from ..models.sites import HEAD_SPACES, PER_TEXT, find_sites, find_space
+from ..seeding import generator
 from .pairing import Encoding, Ints, encode, make_pairing, pool
-from .seeding import generator
 
 # One batch in ten is held out, at least one.
 HELD_OUT_SHARE = 0.1

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import SamplingError, unknown_choice
+from ..errors import SamplingError, unknown_choice
 
 Ints = NDArray[np.int64]
 

@@ -1,24 +1,106 @@
-"""What was sampled from a pair of models: the moments of pairs of spaces, kept in a directory and added up."""
+"""Take the moments of every needed space from a pair of models."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from operator import add, eq
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
-from .alignment.moments import Moments, SplitMoments
-from .errors import SamplingError
-from .files.directories import check_writable, new_directory
-from .files.fingerprints import may_be_same
-from .files.reading import read_json, read_safetensors
-from .models.sites import Space
+from ..alignment.moments import Moments, SplitMoments
+from ..errors import SamplingError
+from ..files.directories import check_writable, new_directory
+from ..files.fingerprints import may_be_same
+from ..files.reading import read_json, read_safetensors
+from ..models.pretrained import BaseModel
+from ..models.sites import Space
+from .observation import Activations, in_order, observe
+
+
+def sample(
+    teacher: BaseModel,
+    student: BaseModel,
+    spaces: Sequence[Space],
+    texts: Sequence[str],
+    pairing: str = "offsets",
+    batch_size: int = 32,
+    max_length: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+    covariances: bool = True,
+    title: str = "Sampling",
+) -> Sample:
+    """Run both models over `texts` and collect the moments of `spaces`.
+
+    Args:
+        teacher: the model that the module was trained on.
+        student: the model that it goes to.
+        spaces: pairs of spaces to observe.
+        texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
+            split.
+        pairing: a key of `pairing.PAIRINGS`.
+        batch_size: texts per batch, at most.
+        max_length: tokens after which a text is cut.
+        device: where to run; by default a GPU where there is one, or where a loaded model is.
+        dtype: of the weights; by default the checkpoint's own.
+        progress: whether to draw a progress bar.
+        covariances: whether to take the covariances within either model, which alignments by linear maps need:
+            O((d_s + d_t)^2) memory per pair of spaces. `lsa` does without, in O(d_s d_t).
+        title: of the progress bar.
+
+    Raises:
+        SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
+    """
+    ordered = in_order(texts)
+    totals: dict[Space, list[Moments]] = {}
+
+    def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
+        for space in spaces:
+            s, t = x_s.get((space.student_layer, space.name)), x_t.get((space.teacher_layer, space.name))
+            if s is None or t is None:
+                continue  # no pooler
+            moments = Moments.of(s, t.to(s.device), covariances)
+            d_s, d_t = moments.cross.shape
+            split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
+            split[held_out] += moments
+
+    counts = observe(
+        teacher,
+        student,
+        {(space.teacher_layer, space.name) for space in spaces},
+        {(space.student_layer, space.name) for space in spaces},
+        ordered,
+        feed,
+        pairing,
+        batch_size,
+        max_length,
+        device,
+        dtype,
+        progress,
+        title,
+    )
+    source = Source(
+        teacher=teacher.name,
+        student=student.name,
+        teacher_config=teacher.config_hash,
+        student_config=student.config_hash,
+        teacher_weights=teacher.weights_id,
+        student_weights=student.weights_id,
+        pairing=pairing,
+        texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
+    )
+    moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
+    return Sample(source, moments_of, counts.pairs, counts.paired_tokens, counts.student_tokens)
+
 
 FORMAT = 2
 _TENSORS = "moments.safetensors"
@@ -162,3 +244,25 @@ def _load_one(path: Path) -> Sample:
         moments[Space.parse(text)] = SplitMoments(**parts)
     source = {**manifest["source"], "texts": tuple(manifest["source"]["texts"])}
     return Sample(Source(**source), moments, manifest["pairs"], manifest["paired_tokens"], manifest["student_tokens"])
+
+
+def _loaded(moments: Sample | str | Path | Sequence[str | Path]) -> Sample:
+    if isinstance(moments, Sample):
+        return moments
+    if not isinstance(moments, str | Path) and not moments:
+        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
+    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
+
+
+def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> None:
+    source = taken.source
+    for who, sampled, config_hash, weights, base in (
+        ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
+        ("student", source.student, source.student_config, source.student_weights, student),
+    ):
+        if config_hash != base.config_hash or not may_be_same(weights, base.weights_id):
+            what = "weights differ" if config_hash == base.config_hash else "architecture differs"
+            raise SamplingError(
+                f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
+                "sample this pair"
+            )
