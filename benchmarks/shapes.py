@@ -37,8 +37,9 @@ from regraft.activations.sampling import sample, save_sample
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.port.spaces import spaces_of
-from regraft.starts import detach, fresh_module
 from regraft.tasks.records import TASKS
+from regraft.training.attachment import detach
+from regraft.training.fresh import fresh_module
 
 PAIRS = {
     "12 x 768 to 6 x 768, vocabulary 119,547": (

@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 
 import regraft
 from regraft.files.texts import read_texts
-from regraft.training import Settings, evaluate, train
+from regraft.training.evaluation import evaluate
+from regraft.training.finetuning import Settings, train
 
 pytestmark = pytest.mark.real
 

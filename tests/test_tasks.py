@@ -15,12 +15,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import regraft
 from regraft.errors import TaskError
-from regraft.settings import Settings
 from regraft.tasks.data import load_task
 from regraft.tasks.encoding import IGNORED, encode_split, score
 from regraft.tasks.records import TASKS, Hub, Task
 from regraft.tasks.sources import SPLITS
-from regraft.training import evaluate, train
+from regraft.training.evaluation import evaluate
+from regraft.training.finetuning import train
+from regraft.training.options import Settings
 
 NER, PI, NLI, OWN = (TASKS[name] for name in ("ner", "pi", "nli", "classification"))
 

@@ -16,12 +16,14 @@ from transformers import set_seed
 import regraft
 from regraft.errors import ModuleFileError, TaskError
 from regraft.models.pretrained import resolve
-from regraft.runs import last_checkpoint
-from regraft.settings import Settings, preset
-from regraft.starts import attach, fresh_module, keeps_head
 from regraft.tasks.data import load_task
 from regraft.tasks.records import TASKS
-from regraft.training import evaluate, train
+from regraft.training.attachment import attach, keeps_head
+from regraft.training.evaluation import evaluate
+from regraft.training.finetuning import train
+from regraft.training.fresh import fresh_module
+from regraft.training.options import Settings, preset
+from regraft.training.runs import last_checkpoint
 
 NER = TASKS["ner"]
 FAST = Settings(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)

@@ -11,7 +11,7 @@ from .. import tables
 from ..distillation.settings import Settings
 from ..errors import TaskError
 from ..files.texts import read_texts
-from ..processes import processes
+from ..training.devices import processes
 from .app import app, console
 from .options import (
     TEXTS_HELP,

@@ -25,7 +25,7 @@ from ..experiment.spec import KINDS, Experiment
 from ..experiment.store import Store
 from ..experiment.work import Outcome
 from ..tasks.records import task_named
-from ..tracking import check_trackers
+from ..training.tracking import check_trackers
 from .app import app, console
 from .options import QuietOpt, TrackOpt
 

@@ -11,7 +11,7 @@ import typer
 from ..alignment.methods import METHODS
 from ..errors import PlanError, TaskError, unknown_choice
 from ..tasks.records import TASKS
-from ..tracking import TRACKERS, Tracking
+from ..training.tracking import TRACKERS, Tracking
 
 ModuleArg = Annotated[
     str, typer.Argument(help="Directory or hub id of the teacher's module, as PEFT or AdapterHub saved it.")

@@ -18,7 +18,8 @@ from ..modules.peft_types import Convention
 from ..port import pipeline
 from ..port import spaces as port_spaces
 from ..port.options import default_align, how_to_fit
-from ..settings import Settings
+from ..training.evaluation import JUDGED, Rows
+from ..training.options import Settings
 from .app import app, console
 from .options import (
     AlignOpt,
@@ -50,7 +51,6 @@ from .options import (
     parse_layers,
     sampling_options,
 )
-from .scoring import JUDGED, Rows
 
 
 @app.command()

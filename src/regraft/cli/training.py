@@ -9,9 +9,9 @@ import typer
 
 from .. import tables
 from ..errors import TaskError
-from ..processes import processes
-from ..settings import Settings, preset
 from ..tasks.records import task_named
+from ..training.devices import processes
+from ..training.options import Settings, preset
 from .app import app, console
 from .options import (
     BatchOpt,
@@ -97,7 +97,7 @@ def train(
 
     For several GPUs: accelerate launch -m regraft train ...
     """
-    from .. import training
+    from ..training import finetuning as training
 
     fresh = {"--peft": peft, "--rank": rank, "--alpha": alpha, "--bottleneck-size": bottleneck_size}
     given = [name for name, value in fresh.items() if value is not None]
@@ -162,10 +162,10 @@ def evaluate(
     quiet: QuietOpt = False,
 ) -> None:
     """Score a module on a task."""
-    from .. import training
+    from ..training import evaluation
 
     settings = Settings(batch_size=batch_size, max_length=max_length, max_eval=max_eval)
-    scores = training.evaluate(
+    scores = evaluation.evaluate(
         module,
         model,
         data,

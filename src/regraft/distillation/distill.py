@@ -18,10 +18,9 @@ from ..errors import TaskError
 from ..files.directories import check_writable
 from ..files.fingerprints import hash_rows
 from ..models.pretrained import resolve
-from ..precision import mixed_precision
-from ..processes import one_device, processes
-from ..runs import last_checkpoint, learning_curve, work_directory
-from ..tracking import Tracking, tracked
+from ..training.devices import mixed_precision, one_device, processes
+from ..training.runs import last_checkpoint, learning_curve, work_directory
+from ..training.tracking import Tracking, tracked
 from .directories import student_files, write_student
 from .settings import Settings
 from .shallower import choose_layers, load_teacher, matched_states, shallower

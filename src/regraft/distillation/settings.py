@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import TaskError, unknown_choice
-from ..precision import PRECISIONS
-from ..settings import check_numbers
+from ..training.devices import PRECISIONS
+from ..training.options import check_numbers
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from .. import settings
 from ..alignment.methods import METHODS
 from ..distillation import settings as distilling
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
 from ..port.options import Start, parse_start
-from ..settings import preset
 from ..tasks.records import Task, task_named
+from ..training import options as training_options
+from ..training.options import preset
 from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .sources import Source
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
@@ -208,7 +208,7 @@ class _Builder:
 
     def settings(
         self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any
-    ) -> settings.Settings:
+    ) -> training_options.Settings:
         # From the most general to the most special; what is said of teachers counts more than all that is not.
         layers = (self.experiment.training, entry.training, self.experiment.modules[peft])
         values = {key: value for layer in layers for key, value in layer.given().items()}

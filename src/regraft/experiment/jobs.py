@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from .. import settings
 from ..activations import sampling
 from ..distillation import settings as distilling
 from ..port.options import Start
+from ..training import options as training_options
 from .sources import Source
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
@@ -57,7 +57,7 @@ class Train:
     peft: str
     start: Source | None
     data: TaskSource
-    settings: settings.Settings
+    settings: training_options.Settings
     processes: int
 
 

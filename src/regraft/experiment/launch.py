@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from ..errors import TaskError
-from ..tracking import Tracking
+from ..training.tracking import Tracking
 from .jobs import Distill, Train
 
 

@@ -15,9 +15,9 @@ from ..modules.config import expected_tensors, plain_config
 from ..modules.module import Module
 from ..port.options import Start
 from ..port.pipeline import plan
-from ..starts import fresh_config
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
+from ..training.fresh import fresh_config
 from .grid import Cell, Grid
 from .jobs import Distill, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .sources import Source, on_hub

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from .. import settings
 from ..activations.pairing import PAIRINGS
 from ..distillation import settings as distilling
 from ..errors import unknown_choice
 from ..port.options import parse_start
-from ..settings import PRESETS
-from ..starts import PEFT_KINDS
 from ..tasks.records import task_named
+from ..training import options as training_options
+from ..training.fresh import PEFT_KINDS
+from ..training.options import PRESETS
 
 KINDS = ("distill", "teacher", "sample", "transfer", "student")
 TASK_TEXTS = "task"
@@ -56,7 +56,7 @@ def _overrides(name: str, record: type, without: Collection[str]) -> type[Overri
 if TYPE_CHECKING:
 
     class TrainingOverrides(Overrides):
-        """Fields of `settings.Settings`, none of them required."""
+        """Fields of `training_options.Settings`, none of them required."""
 
     class TeacherOverrides(Overrides):
         """Likewise."""
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
         """Fields of `distillation.settings.Settings`, none of them required."""
 
 else:
-    TrainingOverrides = _overrides("TrainingOverrides", settings.Settings, {"seed", "head"})
-    TeacherOverrides = _overrides("TeacherOverrides", settings.Settings, {"head"})
+    TrainingOverrides = _overrides("TrainingOverrides", training_options.Settings, {"seed", "head"})
+    TeacherOverrides = _overrides("TeacherOverrides", training_options.Settings, {"head"})
     DistillingOverrides = _overrides("DistillingOverrides", distilling.Settings, ())
 
 

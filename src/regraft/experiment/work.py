@@ -25,8 +25,8 @@ from ..modules import module
 from ..port import pipeline, spaces
 from ..tasks.data import load_task
 from ..tasks.records import task_named
-from ..tracking import Tracking
-from ..training import train
+from ..training.finetuning import train
+from ..training.tracking import Tracking
 from .grid import Cell
 from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch

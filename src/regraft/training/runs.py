@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ModuleFileError, TaskError
-from .files.directories import write_json
-from .files.reading import read_json
+from ..errors import ModuleFileError, TaskError
+from ..files.directories import write_json
+from ..files.reading import read_json
 
 _SETTINGS = "regraft-training.json"
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import TaskError, unknown_choice
-from .models.families import HEADS
-from .precision import PRECISIONS
-from .tasks.records import Task
+from ..errors import TaskError, unknown_choice
+from ..models.families import HEADS
+from ..tasks.records import Task
+from .devices import PRECISIONS
 
 
 @dataclass(frozen=True)

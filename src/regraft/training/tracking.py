@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import TaskError, unknown_choice
+from ..errors import TaskError, unknown_choice
 
 TRACKERS = ("tensorboard", "wandb")
 

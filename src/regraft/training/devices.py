@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from .errors import TaskError, unknown_choice
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from ..errors import TaskError, unknown_choice
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -25,3 +29,18 @@ def mixed_precision(precision: str) -> str | None:
     if precision == "auto" and torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return precision if precision in ("bfloat16", "float16") else None
+
+
+def one_device(arguments: Any) -> Any:
+    """Keep a Trainer to one device per process, where it would spread a batch, enlarged, over all that it sees.
+
+    Args:
+        arguments: transformers' ``TrainingArguments``; several devices are the launcher's business.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def processes() -> Any:
+    """Give accelerate's view of the processes; on CPUs it would see one of several unless it is told."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))

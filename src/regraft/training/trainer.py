@@ -1,0 +1,83 @@
+"""Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from ..models.pretrained import BaseModel
+from ..tasks.data import Loaded
+from ..tasks.encoding import collator, encode_split, score
+from .devices import mixed_precision, one_device
+from .options import Settings
+
+
+def _encoded(
+    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: BaseModel, settings: Settings
+) -> Dataset:
+    rows = loaded.splits[split]
+    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    return encode_split(loaded.task, rows, tokenizer, min(settings.max_length, base.longest))
+
+
+def _trainer(
+    base: BaseModel,
+    model: PeftModel,
+    work: Path,
+    settings: Settings,
+    loaded: Loaded,
+    progress: bool,
+    trains: bool = False,
+    eval_on_start: bool = False,
+) -> Trainer:
+    task = loaded.task
+    tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
+    mixed = mixed_precision(settings.precision)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="linear",
+        seed=settings.seed,
+        eval_strategy="epoch" if trains else "no",
+        eval_on_start=eval_on_start,
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=trains,
+        metric_for_best_model=task.metrics[-1],
+        logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
+        train_sampling_strategy="group_by_length" if settings.length_grouped else "random",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not progress,
+        report_to="none",
+        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
+        bf16=mixed == "bfloat16",
+        fp16=mixed == "float16",
+    )
+    trainer = Trainer(
+        model=model,
+        args=one_device(arguments),
+        train_dataset=_encoded(loaded, "train", settings.max_train, tokenizer, base, settings) if trains else None,
+        eval_dataset=_encoded(loaded, "validation", settings.max_eval, tokenizer, base, settings) if trains else None,
+        data_collator=collator(task, tokenizer),
+        compute_metrics=lambda output: score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _score(
+    trainer: Trainer, base: BaseModel, loaded: Loaded, split: str, limit: int | None, settings: Settings
+) -> dict[str, float]:
+    rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, settings)
+    metrics = trainer.predict(rows).metrics
+    return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}
