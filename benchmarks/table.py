@@ -19,8 +19,8 @@ from _common import markdown
 
 from regraft.experiment.store import Store
 from regraft.report.collect import collect
-from regraft.report.grid import Group, groups
-from regraft.report.paired import best, compare, whole_curve
+from regraft.report.comparison import best, compare, whole_curve
+from regraft.report.groups import Group, groups
 
 HEADER = ["start", "bottleneck: gap closed", "LoRA: gap closed", "gain", "wins", "soon", "before training", "port"]
 

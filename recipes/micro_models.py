@@ -34,8 +34,8 @@ from transformers import (
 )
 
 from regraft.demo.shipped import LANGUAGES, SEED, TASKS
-from regraft.distillation.distill import Settings, distill
-from regraft.distillation.texts import collator, encode
+from regraft.distillation.masking import collator, encode
+from regraft.distillation.students import Settings, distill
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LONGEST = 80

@@ -16,7 +16,7 @@ from transformers import ByT5Tokenizer
 
 import regraft
 from regraft.alignment.methods import METHODS
-from regraft.tables import choice
+from regraft.cli.show import choice
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from regraft.distillation import losses
-from regraft.distillation.distill import Distilled, Settings, distill
+from regraft.distillation.masking import collator, encode, split
 from regraft.distillation.shallower import choose_layers, load_teacher, matched_states, shallower
-from regraft.distillation.texts import collator, encode, split
+from regraft.distillation.students import Distilled, Settings, distill
 from regraft.distillation.trainer import Distiller
 from regraft.errors import ModelError, ModuleFileError, PlanError, RegraftError, SamplingError, TaskError
 from regraft.files.texts import read_texts

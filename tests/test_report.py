@@ -21,18 +21,18 @@ from regraft.errors import ReportError
 from regraft.experiment.store import Store
 from regraft.report import Alignment, Expected, Point, Result
 from regraft.report.collect import collect
+from regraft.report.comparison import bootstrap, compare, progress, sign_flip
 from regraft.report.contents import contents
-from regraft.report.csvs import read_results, write_results
 from regraft.report.findings import findings, missing
-from regraft.report.foretold import foretold
-from regraft.report.gains import gains, training, wins
-from regraft.report.grid import Group, groups
-from regraft.report.layouts import alignments, averages, per_language
+from regraft.report.groups import Group, groups
 from regraft.report.page import to_html
-from regraft.report.paired import bootstrap, compare, progress, sign_flip
-from regraft.report.reference import beside, load_reference
 from regraft.report.render import minus, to_csv, to_latex, to_markdown
+from regraft.report.results import read_results, write_results
 from regraft.report.table import NONE, Cell, Column, Table, texts
+from regraft.report.tables.forecasts import foretold
+from regraft.report.tables.gains import gains, training, wins
+from regraft.report.tables.reference import beside, load_reference
+from regraft.report.tables.scores import alignments, averages, per_language
 from regraft.report.writing import FILES
 
 PAPER = load_reference("paper")

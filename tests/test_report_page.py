@@ -16,8 +16,8 @@ from fake_results import make_results
 
 from regraft.report.contents import contents
 from regraft.report.page import to_html
-from regraft.report.reference import load_reference
 from regraft.report.render import minus
+from regraft.report.tables.reference import load_reference
 
 PAPER = load_reference("paper")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,8 +10,7 @@ import typer
 
 from ..errors import ModuleFileError, unknown_choice
 from ..modules import module as modules_module
-from .app import app, console
-from .options import ReplaceOpt
+from .app import ReplaceOpt, app, console
 
 _FORMATS = ("adapterhub", "peft")
 

@@ -21,9 +21,8 @@ from ..experiment.run import times
 from ..experiment.store import Store
 from ..report.collect import collect
 from ..report.writing import save, work_out
-from .app import app, console
+from .app import QuietOpt, app, console
 from .experiments import run_shown
-from .options import QuietOpt
 from .reporting import show
 
 _WHAT = (

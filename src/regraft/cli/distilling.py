@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .. import tables
-from ..distillation.settings import Settings
+from ..distillation.options import Settings
 from ..errors import TaskError
 from ..files.texts import read_texts
 from ..training.devices import processes
-from .app import app, console
-from .options import (
+from . import show
+from .app import (
     TEXTS_HELP,
     BatchOpt,
     MaxTextsOpt,
@@ -22,6 +21,8 @@ from .options import (
     TextColumnOpt,
     TextSplitOpt,
     TrackOpt,
+    app,
+    console,
     parse_layers,
     parse_tracking,
 )
@@ -72,7 +73,7 @@ def distill(
 
     For several GPUs: accelerate launch -m regraft distill ...
     """
-    from ..distillation import distill as distillation
+    from ..distillation import students as distillation
 
     if every is not None and layers is not None:
         raise TaskError("got both --every and --layers, expected one of them")
@@ -98,7 +99,7 @@ def distill(
         teacher, out, read, taken, settings, replace, progress=not quiet, tracking=parse_tracking(track, out)
     )
     if processes().is_main_process:
-        tables.show_losses(console, distilled.before, distilled.after)
+        show.show_losses(console, distilled.before, distilled.after)
         console.print(f"Wrote {out}: layers {', '.join(map(str, distilled.layers))} of {teacher}")
 
 

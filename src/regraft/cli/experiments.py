@@ -26,8 +26,7 @@ from ..experiment.store import Store
 from ..experiment.work import Outcome
 from ..tasks.records import task_named
 from ..training.tracking import check_trackers
-from .app import app, console
-from .options import QuietOpt, TrackOpt
+from .app import QuietOpt, TrackOpt, app, console
 
 experiments = typer.Typer(
     help="Describe a grid of trainings in one file; plan it, run it, stop it, go on.", no_args_is_help=True

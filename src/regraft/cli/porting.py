@@ -7,7 +7,6 @@ from typing import Annotated, cast
 
 import typer
 
-from .. import tables
 from ..activations import sampling
 from ..alignment.methods import AUTO
 from ..errors import PlanError
@@ -20,8 +19,8 @@ from ..port import spaces as port_spaces
 from ..port.options import default_align, how_to_fit
 from ..training.evaluation import JUDGED, Rows
 from ..training.options import Settings
-from .app import app, console
-from .options import (
+from . import show
+from .app import (
     AlignOpt,
     BatchOpt,
     DeviceOpt,
@@ -47,6 +46,8 @@ from .options import (
     TextColumnOpt,
     TextsOpt,
     TextSplitOpt,
+    app,
+    console,
     parse_labels,
     parse_layers,
     sampling_options,
@@ -101,7 +102,7 @@ def plan(
     align = align or default_align(sampled)
     how_to_fit(align, texts is not None, sequential, scale)
     drawn = pipeline.plan(loaded, student, teacher, matched, align, convention, head, names)
-    tables.show_plan(console, drawn, verbose)
+    show.show_plan(console, drawn, verbose)
     drawn.check()
     if not sampled and data is None:
         return
@@ -126,14 +127,14 @@ def plan(
         judge=rows.judge() if rows is not None and scale == AUTO else None,
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
-    tables.show_alignment(console, foreseen.module.report)
+    show.show_alignment(console, foreseen.module.report)
     if said := foreseen.verdict:
         console.print(said)
     if rows is not None:
         scores = rows.scores(foreseen.module, progress=not quiet)
         head_is = "drawn at random, so this says little" if foreseen.module.head_is_random else "the teacher's"
         console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
-        tables.show_scores(console, {"validation": scores})
+        show.show_scores(console, {"validation": scores})
 
 
 def _rows(
@@ -254,5 +255,5 @@ def transfer(
         **sampling_options(device, dtype, batch_size, max_length, quiet),
     )
     ported.save(out, replace)
-    tables.show_port(console, ported.report)
+    show.show_port(console, ported.report)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

@@ -11,13 +11,11 @@ from ..errors import ReportError
 from ..files.directories import check_writable
 from ..report.collect import collect
 from ..report.contents import Contents
-from ..report.csvs import read_results
 from ..report.render import to_rich
-from ..report.results import Result
+from ..report.results import Result, read_results
 from ..report.table import plural
 from ..report.writing import FILES, save, work_out
-from .app import app, console
-from .options import ReplaceOpt
+from .app import ReplaceOpt, app, console
 
 
 @app.command()

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .. import tables
 from ..errors import TaskError
 from ..tasks.records import task_named
 from ..training.devices import processes
 from ..training.options import Settings, preset
-from .app import app, console
-from .options import (
+from . import show
+from .app import (
     BatchOpt,
     ColumnOpt,
     DataOpt,
@@ -24,6 +23,8 @@ from .options import (
     ReplaceOpt,
     TaskOpt,
     TrackOpt,
+    app,
+    console,
     parse_columns,
     parse_labels,
     parse_tracking,
@@ -142,7 +143,7 @@ def train(
             console.print(f"Started from {init} with {'its' if made['head'] == 'teacher' else 'a fresh'} task head")
         if made["left_out"]:
             console.print(f"Left out {made['left_out']} rows of {made['data']} that are marked as missing")
-        tables.show_scores(console, made["scores"])
+        show.show_scores(console, made["scores"])
         console.print(f"Wrote {out}")
 
 
@@ -177,4 +178,4 @@ def evaluate(
         columns=parse_columns(column),
         labels=parse_labels(labels),
     )
-    tables.show_scores(console, {split: scores})
+    show.show_scores(console, {split: scores})

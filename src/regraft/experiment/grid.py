@@ -8,15 +8,14 @@ from functools import cache
 from typing import Any
 
 from ..alignment.methods import METHODS
-from ..distillation import settings as distilling
+from ..distillation import options as distilling
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
 from ..port.options import Start, parse_start
 from ..tasks.records import Task, task_named
 from ..training import options as training_options
 from ..training.options import preset
-from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer, key_of, needs_of
-from .sources import Source
+from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 
 TEACHER = "teacher"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from ..activations import sampling
-from ..distillation import settings as distilling
+from ..distillation import options as distilling
+from ..files.hub import HUB_ID
+from ..files.rows import FORMATS
 from ..port.options import Start
 from ..training import options as training_options
-from .sources import Source
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 RECIPE = 1
@@ -125,3 +127,24 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, data, texts, or what another cell makes.
+
+    Attributes:
+        where: a path or the id of something on the hub; the key of the cell that makes it.
+        identity: what tells its content from another: this and nothing else of it goes into a key.
+        made: whether a cell makes it.
+    """
+
+    where: str
+    identity: str
+    made: bool = False
+
+
+def on_hub(source: Source) -> bool:
+    """Whether it can only be looked for on the hub, where a task's own data (no name) are too."""
+    named = HUB_ID.fullmatch(source.where) and Path(source.where).suffix not in (*FORMATS, ".txt")
+    return source.identity.startswith("hub:") and bool(not source.where or named)

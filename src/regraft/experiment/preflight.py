@@ -19,8 +19,7 @@ from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..training.fresh import fresh_config
 from .grid import Cell, Grid
-from .jobs import Distill, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
-from .sources import Source, on_hub
+from .jobs import Distill, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, on_hub
 
 
 def check(grid: Grid) -> None:

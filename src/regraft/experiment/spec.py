@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from ..activations.pairing import PAIRINGS
-from ..distillation import settings as distilling
+from ..distillation import options as distilling
 from ..errors import unknown_choice
 from ..port.options import parse_start
 from ..tasks.records import task_named

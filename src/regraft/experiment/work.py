@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..activations import sampling
-from ..distillation.distill import distill
+from ..distillation.students import distill
 from ..errors import RegraftError
 from ..files.reading import read_json
 from ..files.texts import read_texts
@@ -28,9 +28,8 @@ from ..tasks.records import task_named
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
-from .jobs import Distill, Job, Reading, SamplePair, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
-from .sources import Source
 from .store import Store
 
 _VERSIONED = ("regraft", "torch", "transformers", "peft")

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from . import gains, layouts
-from .curves import CurvePanel, curve_panel
-from .dots import GainPanel, gain_panels
+from .charts.curves import CurvePanel, curve_panel
+from .charts.dots import GainPanel, gain_panels
 from .findings import Finding, findings, missing
-from .foretold import foretold
-from .grid import TEACHER, Group, groups, ordered
-from .reference import Reference, beside, published
+from .groups import TEACHER, Group, groups, ordered
 from .results import Result
 from .table import Table, plural
+from .tables import gains, scores
+from .tables.forecasts import foretold
+from .tables.reference import Reference, beside, published
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
             for setting in ordered(group.setting for group in grid)
         ],
         languages=[
-            layouts.per_language([group for group in grid if group.task == task])
+            scores.per_language([group for group in grid if group.task == task])
             for task in ordered(group.task for group in grid)
         ],
         foretold=foretold(grid),
@@ -136,7 +136,7 @@ def _named_apart(report: Contents) -> Contents:
 
 
 def _setting(groups: Sequence[Group], source: Reference | None) -> Setting:
-    averages, gained = layouts.averages(groups), gains.gains(groups)
+    averages, gained = scores.averages(groups), gains.gains(groups)
     if source:
         averages = replace(averages, notes=[*averages.notes, *source.discrepancies(groups[0].setting)])
     return Setting(
@@ -145,7 +145,7 @@ def _setting(groups: Sequence[Group], source: Reference | None) -> Setting:
         gains=gain_panels(groups),
         curves=[panel for group in groups if (panel := curve_panel(group))],
         training=gains.training(groups),
-        alignments=layouts.alignments(groups),
+        alignments=scores.alignments(groups),
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .grid import BASELINE, TEACHER, Group, ordered
-from .paired import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
+from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
+from .groups import BASELINE, TEACHER, Group, ordered
 from .table import fixed, listed, of_peft, of_task, percent
 
 _LEVEL = 0.05

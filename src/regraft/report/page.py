@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .contents import Contents
-from .grid import BASELINE
+from .groups import BASELINE
 from .render import minus
 from .table import Table
 

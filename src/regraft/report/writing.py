@@ -8,11 +8,10 @@ from pathlib import Path
 
 from ..files.directories import new_directory
 from .contents import Contents, contents
-from .csvs import write_results
 from .page import to_html
-from .reference import load_reference
 from .render import to_csv, to_latex, to_markdown
-from .results import Result
+from .results import Result, write_results
+from .tables.reference import load_reference
 
 PAGE = "report.html"
 FILES = (PAGE, "tables.md", "tables.tex", "tables.csv", "results.csv")

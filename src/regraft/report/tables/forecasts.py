@@ -9,8 +9,8 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import spearmanr
 
-from .grid import Group
-from .table import Column, Table, fixed, of_peft, of_task, texts
+from ..groups import Group
+from ..table import Column, Table, fixed, of_peft, of_task, texts
 
 # With fewer points a rank correlation says nothing.
 ENOUGH_POINTS = 8

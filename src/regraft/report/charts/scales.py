@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .table import fixed
+from ..table import fixed
 
 WIDTH = 360
 

@@ -9,11 +9,11 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import BASELINE, Group, Place
-from .paired import best, whole_curve
-from .results import Point
+from ..comparison import best, whole_curve
+from ..groups import BASELINE, Group, Place
+from ..results import Point
+from ..table import fixed, of_metric, of_peft, of_task
 from .scales import WIDTH, Frame, Tick, apart, scale
-from .table import fixed, of_metric, of_peft, of_task
 
 _HEIGHT = 240
 _LABEL_GAP = 14

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .port.layers import Group
-from .port.parts import Target
-from .port.plan import Plan
+from ..port.layers import Group
+from ..port.parts import Target
+from ..port.plan import Plan
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:

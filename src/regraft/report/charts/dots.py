@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .grid import Group
-from .paired import Comparison, compare
+from ..comparison import Comparison, compare
+from ..groups import Group
+from ..table import fixed, of_peft, of_task
 from .scales import WIDTH, Frame, Tick, scale
-from .table import fixed, of_peft, of_task
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
 _LANE = 10  # between the starts of a language

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from .grid import BASELINE, Group, ordered
-from .paired import ENOUGH_PAIRS, Comparison, compare, progress
-from .results import Result
-from .table import NONE, Column, Table, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
+from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
+from ..groups import BASELINE, Group, ordered
+from ..results import Result
+from ..table import NONE, Column, Table, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
 
 
 def gains(groups: Sequence[Group]) -> Table | None:

@@ -5,27 +5,78 @@ transformers' Trainer on accelerate does the training, so its launchers work as 
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from ..errors import TaskError
-from ..files.directories import check_writable
+from ..files.directories import check_writable, new_directory
 from ..files.fingerprints import hash_rows
+from ..files.reading import read_json
 from ..models.pretrained import resolve
+from ..modules.card import student_card
+from ..modules.module import CARD, CURVE, PROVENANCE
 from ..training.devices import mixed_precision, one_device, processes
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
-from .directories import student_files, write_student
-from .settings import Settings
+from .masking import collator, encode, split
+from .options import Settings
 from .shallower import choose_layers, load_teacher, matched_states, shallower
-from .texts import collator, encode, split
 from .trainer import Distiller
+
+_VERSIONED = ("regraft", "torch", "transformers")
+
+
+def student_files(path: Path) -> list[str]:
+    """List the files that the student in a directory consists of; none where there is no student.
+
+    Raises:
+        ModuleFileError: the list, in ``regraft.json``, cannot be read.
+    """
+    if not (path / PROVENANCE).is_file():
+        return []
+    provenance = read_json(path / PROVENANCE)
+    return list(provenance.get("files", ())) if isinstance(provenance, dict) else []
+
+
+def write_student(
+    path: Path,
+    model: Any,
+    tokenizer: Any,
+    report: Mapping[str, Any],
+    curve: Iterable[Mapping[str, Any]],
+    replace: bool = False,
+) -> None:
+    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing.
+
+    Args:
+        path: the directory.
+        model: the student.
+        tokenizer: the teacher's, as it came.
+        report: what was distilled from what, how, and with which losses.
+        curve: rows of the learning curve.
+        replace: replace a student that is there already.
+
+    Raises:
+        ModuleFileError: the directory exists, and `replace` is False or it holds more than a student.
+    """
+    provenance: dict[str, Any] = {"distillation": dict(report)}
+    provenance["versions"] = {name: version(name) for name in _VERSIONED}
+    with new_directory(path, replace, student_files(path)) as directory:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        (directory / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve))
+        (directory / CARD).write_text(student_card(provenance), encoding="utf-8")
+        provenance["files"] = sorted({PROVENANCE, *(file.name for file in directory.iterdir())})
+        (directory / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from .grid import TEACHER, Group, Spread, ordered
-from .results import Result
-from .table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
+from ..groups import TEACHER, Group, Spread, ordered
+from ..results import Result
+from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
 
 
 def averages(groups: Sequence[Group]) -> Table:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from .grid import TEACHER, Group
+from .groups import TEACHER, Group
 from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
