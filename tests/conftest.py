@@ -97,6 +97,10 @@ def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any)
     return transformers.AutoConfig.for_model(model_type, **{**positions, **sizes, **extra})
 
 
+# A console fixes its width when it is made, and workers of pytest-xdist set it to their controller's.
+os.environ["COLUMNS"] = "200"
+
+
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Write a model of random weights with its tokenizer; return its directory."""
@@ -121,7 +125,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 def peft_config(kind: str, model_type: str, **extra: Any) -> PeftConfig:
-    family = regraft.families.FAMILIES[model_type]
+    family = regraft.models.families.FAMILIES[model_type]
     if kind == "lora":
         targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
         return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": targets, **extra})
@@ -137,7 +141,7 @@ def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     ) -> str:
         config = transformers.AutoConfig.from_pretrained(base)
         if labels is not None:
-            head = regraft.families.FAMILIES[config.model_type].heads[HEAD_CLASSES[task_type]]
+            head = regraft.models.families.FAMILIES[config.model_type].heads[HEAD_CLASSES[task_type]]
             extra = {"task_type": task_type, "modules_to_save": head.modules, **extra}
         model = get_peft_model(load_base(base, labels, task_type), peft_config(kind, config.model_type, **extra))
         torch.manual_seed(1)

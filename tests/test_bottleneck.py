@@ -58,7 +58,7 @@ def test_outputs_equal_those_of_the_adapters_library(family: str) -> None:
 def test_default_targets_are_the_output_norm_of_every_layer(model_type: str) -> None:
     model = adapted(model_type)
     names = model.base_model.targeted_module_names
-    site = regraft.families.FAMILIES[model_type].sites["output_norm"]
+    site = regraft.models.families.FAMILIES[model_type].sites["output_norm"]
     assert len(names) == 4
     assert all(name.endswith(f".{i}.{site}") for i, name in enumerate(names))
 

@@ -379,7 +379,7 @@ def test_a_killed_distillation_goes_on_and_ends_as_if_nothing_had_happened(
     whole = distill(teacher, tmp_path / "whole", texts, settings=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
     code = (
-        "import torch; from pathlib import Path; from regraft.distillation.distill import *; torch.set_num_threads(1);"
+        "import torch; from pathlib import Path; from regraft.distillation.students import *; torch.set_num_threads(1);"
         f"distill({teacher!r}, Path({str(out)!r}), {texts!r}, settings={settings!r}, progress=False)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:

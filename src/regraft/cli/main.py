@@ -11,6 +11,7 @@ import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import RegraftError
+from . import converting, demo, distilling, experiments, porting, reporting, training  # noqa: F401 (they register)
 from .app import app, errors
 
 
