@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
@@ -65,7 +65,7 @@ app = App(
     version=lambda: f"regraft {version('regraft')}",
     help="Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another.",
     help_epilogue="Begin with: regraft plan MODULE --student MODEL (loads no weights, shows who gets what).",
-    help_formatter=_Help(),
+    help_formatter=cast(Any, _Help()),
     default_parameter=Parameter(negative=(), show_choices=False),
     group_arguments=WHAT,
     group_parameters=WHAT,

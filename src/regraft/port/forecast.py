@@ -89,25 +89,50 @@ def fidelity(
     return found
 
 
-def summary(found: Sequence[Fidelity]) -> dict[str, float | None]:
-    """Sum up: ``"module"`` is the mean over places, each counted once, ``"head"`` the task head's; None: not known."""
-    places = [one.r2 for one in found if one.layer is not None and one.r2 is not None]
-    heads = [one.r2 for one in found if one.layer is None]
-    return {"module": fmean(places) if places else None, "head": heads[0] if heads else None}
+def spaces_read(plan: Plan) -> set[Space]:
+    """Name the pairs of spaces that the module reads: those whose moments `fidelity` needs."""
+    return {_space(target, role, via) for target, role in _reading(plan) for _, via in _vias(target)}
 
 
-def verdict(expected: Mapping[str, float | None] | None) -> str | None:
-    """Say in a sentence whether a port will help, by the task head or, without one, the module; None: not known."""
-    if expected is None:
-        return None
-    value = expected["module"] if expected["head"] is None else expected["head"]
-    if value is None:
-        return None
-    if value >= LIKELY:
-        return "This port is likely to help."
-    if value >= POSSIBLE:
-        return "This port may help."
-    return "This port is unlikely to help; expect no more than a random start."
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a port before any training.
+
+    Attributes:
+        places: how much of what the module reads it keeps, per place.
+        module: the mean over places, each counted once; None: not known.
+        head: the task head's; None without one.
+        silent: whether nothing is ported that could help.
+    """
+
+    places: tuple[Fidelity, ...]
+    module: float | None
+    head: float | None
+    silent: bool = False
+
+    @staticmethod
+    def of(places: Sequence[Fidelity], silent: bool = False) -> Forecast:
+        """Sum up."""
+        sites = [place.r2 for place in places if place.layer is not None and place.r2 is not None]
+        heads = [place.r2 for place in places if place.layer is None]
+        return Forecast(tuple(places), fmean(sites) if sites else None, heads[0] if heads else None, silent)
+
+    @property
+    def expected(self) -> dict[str, float | None]:
+        """The two figures by name."""
+        return {"module": self.module, "head": self.head}
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the port will help, in a sentence, by the task head or, without one, the module; None: not known."""
+        value = self.module if self.head is None else self.head
+        if value is None or self.silent:
+            return None
+        if value >= LIKELY:
+            return "This port is likely to help."
+        if value >= POSSIBLE:
+            return "This port may help."
+        return "This port is unlikely to help; expect no more than a random start."
 
 
 def _reading(plan: Plan) -> Iterator[tuple[Target, Role | None]]:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..alignment.methods import method_named
-from ..errors import PlanError, unknown_choice
-from ..models.families import HEADS
+from ..errors import PlanError
 from ..models.pretrained import BaseModel
 from ..models.sites import Place, SiteShape, Space, depth, find_sites, heads_of, space_width
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Held, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import CONVENTIONS, Convention, Reads, Role, shape_at
+from ..modules.peft_types import Reads, Role, shape_at
 from .layers import Group, Share, match_layers
+from .options import Convention, PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
 from .task_head import HeadPlan, plan_head
@@ -72,11 +72,7 @@ def make_plan(
     module: Module,
     teacher: BaseModel,
     student: BaseModel,
-    layers: str | Sequence[int] = "skip",
-    align: str = "none",
-    spaces: Convention = "released",
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
+    options: PortOptions,
 ) -> Plan:
     """Plan a port from configurations and shapes alone.
 
@@ -84,21 +80,14 @@ def make_plan(
         module: the teacher's module.
         teacher: the model it was trained on.
         student: the model it goes to.
-        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
-        align: name of the alignment method; with ``"none"`` widths have to agree.
-        spaces: ``"released"`` or ``"measured"``, see `roles.Role.spaces`.
-        head: ``"teacher"`` to port the task head, ``"fresh"`` to initialise the student's; by default the teacher's
+        options: how, settled. Without an alignment widths have to agree. The task head is by default the teacher's,
             wherever it can be ported and the label sets agree.
-        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
 
     Raises:
         PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
-    if spaces not in CONVENTIONS:
-        raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
-    if head is not None and head not in HEADS:
-        raise PlanError(unknown_choice("head", head, HEADS))
+    align, labels, head = str(options.align), options.labels, options.head
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
@@ -106,10 +95,10 @@ def make_plan(
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
-    groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
+    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
 
     # Without a map every axis stays in the space it lives in.
-    convention: Convention = "measured" if align == "none" else spaces
+    convention: Convention = "measured" if align == "none" else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, align, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
