@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from ..alignment.methods import AUTO, METHODS
+from ..alignment.methods import AUTO, METHODS, method_named
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..modules.peft_types import Convention
 from .layers import MATCHINGS
@@ -15,6 +15,11 @@ from .layers import MATCHINGS
 def default_align(sampled: bool) -> str:
     """Name the alignment of those who name none: ``"auto"`` where activations can be compared, else ``"none"``."""
     return AUTO if sampled else "none"
+
+
+def default_spaces(align: str) -> Convention:
+    """Name the spaces that maps are fitted on unless the user says: the authors' where they or a control assign."""
+    return "released" if method_named(align).kind == "one-to-one" else "measured"
 
 
 def how_to_fit(align: str, with_texts: bool, sequential: bool | None, scale: float | str) -> tuple[bool, float | None]:
@@ -88,7 +93,7 @@ class Start:
         layers = self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))
         parts = [layers]
         parts += [self.align] if self.align != "none" else []
-        parts += [self.spaces] if self.spaces != METHODS[self.align].spaces else []
+        parts += [self.spaces] if self.spaces != default_spaces(self.align) else []
         parts += [_SEQUENTIAL] if self.sequential and self.align != AUTO else []
         scale = AUTO if self.scale is None else str(self.scale).removesuffix(".0")
         parts += [] if self.scale == 1 else [_SCALE + scale]
@@ -131,7 +136,7 @@ def parse_start(name: str) -> Start | None:
     return Start(
         layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",")),
         align,
-        cast(Convention, chosen.get("spaces", METHODS[align].spaces)),
+        cast(Convention, chosen.get("spaces", default_spaces(align))),
         sequential,
         check_scale(chosen.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE), sequential),
         _HEAD in chosen,

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from ..activations.sampling import Sample, _check_same_pair, _loaded, sample
-from ..alignment.fitting import Score, fit_maps
+from ..alignment.fitting import Score
 from ..alignment.methods import method_named
 from ..errors import ModuleFileError, PlanError, SamplingError
 from ..models.pretrained import BaseModel, ModelLike, resolve
+from ..models.sites import Space
 from ..modules.module import Module
 from ..modules.peft_types import Convention
 from .execution import transfer_tensors
 from .forecast import Fidelity, fidelity, summary, verdict
-from .options import default_align, how_to_fit
+from .options import default_align, default_spaces, how_to_fit
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
-from .spaces import spaces_read
+from .spaces import fit_spaces, spaces_read
 
 
 def account(
@@ -60,7 +61,7 @@ def account(
         "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
         "groups": [[asdict(share) for share in group] for group in drawn.groups],
         "align": align,
-        "spaces": spaces if align != "none" else "not needed",
+        "spaces": "not needed" if method_named(align).identity else spaces,
         "head": drawn.head,
         "sequential": sequential,
         "scale": fitted.scale,
@@ -97,7 +98,7 @@ class Foresight:
     """
 
     plan: Plan
-    scores: Sequence[Score]
+    scores: Sequence[Score[Space]]
     fidelity: Sequence[Fidelity]
     expected: Mapping[str, float | None] | None
     module: Module
@@ -106,7 +107,7 @@ class Foresight:
     def verdict(self) -> str | None:
         """Whether it will help, in a sentence; None where it is not known, or nothing is ported that could."""
         report = self.module.report
-        silent = report["align"] == "zero" or report["scale"] == 0
+        silent = method_named(report["align"]).silent or report["scale"] == 0
         return None if silent and self.plan.head != "teacher" else verdict(self.expected)
 
 
@@ -127,7 +128,7 @@ def plan(
             ``problems``.
     """
     align = align or default_align(sampled=False)
-    spaces = spaces or method_named(align).spaces
+    spaces = spaces or default_spaces(align)
     base, target = _teacher(module, teacher), resolve(student)
     return make_plan(module, base, target, layers, align, spaces, head, labels)
 
@@ -238,7 +239,7 @@ def _work_out(
         raise SamplingError("got both texts and moments, expected one of them")
     align = align or default_align(texts is not None or moments is not None)
     method = method_named(align)
-    spaces = spaces or method.spaces
+    spaces = spaces or default_spaces(align)
     sequential, factor = how_to_fit(align, texts is not None, sequential, scale)
     if judge is not None and factor is not None:
         raise PlanError(f"found a judge beside scale {scale}; it chooses a scale: scale='auto', or leave it out")
@@ -266,7 +267,7 @@ def _work_out(
             # What a module reads may not be what its map is fitted on.
             watched = {*drawn.widths, *(spaces_read(drawn) if full else ())}
             taken = sample(base, target, sorted(watched), texts, pairing, covariances=full, **sampling)
-        maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed, drawn.heads)
+        maps, scores = fit_spaces(align, drawn.widths, taken.moments if taken else None, seed, drawn.attention_heads)
         fitted = Fitted(maps, scores, taken, 1.0 if factor is None else factor, {})
     tensors = transfer_tensors(drawn, module.tensors, fitted.maps, seed, fitted.scale)
     report = account(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..alignment.methods import method_named
+from ..alignment.methods import Method, method_named
 from ..errors import PlanError, unknown_choice
 from ..models.families import HEADS
 from ..models.pretrained import BaseModel
-from ..models.sites import Place, SiteShape, Space, depth, find_sites, heads_of, space_width
+from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find_sites, space_width
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Held, Inventory, check_fits, take_inventory
 from ..modules.module import Module
@@ -37,7 +37,7 @@ class Plan:
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
-        heads: name of a space that attention heads make up -> how many the student has, and the teacher.
+        attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
     """
 
@@ -49,7 +49,7 @@ class Plan:
     targets: tuple[Target, ...]
     left: Mapping[str, str]
     widths: Mapping[Space, tuple[int, int]]
-    heads: Mapping[str, tuple[int, int]]
+    attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
 
     @property
@@ -108,9 +108,10 @@ def make_plan(
     student_sites = find_sites(skeleton, student.family)
     groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
 
+    method = method_named(align)
     # Without a map every axis stays in the space it lives in.
-    convention: Convention = "measured" if align == "none" else spaces
-    draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, align, convention)
+    convention: Convention = "measured" if method.identity else spaces
+    draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
             sources = [inventory.held.get((share.layer, site)) for share in group]
@@ -148,7 +149,7 @@ def make_plan(
         tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
-        heads_of(student, teacher),
+        attention_heads(student, teacher),
         tuple(draft.problems),
     )
 
@@ -163,7 +164,7 @@ class Draft:
     student: BaseModel
     teacher_sites: Mapping[Place, SiteShape]
     student_sites: Mapping[Place, SiteShape]
-    align: str
+    method: Method
     spaces: Convention
     targets: list[Target] = field(default_factory=list)
     held: dict[Place, Held] = field(default_factory=dict)
@@ -199,8 +200,8 @@ class Draft:
         spaces = {space for part in parts for space in part.spaces}
         if self.refused & spaces:
             return "refused"
-        folded = method_named(self.align).kind == "linear" and any(part.fold for part in parts)
-        if folded or (self.align != "none" and spaces):
+        folded = self.method.kind == "linear" and any(part.fold for part in parts)
+        if folded or (spaces and not self.method.identity):
             return "mapped"
         if parts[0].rows is not None:
             return "reordered"
@@ -234,7 +235,7 @@ class Draft:
             self.widths[space] = self._widths(space)
             reads = isinstance(axis, Reads)
             vias.append(Via(space, reads, reads and has_bias))
-            if self.align == "none" and d_s != d_t:
+            if self.method.identity and d_s != d_t:
                 self.refused.add(space)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
