@@ -21,7 +21,7 @@ from ..modules.peft_types import CONVENTIONS, Convention, Reads, Role, shape_at
 from .layers import Group, Share, match_layers
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
-from .task_head import HeadPlan, plan_head
+from .task_head import TaskHeadPlan, plan_task_head
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def make_plan(
         module.config, student.name, skeleton, student.family, student_sites, draft.held, inventory.head_class
     )
     if module.head_is_random:
-        ported = HeadPlan({}, {}, "an earlier port drew the module's at random")
+        ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
     else:
-        ported = plan_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+        ported = plan_task_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
     expected = expected_tensors(config, skeleton)
     draft.add_head(ported, head, expected, skeleton.base_model_prefix)
     draft.check(expected)
@@ -145,7 +145,7 @@ def make_plan(
         student.name,
         config,
         groups,
-        tuple(labels or module.labels) if inventory.head_class in student.family.heads else (),
+        tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
@@ -250,13 +250,13 @@ class Draft:
         return tuple(vias)
 
     def add_head(
-        self, ported: HeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+        self, ported: TaskHeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
     ) -> None:
         """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
         planned = {target.key for target in self.targets}
         inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
-        if not needed or self.inventory.head_class not in self.student.family.heads:
+        if not needed or self.inventory.head_class not in self.student.family.task_heads:
             if wanted == "teacher":
                 self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return

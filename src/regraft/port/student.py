@@ -39,9 +39,9 @@ def student_config(
         "target_modules": _target_modules(skeleton, family, held),
         "exclude_modules": None,
     }
-    if head_class in family.heads:
+    if head_class in family.task_heads:
         # PEFT's own list lacks the first layer of DistilBERT's head.
-        config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.heads[head_class].modules]
+        config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.task_heads[head_class].modules]
     config |= modules_to_save_once(config)
     if config.get("auto_mapping"):
         config["auto_mapping"] = {

@@ -33,7 +33,7 @@ def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
     # PEFT would leave out the first layer of DistilBERT's head.
     common: dict[str, Any] = {
         "task_type": task.task_type,
-        "modules_to_save": family.heads[HEAD_CLASSES[task.task_type]].modules,
+        "modules_to_save": family.task_heads[HEAD_CLASSES[task.task_type]].modules,
     }
     if peft == "lora":
         targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
