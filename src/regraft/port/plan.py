@@ -15,7 +15,7 @@ from ..models.families import HEADS
 from ..models.pretrained import BaseModel
 from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find_sites, space_width
 from ..modules.config import PREFIX, expected_tensors
-from ..modules.inventory import Held, Inventory, check_fits, take_inventory
+from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
 from ..modules.peft_types import CONVENTIONS, Convention, Reads, Role, shape_at
 from .layers import Group, Share, match_layers
@@ -114,7 +114,7 @@ def make_plan(
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
-            sources = [inventory.held.get((share.layer, site)) for share in group]
+            sources = [inventory.holdings.get((share.layer, site)) for share in group]
             if any(sources):
                 draft.add((layer, site), group, sources)
     if not draft.targets:
@@ -122,7 +122,7 @@ def make_plan(
         raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
     config = student_config(
-        module.config, student.name, skeleton, student.family, student_sites, draft.held, inventory.head_class
+        module.config, student.name, skeleton, student.family, student_sites, draft.holdings, inventory.head_class
     )
     if module.head_is_random:
         ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
@@ -133,8 +133,8 @@ def make_plan(
     draft.check(expected)
     left = {
         key: "the student's layers take over other layers"
-        for held in inventory.held.values()
-        for key in held.tensors.values()
+        for holding in inventory.holdings.values()
+        for key in holding.tensors.values()
     }
     why = f" ({ported.reason})" if ported.reason else ""
     left |= dict.fromkeys(inventory.head, f"task head: the student's is freshly initialised{why}")
@@ -167,21 +167,24 @@ class Draft:
     method: Method
     spaces: Convention
     targets: list[Target] = field(default_factory=list)
-    held: dict[Place, Held] = field(default_factory=dict)
+    holdings: dict[Place, Holding] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[Space] = field(default_factory=set)
 
-    def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
+    def add(self, place: Place, group: Group, sources: Sequence[Holding | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
         site = place[1]
-        found = [held for held in sources if held is not None]
+        present = [holding for holding in sources if holding is not None]
         if place not in self.student_sites:
-            self.left |= {key: f"{self.student.name} has no {site}" for held in found for key in held.tensors.values()}
+            self.left |= {
+                key: f"{self.student.name} has no {site}" for holding in present for key in holding.tensors.values()
+            }
             return
-        if len(found) < len(group) or any(
-            (held.shapes, held.alpha) != (found[0].shapes, found[0].alpha) for held in found
+        first = present[0]
+        if len(present) < len(group) or any(
+            (holding.shapes, holding.alpha) != (first.shapes, first.alpha) for holding in present
         ):
             layers = ", ".join(str(share.layer) for share in group)
             self._refuse(
@@ -189,9 +192,9 @@ class Draft:
                 "use --layers skip"
             )
             return
-        self.held[place] = found[0]
-        for role, shape in found[0].shapes.items():
-            parts = tuple(self._part(role, place, share, held) for share, held in zip(group, found, strict=True))
+        self.holdings[place] = first
+        for role, shape in first.shapes.items():
+            parts = tuple(self._part(role, place, *pair) for pair in zip(group, present, strict=True))
             site_shape = self.student_sites[place]
             key = f"{PREFIX}{site_shape.path}.{role.suffix}"
             self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
@@ -207,14 +210,14 @@ class Draft:
             return "reordered"
         return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
 
-    def _part(self, role: Role, place: Place, share: Share, held: Held) -> Part:
-        biased = {other.beside for other in held.tensors}
+    def _part(self, role: Role, place: Place, share: Share, holding: Holding) -> Part:
+        biased = {other.beside for other in holding.tensors}
         vias = self._vias(role, place, share.layer, role.suffix in biased)
-        return Part(held.tensors[role], share.weight, vias, self._fold(role, place, share.layer, held))
+        return Part(holding.tensors[role], share.weight, vias, self._fold(role, place, share.layer, holding))
 
-    def _fold(self, role: Role, place: Place, teacher_layer: int, held: Held) -> Fold | None:
+    def _fold(self, role: Role, place: Place, teacher_layer: int, holding: Holding) -> Fold | None:
         """Name the weight whose offset a bias takes on."""
-        for other, key in held.tensors.items():
+        for other, key in holding.tensors.items():
             if other.suffix == role.beside:
                 vias = self._vias(other, place, teacher_layer, has_bias=True)
                 return next((Fold(key, via.space) for via in vias if via is not None and via.reads), None)
@@ -288,7 +291,7 @@ class Draft:
             self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
 
     def _on_sites(self) -> tuple[str, ...]:
-        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
+        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)
 
     def _refuse(self, problem: str) -> None:
         if problem not in self.problems:
