@@ -12,7 +12,6 @@ from conftest import make_texts
 from torch import Tensor
 
 import regraft
-from regraft.alignment.fitting import fit_maps
 from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
@@ -21,6 +20,7 @@ from regraft.models.sites import Space
 from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity, spaces_read
 from regraft.port.pipeline import Port
 from regraft.port.plan import Plan
+from regraft.port.spaces import fit_spaces
 
 Activations = dict[Space, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."
@@ -101,7 +101,7 @@ def test_nothing_is_kept_of_what_the_student_knows_nothing_of(pair: Callable[[st
     drawn = draw(plan, noise=1)
     found = fidelity(plan, module.tensors, exact(drawn), split(drawn))
     assert all(-0.1 < one.r2 <= 0.02 for one in found)
-    maps, _ = fit_maps("random", plan.widths, None)
+    maps, _ = fit_spaces("random", plan.widths, None)
     assert max(one.r2 for one in fidelity(plan, module.tensors, maps, split(drawn))) < -0.2  # wrong is worse than none
 
 
@@ -110,7 +110,7 @@ def test_the_closed_form_equals_what_the_module_computes(pair: Callable[[str], t
     module, student = pair("lora")
     plan = regraft.plan(module, student, layers="avg", align="ridge", spaces="measured")
     drawn = draw(plan, noise=0.4)
-    maps: dict[Space, Map] = exact(drawn) if linear else fit_maps("lsa", plan.widths, split(drawn))[0]
+    maps: dict[Space, Map] = exact(drawn) if linear else fit_spaces("lsa", plan.widths, split(drawn))[0]
     tensors = {key: tensor.double() for key, tensor in module.tensors.items()}
     found = {(one.layer, one.site): one.r2 for one in fidelity(plan, tensors, maps, split(drawn))}
 

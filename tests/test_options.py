@@ -50,7 +50,7 @@ def test_what_is_left_open_is_settled_in_one_place() -> None:
         PortOptions(sequential=True).settled("moments")
     with pytest.raises(PlanError, match="scale auto runs both models"):
         PortOptions(align="lsa", scale="auto").settled("texts")
-    with pytest.raises(PlanError, match="unknown alignment 'rigde'.*did you mean 'ridge'"):
+    with pytest.raises(PlanError, match=r"unknown alignment 'rigde'.*did you mean 'ridge'"):
         PortOptions(align="rigde").settled("texts")
 
 

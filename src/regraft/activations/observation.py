@@ -98,7 +98,7 @@ def observe(
     pairs = paired = tokens = 0
     where = run.torch_dtype, run.device
     with teacher.running(*where) as model_t, student.running(*where) as model_s:
-        # A checkpoint may lack the pooler that its class has; heads that need it are told by `alignment.fit_maps`.
+        # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_spaces`.
         poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
         watched_t, watched_s = (
             _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})

@@ -83,7 +83,7 @@ def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: s
     return shape.in_width if side == "in" else shape.out_width
 
 
-def heads_of(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
+def attention_heads(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
     """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
 
     def counts(config: Any) -> tuple[int, int]:

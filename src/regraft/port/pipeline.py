@@ -10,8 +10,7 @@ from typing import Any
 
 from ..activations.options import RunOptions
 from ..activations.sampling import Sample, check_same_pair, load_sample, sample
-from ..alignment.fitting import fit_maps
-from ..alignment.methods import METHODS
+from ..alignment.methods import METHODS, Method
 from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
 from ..models.pretrained import BaseModel, ModelLike, resolve
 from ..modules.module import Module
@@ -22,6 +21,7 @@ from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
+from .spaces import fit_spaces
 
 Moments = Sample | str | Path | Sequence[str | Path]
 """A sample, or one or more directories that ``regraft sample`` wrote."""
@@ -107,6 +107,11 @@ class Port:
         """The options, settled."""
         return self.said.settled(self.evidence)
 
+    @property
+    def method(self) -> Method:
+        """The alignment method."""
+        return METHODS[str(self.options.align)]
+
     @cached_property
     def plan(self) -> Plan:
         """Who gets what; loads no weights. What it refuses is in its ``problems``."""
@@ -136,14 +141,18 @@ class Port:
         """Fit to what the bare models do."""
         options, moments = self.options, self.moments
         if self.texts is not None:
-            full = self.covariances or METHODS[str(options.align)].needs == "covariances"
+            full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
             spaces = {*self.plan.widths, *(spaces_read(self.plan) if full else ())}
             moments = sample(
                 self.teacher, self.student, sorted(spaces), self.texts, options, self.run, covariances=full
             )
-        maps, scores = fit_maps(
-            str(options.align), self.plan.widths, moments.moments if moments else None, options.seed, self.plan.heads
+        maps, scores = fit_spaces(
+            str(options.align),
+            self.plan.widths,
+            moments.moments if moments else None,
+            options.seed,
+            self.plan.attention_heads,
         )
         return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
 
@@ -161,7 +170,7 @@ class Port:
         if not fitted.sample or not any(split.held_out.full for split in fitted.sample.moments.values()):
             return None
         places = fidelity(self.plan, self.module.tensors, fitted.maps, fitted.sample.moments)
-        silent = self.options.align == "zero" or fitted.scale == 0
+        silent = self.method.silent or fitted.scale == 0
         return Forecast.of(places, silent=silent and self.plan.head != "teacher")
 
     def _judged(self, tensors: Mapping[str, Any]) -> float:
@@ -285,7 +294,7 @@ def _account(port: Port) -> dict[str, Any]:
         "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
         "groups": [[asdict(share) for share in group] for group in plan.groups],
         "align": options.align,
-        "spaces": options.spaces if options.align != "none" else "not needed",
+        "spaces": "not needed" if port.method.identity else options.spaces,
         "head": plan.head,
         "sequential": options.sequential,
         "scale": fitted.scale,

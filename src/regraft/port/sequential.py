@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..activations.options import RunOptions
 from ..activations.sampling import Sample, sample
-from ..alignment.fitting import Score, fit_maps
+from ..alignment.fitting import Score
 from ..alignment.maps import Linear, Map
 from ..errors import SamplingError
 from ..models.pretrained import BaseModel
@@ -29,6 +29,7 @@ from .execution import transfer_tensors
 from .forecast import Forecast, fidelity, spaces_read
 from .options import PortOptions
 from .plan import Plan
+from .spaces import fit_spaces
 
 # What ``--scale auto`` chooses from.
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -49,7 +50,7 @@ class Fitted:
     """
 
     maps: Mapping[Space, Map]
-    scores: Sequence[Score]
+    scores: Sequence[Score[Space]]
     sample: Sample | None
     scale: float
     scales: Mapping[float, float]
@@ -124,7 +125,7 @@ def fit_in_sequence(
     layers = sorted({space.student_layer for space in needed.difference(heads)})
     stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
     maps: dict[Space, Map] = {}
-    scores: list[Score] = []
+    scores: list[Score[Space]] = []
     samples: list[Sample] = []
     align, seed, scale = str(options.align), options.seed, options.factor
     with held_loaded(teacher, run) as loaded_t, held_loaded(student, run) as loaded_s:
@@ -132,12 +133,14 @@ def fit_in_sequence(
             loaded_s = replace(loaded_s, loaded=copy.deepcopy(loaded_s.loaded))
         pair = _Pair(plan, module, loaded_t, loaded_s, texts, options, RunOptions(quiet=run.quiet))
 
-        def fit(spaces: Sequence[Space], factor: float, what: str) -> tuple[dict[Space, Map], list[Score], Sample]:
+        def fit(
+            spaces: Sequence[Space], factor: float, what: str
+        ) -> tuple[dict[Space, Map], list[Score[Space]], Sample]:
             taken = pair.sampled(maps, spaces, factor, f"Sampling for {what}")
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
-            return *fit_maps(align, widths, taken.moments, seed, plan.heads), taken
+            return *fit_spaces(align, widths, taken.moments, seed, plan.attention_heads), taken
 
-        def keep(found: dict[Space, Map], scored: list[Score], taken: Sample) -> None:
+        def keep(found: dict[Space, Map], scored: list[Score[Space]], taken: Sample) -> None:
             maps.update(found)
             scores.extend(scored)
             samples.append(taken)
@@ -166,7 +169,7 @@ def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale
     spaces = heads or [_outputs(pair.student, pair.teacher)]
     taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
-    read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
+    read, scores = fit_spaces("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:
         return _known(scores[0].r2_read)
     places = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
