@@ -19,7 +19,7 @@ from .module import Module
 from .peft_types import PEFT_TYPES
 
 # What a configuration says of modules by their names in the whole model, or of its head.
-_OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type", "layers_to_transform", "layers_pattern")
+_OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class AdaptedModel(BaseModel):
         holdings = take_inventory(module, base.family).holdings
         paths = {place: f"{base.family.layers}.{place[0]}.{base.family.sites[place[1]]}" for place in holdings}
         sizes = {paths[place]: (holding.size, holding.alpha) for place, holding in holdings.items()}
+        method = PEFT_TYPES[module.peft_type]
         # The bare model's paths lack the class's prefix, whatever the configuration says of them.
+        other = {*_OF_THE_WHOLE_MODEL, *method.of_layers}
         config = {
-            **{key: value for key, value in module.config.items() if key not in _OF_THE_WHOLE_MODEL},
+            **{key: value for key, value in module.config.items() if key not in other},
+            **method.patterns(with_sizes(module.config), sizes),
             "target_modules": base.family.pattern_of(holdings),
         }
-        config |= PEFT_TYPES[module.peft_type].patterns(with_sizes(config), sizes)
         keys = [key for holding in holdings.values() for key in holding.tensors.values()]
         tensors = {PREFIX + key[key.index(f"{base.family.layers}.") :]: module.tensors[key] for key in keys}
         own = {entry.name: getattr(base, entry.name) for entry in fields(base)}
