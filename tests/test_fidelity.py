@@ -17,7 +17,7 @@ from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import missed_scatter, read_error
 from regraft.models.sites import Space
-from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity, spaces_read
+from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity
 from regraft.port.pipeline import Port
 from regraft.port.plan import Plan
 from regraft.port.spaces import fit_spaces
@@ -34,7 +34,7 @@ def expected(places: list[Fidelity]) -> dict[str, float | None]:
 def draw(plan: Plan, noise: float, n: int = 4000) -> Activations:
     """Draw a student's activations, and a teacher's: an affine map of them and so much of its own."""
     drawn = {}
-    for number, space in enumerate(sorted({*plan.widths, *spaces_read(plan)})):
+    for number, space in enumerate(sorted({*plan.widths, *plan.reads})):
         dice = torch.Generator().manual_seed(number)
         d_s, d_t = 48, 32
         h_s = torch.randn(n, d_s, generator=dice, dtype=torch.float64) + 1
@@ -139,7 +139,7 @@ def test_the_closed_form_equals_what_the_module_computes(pair: Callable[[str], t
 def test_what_is_read_counts_where_a_map_was_fitted_on_another_space(pair: Callable[[str], tuple]) -> None:
     module, student = pair("bottleneck")
     plan = regraft.plan(module, student, align="ridge", spaces="released")
-    assert {space.name for space in spaces_read(plan)} == {"layer_output", "final_hidden"}
+    assert {space.name for space in plan.reads} == {"layer_output", "final_hidden"}
     drawn = draw(plan, noise=0.1)
     maps, moments = exact(drawn), split(drawn)
     found = fidelity(plan, module.tensors, maps, moments)

@@ -184,7 +184,9 @@ class _Builder:
         elif METHODS[str(start.align)].needs_moments:
             job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
             moments = self.add("sample", replace(place, peft=""), "sample", job)
-        drawn = seed if METHODS[start.align].draws else 0  # nothing else of a port that is trained on depends on it
+        drawn = (
+            seed if METHODS[str(start.align)].draws else 0
+        )  # nothing else of a port that is trained on depends on it
         port = Transfer(module, teacher, student, start, moments, reading, drawn)
         return self.add("transfer", place, f"port {start}", port)
 

@@ -10,11 +10,11 @@ from pydantic import BeforeValidator, Field
 
 from ..activations.options import SampleOptions
 from ..errors import PlanError, SamplingError, unknown_choice
+from ..modules.peft_types import Convention
 from ..schema import make
 from .layers import MATCHINGS
 
 AUTO: Literal["auto"] = "auto"
-Convention = Literal["released", "measured"]
 Evidence = Literal["none", "moments", "texts"]
 """What dimensions can be matched by."""
 

@@ -16,7 +16,7 @@ from ..models.pretrained import BaseModel, ModelLike, resolve
 from ..modules.module import Module
 from ..schema import make
 from .execution import transfer_tensors
-from .forecast import Forecast, fidelity, spaces_read
+from .forecast import Forecast, fidelity
 from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
@@ -143,7 +143,7 @@ class Port:
         if self.texts is not None:
             full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
-            spaces = {*self.plan.widths, *(spaces_read(self.plan) if full else ())}
+            spaces = {*self.plan.widths, *(self.plan.reads if full else ())}
             moments = sample(
                 self.teacher, self.student, sorted(spaces), self.texts, options, self.run, covariances=full
             )

@@ -16,9 +16,9 @@ from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import Reads, Role, shape_at
+from ..modules.peft_types import Convention, Reads, Role, shape_at
 from .layers import Group, Share, match_layers
-from .options import Convention, PortOptions
+from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
 from .task_head import TaskHeadPlan, plan_task_head
@@ -57,6 +57,11 @@ class Plan:
         """Where the task head comes from, ``"teacher"`` or ``"fresh"``; None for a module without one."""
         actions = {target.action for target in self.targets if target.place is None}
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
+
+    @property
+    def reads(self) -> set[Space]:
+        """The pairs of spaces that the module reads: those whose moments a forecast needs."""
+        return {via.lives for target in self.targets for _, via in target.reads}
 
     def check(self) -> None:
         """Raise the first problem.
@@ -185,8 +190,11 @@ class Draft:
         for role, shape in first.shapes.items():
             parts = tuple(self._part(role, place, *pair) for pair in zip(group, present, strict=True))
             site_shape = self.student_sites[place]
-            key = f"{PREFIX}{site_shape.path}.{role.suffix}"
-            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
+            path = f"{PREFIX}{site_shape.path}."
+            expected, into = shape_at(role, shape, site_shape), path + role.into if role.into else ""
+            self.targets.append(
+                Target(path + role.suffix, expected, self._action(parts), role.suffix, place, parts, into)
+            )
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
         spaces = {space for part in parts for space in part.spaces}
@@ -223,10 +231,11 @@ class Draft:
                 vias.append(None)
                 continue
             space = Space(layer, teacher_layer, mapped)
-            d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
+            home = Space(layer, teacher_layer, lives)
+            d_s, d_t = self._widths(home)
             self.widths[space] = self._widths(space)
             reads = isinstance(axis, Reads)
-            vias.append(Via(space, reads, reads and has_bias))
+            vias.append(Via(space, home, reads, reads and has_bias))
             if self.method.identity and d_s != d_t:
                 self.refused.add(space)
                 self._refuse(
@@ -259,7 +268,9 @@ class Draft:
             self.widths |= ported.widths
         for key, shape in needed.items():
             parts = () if fresh else (ported.parts[key],)
-            self.targets.append(Target(key, shape, self._action(parts) if parts else "fresh", None, parts))
+            self.targets.append(
+                Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
+            )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare what is planned with what PEFT expects."""

@@ -26,7 +26,7 @@ from ..models.sites import HEAD_SPACES, Space, depth, find_sites
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
 from .execution import transfer_tensors
-from .forecast import Forecast, fidelity, spaces_read
+from .forecast import Forecast, fidelity
 from .options import PortOptions
 from .plan import Plan
 from .spaces import fit_spaces
@@ -120,7 +120,7 @@ def fit_in_sequence(
     Raises:
         SamplingError: texts or activations that do not serve.
     """
-    needed = {*plan.widths, *spaces_read(plan)}
+    needed = {*plan.widths, *plan.reads}
     heads = [space for space in sorted(needed) if space.name in HEAD_SPACES]
     layers = sorted({space.student_layer for space in needed.difference(heads)})
     stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
