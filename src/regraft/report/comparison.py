@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ def sign_flip(differences: tuple[float, ...]) -> float:
     Monte Carlo estimate from a fixed seed (Phipson and Smyth 2010, so never 0) for more. Two at least.
     """
 
-    def size(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    def size(values: NDArray[np.float64], axis: int) -> Any:
         # Rounded, since scores are read from text: means that are the same but for rounding are ties.
         return np.abs(np.mean(values, axis)).round(9)
 
