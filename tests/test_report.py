@@ -85,8 +85,8 @@ def test_the_one_discrepancy_of_the_paper_is_said_wherever_its_numbers_are() -> 
     (note,) = PAPER.discrepancies()
     numbers = ("incompatible NER LoRA", "93.64", "92.74", "90.83", "89.96", "90.84", "89.99", "Table 3")
     assert all(number in note for number in numbers)
-    assert note in contents(PAPER.results, "").settings[1].scores[0].notes
-    assert note not in contents(PAPER.results, "").settings[0].scores[0].notes
+    assert note in contents(PAPER.results, "").settings[1].sections[0].tables[0].notes
+    assert note not in contents(PAPER.results, "").settings[0].sections[0].tables[0].notes
     assert note in beside(groups(make_results()), PAPER).notes
     assert not any(note in table.notes for table in contents(make_results(), "").tables)
 
