@@ -80,7 +80,7 @@ class Contents:
     @property
     def tables(self) -> list[Table]:
         """All tables, in the order of the page."""
-        sections = [section for part in (*self.settings, self) for section in part.sections]
+        sections = [*(section for setting in self.settings for section in setting.sections), *self.sections]
         return [*self.summary, *(table for section in sections for table in section.tables)]
 
 
