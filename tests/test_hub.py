@@ -22,7 +22,7 @@ PACKAGE = Path(regraft.__file__).parent
         ("org/texts.txt", Path("org/texts.txt")),
         ("org/rows.jsonl", Path("org/rows.jsonl")),
         ("nowhere", Path("nowhere")),
-        ("./org/name", Path("org/name")),
+        ("./name", Path("name")),
         ("here/model", Path("here/model")),
         ("~/model", Path.home() / "model"),
         ("package:regraft/demo/models/teacher", PACKAGE / "demo" / "models" / "teacher"),

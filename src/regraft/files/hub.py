@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from ..errors import ModuleFileError, TaskError
 from .rows import FORMATS
 
-_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?")
+_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _PACKAGE = "package:"
 _MOVED = {"package:regraft/micro/": "package:regraft/demo/"}
