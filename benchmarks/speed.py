@@ -28,6 +28,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.pairing import encode
 from regraft.activations.sampling import sample
 from regraft.alignment.moments import Moments, SplitMoments
@@ -120,7 +121,9 @@ def peak_memory(teacher: str, student: str, texts: Path, **environment: str) -> 
 def sample_only(teacher: str, student: str, texts: str, count: str) -> None:
     pair = resolve(teacher), resolve(student)
     chosen = read_texts(Path(texts))[: int(count)]
-    sample(*pair, spaces_of(*pair, "skip"), chosen, batch_size=BATCH, max_length=64, progress=False)
+    sample(
+        *pair, spaces_of(*pair, "skip"), chosen, SampleOptions(batch_size=BATCH, max_length=64), RunOptions(quiet=True)
+    )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

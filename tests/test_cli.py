@@ -210,7 +210,7 @@ def test_plan_refuses_before_it_fits_and_by_the_modules_name(
     monkeypatch.setattr(regraft.port.pipeline, "fit_in_sequence", None)
     data = ("--data", ner_folder)
     for arguments, message in (
-        ((module, "--scale", "x"), "found scale 'x', expected a number or auto"),
+        ((module, "--scale", "x"), "--scale: found 'x', expected a number or auto"),
         ((module, "--scale", "auto"), "scale auto runs both models with the module in place"),
         ((module, "--sequential"), "sequential runs both models with the module in place"),
         ((module, *data, "--task", "nre"), "did you mean 'ner'?"),
@@ -300,7 +300,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         "layer list": ((module, "--student", student, "--layers", "0,9"), "names layer 9, expected 0 to 3"),
         "scale": (
             (module, "--student", student, "--scale", "x"),
-            "found scale 'x', expected a number or auto",
+            "--scale: found 'x', expected a number or auto",
         ),
         "scale apart": (
             (module, "--student", student, "--texts", texts, "--apart", "--scale", "auto"),
@@ -445,6 +445,7 @@ def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str]
     assert "did you mean 'query'" in error
 
 
+@pytest.mark.slow
 def test_help_teaches_and_the_module_form_works() -> None:
     result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
     for command in ("plan", "sample", "transfer", "train", "evaluate", "distill", "convert"):

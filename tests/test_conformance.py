@@ -11,6 +11,7 @@ import torch
 from conftest import load_base, load_peft, make_texts
 
 import regraft
+from regraft.activations.options import RunOptions
 from regraft.activations.sampling import Sample, sample
 from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
@@ -54,7 +55,7 @@ def port(
     models = make_model(**teacher, **large), make_model(**student, **small)
     module = regraft.load(make_module(models[0], kind, 3))
     both = resolve(models[0]), resolve(models[1])
-    return module, models[1], sample(*both, spaces_of(*both, "skip"), TEXTS, progress=False)
+    return module, models[1], sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
 
 
 def assert_peft_loads(ported: regraft.Module, student: str, folder: Path) -> None:

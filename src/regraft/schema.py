@@ -7,11 +7,9 @@ the field. The command line, the experiment file, the provenance and the report 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, Self, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
-from cyclopts import Parameter
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from .errors import RegraftError, unknown_choice
 
@@ -118,15 +116,3 @@ def each_once(values: Iterable[Any]) -> Any:
             raise ValueError(f"{value} is listed twice")
         seen.append(value)
     return values
-
-
-def _names(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_names),
-    Parameter(converter=lambda _, tokens: _names(tokens[0].value), n_tokens=1, accepts_keys=False),
-]
-"""Names in order; on the command line, separated by commas."""

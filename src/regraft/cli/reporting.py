@@ -52,9 +52,9 @@ def report(
 def show(summary: Contents) -> None:
     """Print what matters most of a report."""
     for setting in summary.settings:
-        console.print(to_rich(setting.scores[0]))
-    if summary.wins:
-        console.print(to_rich(summary.wins))
+        console.print(to_rich(setting.sections[0].tables[0]))
+    for table in summary.summary:
+        console.print(to_rich(table))
     for finding in summary.findings:
         console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
     if summary.missing:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .families import Family
-from .pretrained import BaseModel
+
+if TYPE_CHECKING:
+    from .pretrained import BaseModel
 
 Place = tuple[int, str]
 """(student layer, site)"""

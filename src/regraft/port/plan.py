@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..alignment.methods import Method, method_named
-from ..errors import PlanError, unknown_choice
-from ..models.families import HEADS
+from ..errors import PlanError
 from ..models.pretrained import BaseModel
 from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find_sites, space_width
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import CONVENTIONS, Convention, Reads, Role, shape_at
+from ..modules.peft_types import Convention, Reads, Role, shape_at
 from .layers import Group, Share, match_layers
+from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
 from .task_head import TaskHeadPlan, plan_task_head
@@ -58,6 +58,11 @@ class Plan:
         actions = {target.action for target in self.targets if target.place is None}
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
+    @property
+    def reads(self) -> set[Space]:
+        """The pairs of spaces that the module reads: those whose moments a forecast needs."""
+        return {via.lives for target in self.targets for _, via in target.reads}
+
     def check(self) -> None:
         """Raise the first problem.
 
@@ -72,11 +77,7 @@ def make_plan(
     module: Module,
     teacher: BaseModel,
     student: BaseModel,
-    layers: str | Sequence[int] = "skip",
-    align: str = "none",
-    spaces: Convention = "released",
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
+    options: PortOptions,
 ) -> Plan:
     """Plan a port from configurations and shapes alone.
 
@@ -84,21 +85,14 @@ def make_plan(
         module: the teacher's module.
         teacher: the model it was trained on.
         student: the model it goes to.
-        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
-        align: name of the alignment method; with ``"none"`` widths have to agree.
-        spaces: ``"released"`` or ``"measured"``, see `roles.Role.spaces`.
-        head: ``"teacher"`` to port the task head, ``"fresh"`` to initialise the student's; by default the teacher's
+        options: how, settled. Without an alignment widths have to agree. The task head is by default the teacher's,
             wherever it can be ported and the label sets agree.
-        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
 
     Raises:
         PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
-    if spaces not in CONVENTIONS:
-        raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
-    if head is not None and head not in HEADS:
-        raise PlanError(unknown_choice("head", head, HEADS))
+    align, labels, head = str(options.align), options.labels, options.head
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
@@ -106,11 +100,11 @@ def make_plan(
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
-    groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
+    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
 
     method = method_named(align)
     # Without a map every axis stays in the space it lives in.
-    convention: Convention = "measured" if method.identity else spaces
+    convention: Convention = "measured" if method.identity else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
@@ -196,8 +190,11 @@ class Draft:
         for role, shape in first.shapes.items():
             parts = tuple(self._part(role, place, *pair) for pair in zip(group, present, strict=True))
             site_shape = self.student_sites[place]
-            key = f"{PREFIX}{site_shape.path}.{role.suffix}"
-            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
+            path = f"{PREFIX}{site_shape.path}."
+            expected, into = shape_at(role, shape, site_shape), path + role.into if role.into else ""
+            self.targets.append(
+                Target(path + role.suffix, expected, self._action(parts), role.suffix, place, parts, into)
+            )
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
         spaces = {space for part in parts for space in part.spaces}
@@ -234,10 +231,11 @@ class Draft:
                 vias.append(None)
                 continue
             space = Space(layer, teacher_layer, mapped)
-            d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
+            home = Space(layer, teacher_layer, lives)
+            d_s, d_t = self._widths(home)
             self.widths[space] = self._widths(space)
             reads = isinstance(axis, Reads)
-            vias.append(Via(space, reads, reads and has_bias))
+            vias.append(Via(space, home, reads, reads and has_bias))
             if self.method.identity and d_s != d_t:
                 self.refused.add(space)
                 self._refuse(
@@ -270,7 +268,9 @@ class Draft:
             self.widths |= ported.widths
         for key, shape in needed.items():
             parts = () if fresh else (ported.parts[key],)
-            self.targets.append(Target(key, shape, self._action(parts) if parts else "fresh", None, parts))
+            self.targets.append(
+                Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
+            )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare what is planned with what PEFT expects."""

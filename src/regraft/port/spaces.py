@@ -12,9 +12,7 @@ from ..errors import PlanError, SamplingError, unknown_choice
 from ..models.pretrained import BaseModel
 from ..models.sites import HEAD_SPACES, PER_TEXT, SITES, Space, depth, find_sites, find_space
 from ..modules.peft_types import spaces_at
-from .forecast import _reading, _space, _vias
 from .layers import match_layers
-from .plan import Plan
 
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")
@@ -55,11 +53,6 @@ def spaces_of(
             if all(find_space(shape, last, name) for shape, last in zip(shapes, lasts, strict=True))
         }
     )
-
-
-def spaces_read(plan: Plan) -> set[Space]:
-    """Name the pairs of spaces that the module reads: those whose moments `fidelity` needs."""
-    return {_space(target, role, via) for target, role in _reading(plan) for _, via in _vias(target)}
 
 
 def fit_spaces(

@@ -75,7 +75,7 @@ def plan_task_head(
             return _fresh(f"the module holds no {path_t}")
         has_bias = bias in inventory.head
         # Only the first layer reads the model; what it says is as wide in the student.
-        via = Via(space, reads=True, has_bias=has_bias) if number == 1 else None
+        via = Via(space, space, reads=True, has_bias=has_bias) if number == 1 else None
         parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=picked)
         if has_bias:
             fold = Fold(weight, space) if number == 1 else None
