@@ -111,12 +111,7 @@ def _describe(means: Mapping[str, Mean], goal: float | None, count: int) -> str:
 
 
 def _curves(group: Group, row: str) -> _Curves:
-    return {
-        (language, seed): curve
-        for language in group.common(row)
-        for seed, result in group.cells[row, language].items()
-        if (curve := whole_curve(result))
-    }
+    return {(result.language, result.seed): curve for result in group.results(row) if (curve := whole_curve(result))}
 
 
 def _mean(curves: _Curves) -> Mean:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..comparison import Comparison, compare
-from ..groups import Group
+from ..groups import Group, split_by
 from ..table import fixed, of_peft, of_task
 from .scales import WIDTH, Frame, Panel, Tick, scale
 
@@ -47,8 +47,8 @@ class GainPanel(Panel):
 def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     """Draw gains over the baseline per language, groups of one task on one scale."""
     panels = []
-    for task in dict.fromkeys(group.task for group in groups):
-        by_group = [starts for group in groups if group.task == task and (starts := compare(group))]
+    for own in split_by("task", groups):
+        by_group = [starts for group in own if (starts := compare(group))]
         ends = [0.0, *(gain for starts in by_group for start in starts for gain in _gains(start))]
         panels += [_panel(starts, ends) for starts in by_group]
     return panels
