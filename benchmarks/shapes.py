@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.options import RunOptions
 from regraft.activations.sampling import sample, save_sample
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
@@ -103,7 +104,7 @@ def plan(module: Path, student: Path) -> None:
 
 def take_sample(teacher: Path, student: Path, texts: list[str], out: Path) -> None:
     pair = resolve(teacher), resolve(student)
-    save_sample(sample(*pair, spaces_of(*pair, "skip"), texts, progress=False), out, replace=True)
+    save_sample(sample(*pair, spaces_of(*pair, "skip"), texts, run=RunOptions(quiet=True)), out, replace=True)
 
 
 def port(module: Path, student: Path, moments: Path, out: Path) -> None:

@@ -104,6 +104,7 @@ def test_texts_may_be_conllu_and_moments_equal_texts(
     assert len({regraft.load(tmp_path / name).hash() for name in "abc"}) == 1
 
 
+@pytest.mark.slow
 def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_scaled_port_says_so(
     assert [choice(score) for score in scores] == ["ridge", "ridge (lsa 0.20)"]
 
 
+@pytest.mark.slow
 def test_plan_with_texts_alone_says_whether_the_port_will_help(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_plan_with_texts_alone_says_whether_the_port_will_help(
         assert len(re.findall(r"^This port .*\.$", out, flags=re.MULTILINE)) == 1
 
 
+@pytest.mark.slow
 def test_plan_chooses_the_scale_as_transfer_does(
     run: Callable,
     make_model: Callable[..., str],
@@ -206,11 +209,11 @@ def test_plan_refuses_before_it_fits_and_by_the_modules_name(
 ) -> None:
     student = make_model(layers=2, seed=5)
     module, bare, few = (make_module(make_model(layers=4), labels=labels) for labels in (9, None, 3))
-    monkeypatch.setattr(regraft.port.pipeline, "fit_maps", None)
+    monkeypatch.setattr(regraft.port.pipeline, "fit_spaces", None)
     monkeypatch.setattr(regraft.port.pipeline, "fit_in_sequence", None)
     data = ("--data", ner_folder)
     for arguments, message in (
-        ((module, "--scale", "x"), "found scale 'x', expected a number or auto"),
+        ((module, "--scale", "x"), "--scale: found 'x', expected a number or auto"),
         ((module, "--scale", "auto"), "scale auto runs both models with the module in place"),
         ((module, "--sequential"), "sequential runs both models with the module in place"),
         ((module, *data, "--task", "nre"), "did you mean 'ner'?"),
@@ -300,7 +303,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         "layer list": ((module, "--student", student, "--layers", "0,9"), "names layer 9, expected 0 to 3"),
         "scale": (
             (module, "--student", student, "--scale", "x"),
-            "found scale 'x', expected a number or auto",
+            "--scale: found 'x', expected a number or auto",
         ),
         "scale apart": (
             (module, "--student", student, "--texts", texts, "--apart", "--scale", "auto"),
@@ -445,6 +448,7 @@ def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str]
     assert "did you mean 'query'" in error
 
 
+@pytest.mark.slow
 def test_help_teaches_and_the_module_form_works() -> None:
     result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
     for command in ("plan", "sample", "transfer", "train", "evaluate", "distill", "convert"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def test_starts_that_need_texts() -> None:
         ("tm-", "unknown start 'tm-'"),
         ("tm-0,,2", "unknown start 'tm-0,,2'"),
         ("tm-skip+auto+sequental", "'sequental', expected one of .*, scaleNUMBER, .*; did you mean 'sequential'"),
-        ("tm-skip+scale", "found scale '', expected a number or auto"),
-        ("tm-skip+scalehalf", "found scale 'half', expected a number or auto"),
+        ("tm-skip+scale", "scale: found '', expected a number or auto"),
+        ("tm-skip+scalehalf", "scale: found 'half', expected a number or auto"),
         ("tm-skip+scale1+scale2", "names both scale1 and scale2"),
         ("tm-skip+ridge+scaleauto", "scale auto runs both models with the module in place"),
     ],
@@ -291,6 +291,7 @@ def ran(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_a_new_seed_only_what_is_new(
     content: dict[str, Any], ran: Path, tmp_path: Path
 ) -> None:
@@ -326,6 +327,7 @@ def test_starts_are_what_their_names_say(content: dict[str, Any], ran: Path) -> 
     assert {made[f"matching ner/en lora {row} seed 1"]["seed"] for row in ("student", "tm-skip")} == {1}
 
 
+@pytest.mark.slow
 def test_a_start_fitted_in_sequence_is_ported_by_the_texts_of_its_task(
     content: dict[str, Any], ran: Path, tmp_path: Path
 ) -> None:
@@ -376,6 +378,7 @@ def test_an_estimate_of_what_is_left(content: dict[str, Any], ran: Path) -> None
     assert time_left(grid, teachers) == (7.0, len(others))
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_written_down_and_does_not_stop_the_others(
     content: dict[str, Any], make_model: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -498,6 +501,7 @@ def test_a_cell_that_was_interrupted_goes_on_elsewhere(content: dict[str, Any], 
     assert store.record(cell.key)["resumed"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_fails_a_cell_not_the_run(
     content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +515,7 @@ def test_a_disk_that_is_full_fails_a_cell_not_the_run(
     assert "No space left on device" in next(iter(result.failed.values()))
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_run_is_at_is_waited_for(content: dict[str, Any], ran: Path, tmp_path: Path) -> None:
     root = shutil.copytree(ran, tmp_path / "store")
     more = changed(content, seeds=[0, 1, 7], pairs__matching__starts=["student"])
@@ -542,19 +547,22 @@ def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
             assert not second
     with store.claim("a") as again:
         assert again
-    code = (
-        f"from regraft.experiment.store import *; c = Store(Path({str(tmp_path)!r})).claim('a'); print(c.__enter__())"
-    )
-    command = [sys.executable, "-uc", f"{code}; import time; time.sleep(60)"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "True\n"
-        with store.claim("a") as taken:
-            assert not taken
-        other.kill()
-        other.wait()
-        with store.claim("a") as free:
-            assert free
+    here, there = Pipe()
+
+    def hold() -> None:
+        with Store(tmp_path).claim("a") as claimed:
+            there.send(claimed)
+            time.sleep(60)
+
+    other = get_context("fork").Process(target=hold)
+    other.start()
+    assert here.recv()
+    with store.claim("a") as taken:
+        assert not taken
+    other.kill()
+    other.join()
+    with store.claim("a") as free:
+        assert free
 
 
 def test_a_launcher_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_lsa_recovers_a_permutation_of_a_real_encoder(minilm: str, texts: list[s
     with torch.no_grad():
         expected = adapted(**batch).last_hidden_state[..., order]
     ported = regraft.transfer(
-        regraft.load(tmp_path / "module"), student, align="lsa", spaces="measured", texts=texts[:300], progress=False
+        regraft.load(tmp_path / "module"), student, align="lsa", spaces="measured", texts=texts[:100], progress=False
     )
     ported.save(tmp_path / "ported")
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(student), str(tmp_path / "ported")).eval()
@@ -63,7 +63,7 @@ def test_lsa_recovers_a_permutation_of_a_real_encoder(minilm: str, texts: list[s
 
 @pytest.mark.slow
 def test_ner_trains_ports_and_improves_on_real_rows(minilm: str, data: Path, tmp_path: Path) -> None:
-    settings = Settings(epochs=2, max_train=300, max_eval=100, learning_rate=3e-3)
+    settings = Settings(epochs=2, max_train=96, max_eval=16, max_length=64, learning_rate=3e-3)
     folder = data / "wikineural"
     teacher = train(minilm, tmp_path / "teacher", "bottleneck", data=folder, settings=settings, progress=False)
     curve = [json.loads(line) for line in (tmp_path / "teacher" / "curve.jsonl").read_text().splitlines()]

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ NER = TASKS["ner"]
 FAST = Settings(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 def test_train_port_train_again_and_evaluate(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path, kind: str
@@ -110,6 +110,7 @@ def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
             keeps_head(module, ner, "teacher")
 
 
+@pytest.mark.slow
 def test_labels_in_another_order_score_the_same(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -172,17 +173,15 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     settings = replace(FAST, epochs=12)
     whole = train(base, tmp_path / "whole", data=ner_folder, settings=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
-    code = (
-        "from pathlib import Path; from regraft.settings import *; from regraft.training import *;"
-        "torch.set_num_threads(1);"
-        f"train({base!r}, Path({str(out)!r}), data=Path({str(ner_folder)!r}), settings={settings!r}, progress=False)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        for _ in range(3000):
-            if list(work.glob("checkpoint-*/trainer_state.json")):
-                break
-            time.sleep(0.02)
-        run.kill()
+    options = {"data": ner_folder, "settings": settings, "progress": False}
+    other = get_context("fork").Process(target=train, args=(base, out), kwargs=options)
+    other.start()
+    for _ in range(3000):
+        if list(work.glob("checkpoint-*/trainer_state.json")):
+            break
+        time.sleep(0.02)
+    other.kill()
+    other.join()
     assert work.is_dir()
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):

@@ -10,7 +10,8 @@ from typing import Any
 from ..activations import sampling
 from ..distillation import options as distilling
 from ..files.hub import HubId, locate
-from ..port.options import Start
+from ..port.options import PortOptions
+from ..schema import Options
 from ..training import options as training_options
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
@@ -91,7 +92,7 @@ class Transfer:
     module: Source
     teacher: Source
     student: Source
-    start: Start
+    start: PortOptions
     moments: Source | None
     reading: Reading | None
     seed: int
@@ -120,11 +121,36 @@ def needs_of(job: Any) -> tuple[str, ...]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Source):
         return value.identity
+    if isinstance(value, PortOptions):
+        return _plain(_start(value))
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
+
+
+def to_json(value: Any) -> Any:
+    """Write a job out, as JSON has it."""
+    if isinstance(value, Options):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [to_json(part) for part in value]
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _start(options: PortOptions) -> dict[str, Any]:
+    """Give what a start decides, in the form that keys have always had."""
+    return {
+        "layers": options.layers,
+        "align": options.align,
+        "spaces": options.spaces,
+        "sequential": options.sequential,
+        "scale": options.factor,
+        "head": options.head == "teacher",
+    }
 
 
 @dataclass(frozen=True)

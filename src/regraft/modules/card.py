@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from .peft_types import PEFT_TYPES
 
 
 def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapterhub: bool = False) -> str:
@@ -20,7 +21,7 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapter
     """
     # AdapterHub's library goes by its old name on the hub.
     library, tag = ("adapters", "adapter-transformers") if adapterhub else ("peft", "peft")
-    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(config["peft_type"])
+    method = PEFT_TYPES.get(config["peft_type"])
     return _fill(
         "module.md",
         # AdapterHub's modules may name no base model.
@@ -29,7 +30,7 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapter
             **provenance,
             "peft_type": config["peft_type"],
             "adapterhub": adapterhub,
-            "ours": known is not None and not known.__module__.startswith("peft."),  # registered by importing regraft
+            "ours": method is not None and method.ours,  # registered by importing regraft
         },
     )
 

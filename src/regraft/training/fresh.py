@@ -1,7 +1,8 @@
-"""Fresh."""
+"""Modules of random weights that a training begins with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -12,7 +13,20 @@ from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
 from .attachment import _with_head
 
-PEFT_KINDS = ("bottleneck", "lora")
+
+def _lora(base: BaseModel, rank: int, alpha: int, _size: int, options: Mapping[str, Any]) -> PeftConfig:
+    targets = [base.family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **options)
+
+
+def _bottleneck(base: BaseModel, _rank: int, _alpha: int, size: int, options: Mapping[str, Any]) -> PeftConfig:
+    if "output_norm" not in base.family.sites:
+        raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
+    return BottleneckConfig(bottleneck_size=size, **options)
+
+
+_FRESH: Mapping[str, Callable[..., PeftConfig]] = {"bottleneck": _bottleneck, "lora": _lora}
+PEFT_KINDS = tuple(_FRESH)
 
 
 def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftConfig:
@@ -29,20 +43,11 @@ def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
     """
-    family = base.family
+    if peft not in _FRESH:
+        raise TaskError(unknown_choice("PEFT method", peft, _FRESH))
     # PEFT would leave out the first layer of DistilBERT's head.
-    common: dict[str, Any] = {
-        "task_type": task.task_type,
-        "modules_to_save": family.heads[HEAD_CLASSES[task.task_type]].modules,
-    }
-    if peft == "lora":
-        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **common)
-    if peft == "bottleneck" and "output_norm" in family.sites:
-        return BottleneckConfig(bottleneck_size=bottleneck_size, **common)
-    if peft == "bottleneck":
-        raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
-    raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
+    head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
+    return _FRESH[peft](base, rank, alpha, bottleneck_size, {"task_type": task.task_type, "modules_to_save": head})
 
 
 def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:

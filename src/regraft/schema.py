@@ -1,0 +1,118 @@
+"""Strict records: what people write is checked once, where it is read, against one declaration.
+
+A record of options is that declaration: its fields, defaults, bounds and one sentence of help each, which stands under
+the field. The command line, the experiment file, the provenance and the report read the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+
+from .errors import RegraftError, unknown_choice
+
+
+class Strict(BaseModel):
+    """A record that refuses what it does not know, and names the nearest key; frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        for key in given if isinstance(given, Mapping) else ():
+            if key not in cls.model_fields:
+                raise ValueError(unknown_choice("key", key, cls.model_fields))
+        return given
+
+
+class Options(Strict):
+    """Options of one verb."""
+
+    def over(self, base: Self) -> Self:
+        """Take from `base` whatever was not said here."""
+        return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+    def changed(self) -> dict[str, Any]:
+        """Give what differs from the defaults, as JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+Record = TypeVar("Record", bound=Strict)
+
+
+def make(
+    record: type[Record],
+    given: Mapping[str, Any],
+    error: type[RegraftError] = RegraftError,
+    called: Callable[[str], str] = str,
+) -> Record:
+    """Check values against a record.
+
+    Args:
+        record: the declaration.
+        given: name of a field -> value.
+        error: what to raise.
+        called: how messages call a field, such as ``--batch-size``.
+
+    Raises:
+        RegraftError: of the kind `error`, in one sentence.
+    """
+    try:
+        return record.model_validate(dict(given))
+    except ValidationError as problem:
+        raise error(sentence(problem, called)) from problem
+
+
+def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
+    """Say in a sentence what the first problem of a record is: its place, what was found, what was expected."""
+    first = error.errors()[0]
+    place = ".".join(called(str(part)) for part in first["loc"])
+    found, context = first["input"], first.get("ctx", {})
+    if first["type"] == "value_error":
+        problem = first["msg"].removeprefix("Value error, ")
+        return f"{place}: {problem}" if place else problem
+    if first["type"] == "literal_error":
+        return unknown_choice(place, found, [part.strip("' ") for part in _parts(context["expected"])])
+    bound = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
+    if (key := bound.get(first["type"])) is not None:
+        side = {"ge": "{} or more", "gt": "a number above {}", "le": "{} or less", "lt": "a number below {}"}[key]
+        return f"{place} is {found}, expected {side.format(context[key])}"
+    shown = "" if isinstance(found, Mapping) else f" (found {found!r})"
+    return f"{place}: {first['msg']}{shown}"
+
+
+def _parts(listed: str) -> list[str]:
+    return listed.replace(" or ", ", ").split(", ")
+
+
+def one_of(kind: str, valid: Collection[str]) -> AfterValidator:
+    """Check that a name is a key of a table; the message lists them and names the nearest.
+
+    Args:
+        kind: what is chosen, e.g. ``"alignment"``.
+        valid: the table.
+    """
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in valid:
+            raise ValueError(unknown_choice(kind, value, valid))
+        return value
+
+    return AfterValidator(check)
+
+
+def each_once(values: Iterable[Any]) -> Any:
+    """Check that a list names nothing twice.
+
+    Raises:
+        ValueError: it does.
+    """
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value} is listed twice")
+        seen.append(value)
+    return values
