@@ -39,8 +39,8 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     Returns:
         Two tables; none with fewer than `ENOUGH_POINTS` trainings whose start has an expectation.
     """
-    starts = [(group, row, found) for group in groups for row in group.transferred if (found := _points(group, row))]
-    every = [point for _, _, found in starts for point in found]
+    starts = [(group, row, points) for group in groups for row in group.transferred if (points := _points(group, row))]
+    every = [point for _, _, points in starts for point in points]
     if len(every) < ENOUGH_POINTS:
         return []
     scored = [(point.ahead, point.gain) for point in every if point.ahead is not None]
@@ -53,7 +53,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
         title="What foretells the gain",
         columns=[Column(head) for head in ("known before training", "trainings", "rank correlation with the gain")],
         labels=1,
-        rows=[texts(name, str(len(found)), fixed(_ranks(found))) for name, found in known],
+        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in known],
         notes=[
             "Spearman's rank correlation, over all trainings whose start has an expectation, with the gain over the "
             "baseline of the same cell. 1: the more was expected the more was gained; 0: no relation. None with fewer "
