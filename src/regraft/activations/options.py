@@ -8,6 +8,8 @@ from pydantic import Field
 
 from ..schema import Options
 
+Pairing = Literal["offsets", "position"]
+
 
 class TextOptions(Options):
     """Texts to run models on."""
@@ -25,7 +27,7 @@ class TextOptions(Options):
 class SampleOptions(Options):
     """What of two models is compared: which tokens go together, of how much of a text, in which batches."""
 
-    pairing: Literal["offsets", "position"] = "offsets"
+    pairing: Pairing = "offsets"
     """Pair tokens by shared characters, or by position."""
     max_length: int = Field(default=256, ge=8)
     """Tokens after which a text is cut."""

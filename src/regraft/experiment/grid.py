@@ -8,13 +8,12 @@ from functools import cache
 from typing import Any
 
 from ..alignment.methods import METHODS
-from ..distillation import options as distilling
+from ..distillation.options import DistillOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
 from ..port.options import Start, parse_start
 from ..tasks.records import Task, task_named
-from ..training import options as training_options
-from ..training.options import preset
+from ..training.options import TrainOptions, preset
 from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 
@@ -139,7 +138,7 @@ class _Builder:
                 setting, name, task.metrics[-1], language, peft, row, seed, key, start.where if start else None
             )
 
-        top = self.settings(task, entry, peft, teachers=True)
+        top = self.options(task, entry, peft, teachers=True)
         module = self.add(TEACHER, place, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
@@ -147,12 +146,12 @@ class _Builder:
             start = parse_start(row)
             ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
             head = "teacher" if start is not None and start.head else "fresh"
-            chosen = self.settings(task, entry, peft, seed=seed, head=head)
+            options = self.options(task, entry, peft, seed=seed, head=head)
             made = self.add(
                 "student",
                 place,
                 f"{row} seed {seed}",
-                Train(student, peft, ported, data, chosen, self.processes("student")),
+                Train(student, peft, ported, data, options, self.processes("student")),
             )
             yield number(row, seed, made.where, ported)
 
@@ -162,9 +161,8 @@ class _Builder:
         made = pair.distill
         assert made is not None  # the file says so
         texts = tuple(self.texts(text, made.column, made.text_split, made.max_texts) for text in made.texts)
-        layers = made.layers if isinstance(made.layers, int) else tuple(made.layers)  # a key is of tuples
-        chosen = distilling.Settings(**{"precision": "float32", **made.given()})
-        job = Distill(self.model(pair.teacher), texts, layers, chosen, self.processes("distill"))
+        options = DistillOptions(**{"precision": "float32", **made.given()})
+        job = Distill(self.model(pair.teacher), texts, options, self.processes("distill"))
         return self.add("distill", _Place(setting), "distill", job)
 
     def port(
@@ -205,19 +203,20 @@ class _Builder:
         self.cells.setdefault(key, Cell(key, kind, f"{place} {what}", groups, needs_of(job), job))
         return Source(key, key, made=True)
 
-    def settings(
-        self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any
-    ) -> training_options.Settings:
+    def options(self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any) -> TrainOptions:
         # From the most general to the most special; what is said of teachers counts more than all that is not.
         layers = (self.experiment.training, entry.training, self.experiment.modules[peft])
-        values = {key: value for layer in layers for key, value in layer.given().items()}
-        if teachers:
-            values |= {key: value for layer in layers for key, value in layer.given_for_teachers().items()}
-            more = {"head": "fresh"}
         # What the machine has is not to decide: the outcome is one for each key.
-        values.setdefault("precision", "float32")
+        values: dict[str, Any] = {"precision": "float32"}
         name = next((layer.preset for layer in reversed(layers) if layer.preset), "fast")
-        return preset(name, task, **{**values, **more})
+        values |= preset(name, task).model_dump(exclude_unset=True)
+        for layer in layers:
+            values |= layer.given()
+        if teachers:
+            for layer in layers:
+                values |= layer.teacher.given()
+            more = {"head": "fresh"}
+        return TrainOptions(**{**values, **more})
 
 
 def _model(name: str) -> Source:

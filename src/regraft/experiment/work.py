@@ -23,8 +23,7 @@ from ..files.texts import read_texts
 from ..models.pretrained import resolve
 from ..modules import module
 from ..port import pipeline, spaces
-from ..tasks.data import load_task
-from ..tasks.records import task_named
+from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
@@ -66,7 +65,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             return Outcome(cell.key, "busy")
         if store.done(cell.key):
             return Outcome(cell.key, "done")
-        described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": asdict(cell.job)}
+        described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": to_json(cell.job)}
         start = time.perf_counter()
         resumed = store.begun(cell.key)
         try:
@@ -119,25 +118,27 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
 def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
     texts = [text for source in job.texts for text in _read(source, locate)]
     # A checkpoint of an earlier attempt whose paths were others does not count: the directory is ours, start over.
-    distill(locate(job.teacher), out, texts, job.layers, job.settings, True, progress=False, tracking=tracking)
+    distill(locate(job.teacher), out, texts, options=job.settings, replace=True, progress=False, tracking=tracking)
 
 
 def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
     train(
         locate(job.model),
         out,
-        job.peft,
-        None if job.start is None else locate(job.start),
-        locate(job.data.data) or None,
-        job.data.language,
-        job.data.task,
-        job.settings,
-        replace_existing=True,  # as above
+        data=_data(job.data, locate),
+        options=job.settings,
+        peft=job.peft,
+        init=None if job.start is None else locate(job.start),
+        replace=True,  # as above
         progress=False,
-        columns=dict(job.data.columns),
-        labels=job.data.labels,
         tracking=tracking,
     )
+
+
+def _data(data: TaskSource, locate: Locate) -> DataOptions:
+    columns = tuple(f"{name}={column}" for name, column in data.columns)
+    where = locate(data.data) or None
+    return DataOptions(task=data.task, data=where, lang=data.language, column=columns, labels=data.labels)
 
 
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
@@ -180,7 +181,7 @@ def _read(texts: TextSource, locate: Locate) -> list[str]:
 
 def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
     """Give the inputs of the first training rows, each a text of its own."""
-    loaded = load_task(task_named(data.task), locate(data.data) or None, data.language, dict(data.columns), data.labels)
+    loaded = _data(data, locate).load()
     rows = loaded.splits["train"]
     found = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
     return [text if isinstance(text, str) else " ".join(text) for text in found]

@@ -1,4 +1,4 @@
-"""Fresh."""
+"""Modules that training begins with."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from ..models.pretrained import HEAD_CLASSES, BaseModel
 from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
 from .attachment import _with_head
+from .options import PEFT_KINDS, TrainOptions
 
-PEFT_KINDS = ("bottleneck", "lora")
 
-
-def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftConfig:
+def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftConfig:
     """Configure a module that is trained from random weights.
 
     Args:
         base: the base model.
         task: says which head.
         peft: ``"lora"`` (on query and value) or ``"bottleneck"``.
-        rank: of a LoRA.
-        alpha: of a LoRA.
-        bottleneck_size: width of a bottleneck.
+        options: its size.
 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
@@ -37,20 +34,20 @@ def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
     }
     if peft == "lora":
         targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **common)
+        return LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets, **common)
     if peft == "bottleneck" and "output_norm" in family.sites:
-        return BottleneckConfig(bottleneck_size=bottleneck_size, **common)
+        return BottleneckConfig(bottleneck_size=options.bottleneck_size, **common)
     if peft == "bottleneck":
         raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
     raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
 
 
-def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
+def fresh_module(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftModel:
     """Put a module of random weights, and a fresh task head, on a base model; arguments as for `fresh_config`.
 
     Raises:
         TaskError: as `fresh_config`.
         ModelError: a checkpoint that lacks weights which the head reads.
     """
-    config = fresh_config(base, task, peft, rank, alpha, bottleneck_size)
+    config = fresh_config(base, task, peft, options)
     return get_peft_model(_with_head(base, task), config)
