@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.options import RunOptions
 from regraft.activations.sampling import sample, save_sample
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
@@ -40,6 +41,7 @@ from regraft.port.spaces import spaces_of
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import detach
 from regraft.training.fresh import fresh_module
+from regraft.training.options import TrainOptions
 
 PAIRS = {
     "12 x 768 to 6 x 768, vocabulary 119,547": (
@@ -93,7 +95,7 @@ def make_model(config: Any, out: Path, texts: list[str]) -> None:
 
 def make_module(teacher: Path, kind: str, out: Path) -> None:
     base = resolve(teacher)
-    model = fresh_module(base, NER, kind, rank=8, alpha=8, bottleneck_size=96)
+    model = fresh_module(base, NER, kind, TrainOptions())
     detach(model, base, "random", {"labels": list(NER.labels)}).save(out, replace=True)
 
 
@@ -103,7 +105,7 @@ def plan(module: Path, student: Path) -> None:
 
 def take_sample(teacher: Path, student: Path, texts: list[str], out: Path) -> None:
     pair = resolve(teacher), resolve(student)
-    save_sample(sample(*pair, spaces_of(*pair, "skip"), texts, progress=False), out, replace=True)
+    save_sample(sample(*pair, spaces_of(*pair, "skip"), texts, run=RunOptions(quiet=True)), out, replace=True)
 
 
 def port(module: Path, student: Path, moments: Path, out: Path) -> None:

@@ -28,14 +28,14 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
+from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.pairing import encode
 from regraft.activations.sampling import sample
-from regraft.alignment.fitting import fit_maps
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.models.sites import Space
-from regraft.port.spaces import spaces_of
+from regraft.port.spaces import fit_spaces, spaces_of
 
 BATCH, LENGTH = 32, 256
 
@@ -99,7 +99,7 @@ def correlation() -> list[str]:
 
     def ours() -> None:
         moments = Moments.of(x_s, x_t)
-        fit_maps("lsa", {space: (768, 1024)}, {space: SplitMoments(moments, Moments.zeros(768, 1024))})
+        fit_spaces("lsa", {space: (768, 1024)}, {space: SplitMoments(moments, Moments.zeros(768, 1024))})
 
     ours()
     slow, fast = seconds(per_column), median(seconds(ours) for _ in range(5))
@@ -121,7 +121,9 @@ def peak_memory(teacher: str, student: str, texts: Path, **environment: str) -> 
 def sample_only(teacher: str, student: str, texts: str, count: str) -> None:
     pair = resolve(teacher), resolve(student)
     chosen = read_texts(Path(texts))[: int(count)]
-    sample(*pair, spaces_of(*pair, "skip"), chosen, batch_size=BATCH, max_length=64, progress=False)
+    sample(
+        *pair, spaces_of(*pair, "skip"), chosen, SampleOptions(batch_size=BATCH, max_length=64), RunOptions(quiet=True)
+    )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

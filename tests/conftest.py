@@ -141,7 +141,7 @@ def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     ) -> str:
         config = transformers.AutoConfig.from_pretrained(base)
         if labels is not None:
-            head = regraft.models.families.FAMILIES[config.model_type].heads[HEAD_CLASSES[task_type]]
+            head = regraft.models.families.FAMILIES[config.model_type].task_heads[HEAD_CLASSES[task_type]]
             extra = {"task_type": task_type, "modules_to_save": head.modules, **extra}
         model = get_peft_model(load_base(base, labels, task_type), peft_config(kind, config.model_type, **extra))
         torch.manual_seed(1)

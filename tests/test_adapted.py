@@ -12,6 +12,7 @@ from conftest import load_base, load_peft, make_texts
 from torch import Tensor
 
 import regraft
+from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.sampling import sample
 from regraft.models.pretrained import BaseModel, resolve
 from regraft.models.sites import Space
@@ -30,7 +31,9 @@ LORA = {
 
 def observed(teacher: BaseModel, student: BaseModel, spaces: list[Space]) -> dict[Space, tuple[Tensor, Tensor]]:
     """Sample and return the mean and the squares of the teacher's activations."""
-    taken = sample(teacher, student, spaces, TEXTS, batch_size=8, progress=False, covariances=False)
+    taken = sample(
+        teacher, student, spaces, TEXTS, SampleOptions(batch_size=8), RunOptions(quiet=True), covariances=False
+    )
     assert taken.pairs == taken.student_tokens
     totals = {space: split.fit + split.held_out for space, split in taken.moments.items()}
     return {space: (total.mean_t, total.squares_t) for space, total in totals.items()}

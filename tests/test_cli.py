@@ -206,11 +206,11 @@ def test_plan_refuses_before_it_fits_and_by_the_modules_name(
 ) -> None:
     student = make_model(layers=2, seed=5)
     module, bare, few = (make_module(make_model(layers=4), labels=labels) for labels in (9, None, 3))
-    monkeypatch.setattr(regraft.port.pipeline, "fit_maps", None)
+    monkeypatch.setattr(regraft.port.pipeline, "fit_spaces", None)
     monkeypatch.setattr(regraft.port.pipeline, "fit_in_sequence", None)
     data = ("--data", ner_folder)
     for arguments, message in (
-        ((module, "--scale", "x"), "found scale 'x', expected a number or auto"),
+        ((module, "--scale", "x"), "--scale: found 'x', expected a number or auto"),
         ((module, "--scale", "auto"), "scale auto runs both models with the module in place"),
         ((module, "--sequential"), "sequential runs both models with the module in place"),
         ((module, *data, "--task", "nre"), "did you mean 'ner'?"),
@@ -300,7 +300,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
         "layer list": ((module, "--student", student, "--layers", "0,9"), "names layer 9, expected 0 to 3"),
         "scale": (
             (module, "--student", student, "--scale", "x"),
-            "found scale 'x', expected a number or auto",
+            "--scale: found 'x', expected a number or auto",
         ),
         "scale apart": (
             (module, "--student", student, "--texts", texts, "--apart", "--scale", "auto"),

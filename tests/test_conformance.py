@@ -11,10 +11,12 @@ import torch
 from conftest import load_base, load_peft, make_texts
 
 import regraft
+from regraft.activations.options import RunOptions
 from regraft.activations.sampling import Sample, sample
 from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
 from regraft.models.pretrained import resolve
+from regraft.port.options import default_spaces
 from regraft.port.spaces import spaces_of
 
 TEXTS = make_texts(60)
@@ -53,7 +55,7 @@ def port(
     models = make_model(**teacher, **large), make_model(**student, **small)
     module = regraft.load(make_module(models[0], kind, 3))
     both = resolve(models[0]), resolve(models[1])
-    return module, models[1], sample(*both, spaces_of(*both, "skip"), TEXTS, progress=False)
+    return module, models[1], sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
 
 
 def assert_peft_loads(ported: regraft.Module, student: str, folder: Path) -> None:
@@ -77,7 +79,7 @@ def test_every_method_from_moments(port: tuple[regraft.Module, str, Sample], met
         with pytest.raises(PlanError, match="expected the same without a map"):
             regraft.transfer(module, student, align=method, moments=moments)
         return
-    spaces = METHODS[method].spaces
+    spaces = default_spaces(method)
     if "llama" in student and spaces == "released":  # grouped values are narrower than what attention reads
         with pytest.raises(PlanError, match="of another width; use --spaces measured"):
             regraft.transfer(module, student, align=method, moments=moments)

@@ -12,25 +12,29 @@ from conftest import make_texts
 from torch import Tensor
 
 import regraft
-from regraft.alignment.fitting import fit_maps
 from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import missed_scatter, read_error
 from regraft.models.sites import Space
-from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, fidelity, summary, verdict
+from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity
+from regraft.port.pipeline import Port
 from regraft.port.plan import Plan
-from regraft.port.spaces import spaces_read
+from regraft.port.spaces import fit_spaces
 
 Activations = dict[Space, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."
 NAMES = {"lora": {"lora_B @ lora_A", "classifier"}, "bottleneck": {"bottleneck_down", "classifier"}}
 
 
+def expected(places: list[Fidelity]) -> dict[str, float | None]:
+    return Forecast.of(places).expected
+
+
 def draw(plan: Plan, noise: float, n: int = 4000) -> Activations:
     """Draw a student's activations, and a teacher's: an affine map of them and so much of its own."""
     drawn = {}
-    for number, space in enumerate(sorted({*plan.widths, *spaces_read(plan)})):
+    for number, space in enumerate(sorted({*plan.widths, *plan.reads})):
         dice = torch.Generator().manual_seed(number)
         d_s, d_t = 48, 32
         h_s = torch.randn(n, d_s, generator=dice, dtype=torch.float64) + 1
@@ -87,7 +91,7 @@ def test_a_teacher_that_is_affine_in_the_student_is_kept_whole(
     assert {one.name for one in found} == NAMES[kind]
     assert len(found) == (5 if kind == "lora" else 3)
     assert all(one.r2 == pytest.approx(1, abs=1e-6) for one in found)
-    assert summary(found) == pytest.approx({"module": 1, "head": 1})
+    assert expected(found) == pytest.approx({"module": 1, "head": 1})
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
@@ -97,7 +101,7 @@ def test_nothing_is_kept_of_what_the_student_knows_nothing_of(pair: Callable[[st
     drawn = draw(plan, noise=1)
     found = fidelity(plan, module.tensors, exact(drawn), split(drawn))
     assert all(-0.1 < one.r2 <= 0.02 for one in found)
-    maps, _ = fit_maps("random", plan.widths, None)
+    maps, _ = fit_spaces("random", plan.widths, None)
     assert max(one.r2 for one in fidelity(plan, module.tensors, maps, split(drawn))) < -0.2  # wrong is worse than none
 
 
@@ -106,7 +110,7 @@ def test_the_closed_form_equals_what_the_module_computes(pair: Callable[[str], t
     module, student = pair("lora")
     plan = regraft.plan(module, student, layers="avg", align="ridge", spaces="measured")
     drawn = draw(plan, noise=0.4)
-    maps: dict[Space, Map] = exact(drawn) if linear else fit_maps("lsa", plan.widths, split(drawn))[0]
+    maps: dict[Space, Map] = exact(drawn) if linear else fit_spaces("lsa", plan.widths, split(drawn))[0]
     tensors = {key: tensor.double() for key, tensor in module.tensors.items()}
     found = {(one.layer, one.site): one.r2 for one in fidelity(plan, tensors, maps, split(drawn))}
 
@@ -135,7 +139,7 @@ def test_the_closed_form_equals_what_the_module_computes(pair: Callable[[str], t
 def test_what_is_read_counts_where_a_map_was_fitted_on_another_space(pair: Callable[[str], tuple]) -> None:
     module, student = pair("bottleneck")
     plan = regraft.plan(module, student, align="ridge", spaces="released")
-    assert {space.name for space in spaces_read(plan)} == {"layer_output", "final_hidden"}
+    assert {space.name for space in plan.reads} == {"layer_output", "final_hidden"}
     drawn = draw(plan, noise=0.1)
     maps, moments = exact(drawn), split(drawn)
     found = fidelity(plan, module.tensors, maps, moments)
@@ -156,16 +160,16 @@ def test_what_cannot_be_told_is_none(pair: Callable[[str], tuple]) -> None:
     plan = regraft.plan(module, student, align="ridge", spaces="measured")
     drawn = draw(plan, noise=0, n=3000)  # none held out
     nothing = {"module": None, "head": None}
-    assert summary(fidelity(plan, module.tensors, exact(drawn), split(drawn))) == nothing
+    assert expected(fidelity(plan, module.tensors, exact(drawn), split(drawn))) == nothing
     drawn = draw(plan, noise=0)
-    assert summary(fidelity(plan, module.tensors, exact(drawn), split(drawn, full=False))) == nothing
+    assert expected(fidelity(plan, module.tensors, exact(drawn), split(drawn, full=False))) == nothing
     untrained = {key: tensor * ("lora_B" not in key) for key, tensor in module.tensors.items()}
     found = fidelity(plan, untrained, exact(drawn), split(drawn))
     assert [one.r2 is None for one in found] == [True] * 4 + [False]
 
 
 def test_a_verdict_goes_by_the_head_where_there_is_one() -> None:
-    assert summary(
+    assert expected(
         [Fidelity(0, "query", "", 0.25), Fidelity(0, "value", "", 0.75), Fidelity(1, "query", "", None)]
     ) == {
         "module": 0.5,
@@ -177,9 +181,9 @@ def test_a_verdict_goes_by_the_head_where_there_is_one() -> None:
         (-3.0, 1.0, "no more than a random start"),
         (None, 0.6, "is likely"),
     ):
-        assert words in (verdict({"module": module, "head": head}) or "")
-    assert verdict({"module": None, "head": None}) is None
-    assert verdict(None) is None
+        assert words in (Forecast((), module, head).verdict or "")
+    assert Forecast((), None, None).verdict is None
+    assert Forecast((), 1.0, 1.0, silent=True).verdict is None
 
 
 def test_a_port_reports_what_is_expected_of_it(make_model: Callable[..., str], make_module: Callable[..., str]) -> None:
@@ -191,13 +195,15 @@ def test_a_port_reports_what_is_expected_of_it(make_model: Callable[..., str], m
         report = regraft.transfer(module, student, align="ridge", **options).report
         assert {one["site"] for one in report["fidelity"]} >= {"head"}
         assert all(value is not None and value <= 1 for value in report["expected"].values())
-        foreseen = regraft.foresee(module, student, align="lsa", **options)
-        assert set(foreseen.expected or ()) == {"module", "head"}
-        assert foreseen.module.report["expected"] == foreseen.expected
-        assert foreseen.module.hash() == regraft.transfer(module, student, align="lsa", **options).hash()
-        assert all(score.r2_read is not None for score in foreseen.scores)
+        port = Port.of(module, student, align="lsa", covariances=True, **options)
+        assert port.forecast is not None
+        assert set(port.forecast.expected) == {"module", "head"}
+        assert regraft.forecast(module, student, align="lsa", **options) == port.forecast
+        assert port.ported.report["expected"] == port.forecast.expected
+        assert port.ported.hash() == regraft.transfer(module, student, align="lsa", **options).hash()
+        assert all(score.r2_read is not None for score in port.fitted.scores)
         assert "expected" not in regraft.transfer(module, student, align="lsa", **options).report
-    assert regraft.foresee(module, make_model(layers=2)).expected is None
+    assert regraft.forecast(module, make_model(layers=2)) is None
 
 
 def files(root: Path) -> set[Path]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from regraft.alignment.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_heads
+from regraft.alignment.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_blocks
 from regraft.alignment.maps import Assignment, Linear
 from regraft.alignment.moments import Moments
 
@@ -172,12 +172,12 @@ def test_heads_are_matched_whatever_their_order_and_basis() -> None:
     inside = [torch.randn(3, 3, generator=dice).double() for _ in range(4)]
     order = [2, 0, 3, 1]  # student head i is teacher head order[i]
     x_s = torch.cat([x[:, 3 * j : 3 * j + 3] @ inside[j] for j in order], 1)
-    linear = within_heads(Moments.of(x_s, x, full=True), 4, 4, 1e-9)
+    linear = within_blocks(Moments.of(x_s, x, full=True), 4, 4, 1e-9)
     torch.testing.assert_close(x_s @ linear.reads.T + linear.offset, x, atol=1e-5, rtol=0)
     blocks = (linear.writes.abs().view(4, 3, 4, 3).amax((1, 3)) > 0).int()
     assert blocks.argmax(1).tolist() == order
     assert blocks.sum() == 4
-    few = within_heads(Moments.of(x_s[:, :6], x, full=True), 2, 4, 1e-9)  # the student has fewer heads
+    few = within_blocks(Moments.of(x_s[:, :6], x, full=True), 2, 4, 1e-9)  # the student has fewer heads
     assert (few.writes.abs().view(2, 3, 4, 3).amax((1, 3)) > 0).sum() == 2
 
 

@@ -122,7 +122,9 @@ def test_the_rows_of_a_head_are_ordered_after_folding(
     student = make_model(width=48, layers=2)
     straight, turned = (
         transfer_tensors(plan, module.tensors, Affine(plan).maps)
-        for plan in (regraft.plan(module, student, align="ridge", labels=labels) for labels in ("abc", "cab"))
+        for plan in (
+            regraft.plan(module, student, align="ridge", labels=labels) for labels in (list("abc"), list("cab"))
+        )
     )
     for leaf in ("weight", "bias"):
         assert torch.equal(turned[CLASSIFIER + leaf], straight[CLASSIFIER + leaf][[2, 0, 1]])

@@ -238,7 +238,7 @@ def test_what_transfer_does_not_understand_is_refused_in_words(
 ) -> None:
     base = make_model(layers=2)
     module = regraft.load(make_module(base, "lora", labels=3))
-    with pytest.raises(PlanError, match="found scale None, expected a number or auto"):
+    with pytest.raises(PlanError, match="scale: found None, expected a number or auto"):
         regraft.transfer(module, base, scale=None)
     with pytest.raises(SamplingError, match="found an empty list of moments"):
         regraft.transfer(module, base, align="lsa", moments=[])

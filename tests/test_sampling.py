@@ -11,6 +11,7 @@ import transformers
 from conftest import make_texts
 
 from regraft.activations.observation import held_out_batches
+from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.sampling import sample
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
@@ -36,7 +37,9 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     teacher, student = make_model(layers=4), make_model(model_type, width=48, layers=2)
     texts = make_texts(100)
     spaces = [Space(1, 2, "attention_input"), Space(0, 0, "layer_output")]
-    taken = sample(resolve(teacher), resolve(student), spaces, texts, batch_size=4, progress=False)
+    taken = sample(
+        resolve(teacher), resolve(student), spaces, texts, SampleOptions(batch_size=4), RunOptions(quiet=True)
+    )
     ordered = sorted(texts, key=lambda text: (len(text), text))
     number = np.arange(len(ordered)) // 4
     for space, layers in zip(spaces, ((1, 2), (1, 1)), strict=True):
@@ -57,7 +60,9 @@ def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[.
     teacher, student = resolve(make_model(layers=2)), resolve(make_model("distilbert", width=48, layers=2))
     space = Space(0, 0, "attention_input")
     full, alone = (
-        sample(teacher, student, [space], make_texts(40), progress=False, covariances=covariances).moments[space]
+        sample(teacher, student, [space], make_texts(40), run=RunOptions(quiet=True), covariances=covariances).moments[
+            space
+        ]
         for covariances in (True, False)
     )
     assert full.fit.scatter_s.shape == full.held_out.scatter_s.shape == (48, 48)
@@ -71,7 +76,7 @@ def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> N
     space = Space(0, 0, "layer_output")
     texts = ["the old river city walks"] * 120
     counts = [
-        sample(model, model, [space], texts[:count], batch_size=4, progress=False).moments[space]
+        sample(model, model, [space], texts[:count], SampleOptions(batch_size=4), RunOptions(quiet=True)).moments[space]
         for count in (40, 80, 120)
     ]
     tokens = counts[0].held_out.n // 4
@@ -85,8 +90,8 @@ def test_batches_padding_and_order_change_nothing(make_model: Callable[..., str]
     teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", width=48, layers=2))
     spaces = spaces_of(teacher, student, "skip")
     texts = make_texts(80)
-    one = sample(teacher, student, spaces, texts, batch_size=80, progress=False)
-    many = sample(teacher, student, spaces, texts[::-1], batch_size=7, progress=False)
+    one = sample(teacher, student, spaces, texts, SampleOptions(batch_size=80), RunOptions(quiet=True))
+    many = sample(teacher, student, spaces, texts[::-1], SampleOptions(batch_size=7), RunOptions(quiet=True))
     assert one.source.texts == many.source.texts
     for space in spaces:
         total = [split.fit + split.held_out for split in (one.moments[space], many.moments[space])]
@@ -98,8 +103,8 @@ def test_loaded_models_and_half_precision(make_model: Callable[..., str]) -> Non
     path = make_model(layers=2)
     loaded = (transformers.AutoModel.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path))
     space = [Space(0, 0, "attention_input")]
-    exact = sample(resolve(path), resolve(loaded), space, make_texts(40), progress=False)
-    rough = sample(resolve(path), resolve(path), space, make_texts(40), dtype=torch.bfloat16, progress=False)
+    exact = sample(resolve(path), resolve(loaded), space, make_texts(40), run=RunOptions(quiet=True))
+    rough = sample(resolve(path), resolve(path), space, make_texts(40), run=RunOptions(dtype="bfloat16", quiet=True))
     diagonal = [taken.moments[space[0]].fit.correlation().diagonal() for taken in (exact, rough)]
     assert diagonal[0].min() > 0.999999
     assert diagonal[1].min() > 0.999
@@ -113,8 +118,14 @@ def test_loaded_models_stay_as_they_were(make_model: Callable[..., str]) -> None
     tokenizer.eos_token = "[SEP]"
     model.train()
     base = resolve((model, tokenizer))
-    for dtype in (None, torch.bfloat16):
-        sample(base, resolve(path), [Space(0, 0, "attention_input")], make_texts(40), dtype=dtype, progress=False)
+    for dtype in (None, "bfloat16"):
+        sample(
+            base,
+            resolve(path),
+            [Space(0, 0, "attention_input")],
+            make_texts(40),
+            run=RunOptions(dtype=dtype, quiet=True),
+        )
     assert model.training
     assert model.dtype == torch.float32
     assert tokenizer.pad_token is None
@@ -128,9 +139,16 @@ def test_the_side_of_the_padding_changes_nothing(make_model: Callable[..., str])
         tokenizer.padding_side = side
         base = resolve((transformers.AutoModel.from_pretrained(path), tokenizer))
         other = resolve(make_model(layers=2, unigram=True))
-        taken = sample(base, resolve(path), [Space(0, 0, "layer_output")], make_texts(40), "position", progress=False)
+        taken = sample(
+            base,
+            resolve(path),
+            [Space(0, 0, "layer_output")],
+            make_texts(40),
+            SampleOptions(pairing="position"),
+            RunOptions(quiet=True),
+        )
         assert taken.paired_tokens == taken.student_tokens
-        taken = sample(base, other, [Space(0, 0, "layer_output")], make_texts(40), progress=False)
+        taken = sample(base, other, [Space(0, 0, "layer_output")], make_texts(40), run=RunOptions(quiet=True))
         pairs.append(taken.pairs)
     assert pairs[0] == pairs[1]
 
@@ -157,7 +175,7 @@ def test_weights_are_told_apart_without_loading_them(make_model: Callable[..., s
 def test_causal_models_take_the_last_piece(make_model: Callable[..., str]) -> None:
     teacher, student = make_model("llama", layers=2), make_model("llama", layers=2, seed=1, unigram=True)
     space = Space(0, 0, "attention_input")
-    taken = sample(resolve(teacher), resolve(student), [space], make_texts(60), progress=False)
+    taken = sample(resolve(teacher), resolve(student), [space], make_texts(60), run=RunOptions(quiet=True))
     assert 0 < taken.pairs < taken.paired_tokens
 
 
@@ -166,13 +184,13 @@ def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
     space = [Space(0, 0, "layer_output")]
     for texts in ([], [" "], ["one line only"]):
         with pytest.raises(SamplingError, match="non-empty texts, expected at least 2"):
-            sample(teacher, student, space, texts, progress=False)
+            sample(teacher, student, space, texts, run=RunOptions(quiet=True))
     with pytest.raises(SamplingError, match="got one string for texts"):
-        sample(teacher, student, space, "the old river", progress=False)
+        sample(teacher, student, space, "the old river", run=RunOptions(quiet=True))
     with pytest.raises(SamplingError, match=r"paired \d+ tokens .* give more texts or use pairing 'offsets'"):
-        sample(teacher, student, space, make_texts(9), "position", progress=False)
+        sample(teacher, student, space, make_texts(9), SampleOptions(pairing="position"), RunOptions(quiet=True))
     with pytest.raises(SamplingError, match=r"the teacher has no gate_output in layer 0"):
-        sample(teacher, student, [Space(0, 0, "gate_output")], make_texts(9), progress=False)
+        sample(teacher, student, [Space(0, 0, "gate_output")], make_texts(9), run=RunOptions(quiet=True))
     with pytest.raises(PlanError, match="unknown site 'ff_gate'"):
         spaces_of(teacher, student, "skip", ["ff_gate"])
 

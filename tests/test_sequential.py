@@ -16,6 +16,7 @@ from peft import PeftModel, get_peft_model
 from twins import Twin, make_twin
 
 import regraft
+from regraft.activations.options import RunOptions
 from regraft.activations.sampling import sample
 from regraft.errors import PlanError, SamplingError
 from regraft.models.pretrained import resolve
@@ -212,7 +213,7 @@ def test_what_cannot_be_done_is_refused_in_words(pair: tuple[str, str], make_mod
     teacher, student = pair
     module = regraft.load(make_module(teacher))
     both = resolve(teacher), resolve(student)
-    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, progress=False)
+    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
     words = "sequential runs both models with the module in place, which no moments hold; give --texts"
     with pytest.raises(SamplingError, match=words):
         regraft.transfer(module, student, moments=moments, sequential=True)
@@ -222,7 +223,7 @@ def test_what_cannot_be_done_is_refused_in_words(pair: tuple[str, str], make_mod
         with pytest.raises(PlanError, match=r"scale auto runs both models .*; fit --sequential, with --texts"):
             regraft.transfer(module, student, scale="auto", **options)
     for scale in ("x", "", "nan", float("inf")):
-        with pytest.raises(PlanError, match=r"found scale .*, expected a number or auto"):
+        with pytest.raises(PlanError, match=r"scale: found .*, expected a number or auto"):
             regraft.transfer(module, student, texts=TEXTS, scale=scale)
 
 
@@ -230,7 +231,7 @@ def test_auto_with_moments_is_fitted_to_the_bare_models(pair: tuple[str, str], m
     teacher, student = pair
     module = regraft.load(make_module(teacher, labels=3))
     both = resolve(teacher), resolve(student)
-    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, progress=False)
+    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
     from_moments = regraft.transfer(module, student, moments=moments)
     apart = regraft.transfer(module, student, texts=TEXTS, sequential=False, progress=False)
     assert (from_moments.report["align"], from_moments.report["sequential"]) == ("auto", False)

@@ -42,6 +42,7 @@ class Options(Strict):
 
 
 Record = TypeVar("Record", bound=Strict)
+Values = TypeVar("Values", bound=Iterable[Any])
 
 
 def make(
@@ -112,7 +113,7 @@ def one_of(kind: str, valid: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def each_once(values: Iterable[Any]) -> Any:
+def each_once(values: Values) -> Values:
     """Check that a list names nothing twice.
 
     Raises:

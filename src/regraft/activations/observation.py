@@ -16,6 +16,7 @@ from ..models.families import Family
 from ..models.pretrained import BaseModel
 from ..models.sites import HEAD_SPACES, PER_TEXT, find_sites, find_space
 from ..seeding import generator
+from .options import RunOptions, SampleOptions
 from .pairing import Encoding, Ints, encode, make_pairing, pool
 
 # One batch in ten is held out, at least one.
@@ -68,12 +69,8 @@ def observe(
     wanted_s: set[Spot],
     texts: Sequence[str],
     feed: Callable[[Activations, Activations, bool], None],
-    pairing: str = "offsets",
-    batch_size: int = 32,
-    max_length: int = 256,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    progress: bool = True,
+    options: SampleOptions,
+    run: RunOptions,
     title: str = "Sampling",
 ) -> Counts:
     """Run both models over `texts` and call `feed` with what is paired in each batch.
@@ -86,25 +83,22 @@ def observe(
         texts: what `in_order` gave.
         feed: takes the student's activations, the teacher's, each on its model's device, and whether the batch is one
             of those held out.
-        pairing: this and all below as for `sampling.sample`.
-        batch_size: see there.
-        max_length: see there.
-        device: see there.
-        dtype: see there.
-        progress: see there.
+        options: as for `sampling.sample`.
+        run: as for `sampling.sample`.
         title: of the progress bar.
 
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = make_pairing(pairing, tokenizer_t, tokenizer_s)
-    size = max(1, min(batch_size, len(texts) // _BATCHES))
+    pair_tokens = make_pairing(options.pairing, tokenizer_t, tokenizer_s)
+    size = max(1, min(options.batch_size, len(texts) // _BATCHES))
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     held_out = held_out_batches(len(batches))
     pairs = paired = tokens = 0
-    with teacher.running(dtype, device) as model_t, student.running(dtype, device) as model_s:
-        # A checkpoint may lack the pooler that its class has; heads that need it are told by `alignment.fit_maps`.
+    where = run.torch_dtype, run.device
+    with teacher.running(*where) as model_t, student.running(*where) as model_s:
+        # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_spaces`.
         poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
         watched_t, watched_s = (
             _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})
@@ -113,9 +107,9 @@ def observe(
                 (model_s, student, "student", wanted_s),
             )
         )
-        for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=not progress)):
-            encoding_t = encode(tokenizer_t, batch, min(max_length, teacher.longest))
-            encoding_s = encode(tokenizer_s, batch, min(max_length, student.longest))
+        for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
+            encoding_t = encode(tokenizer_t, batch, min(options.max_length, teacher.longest))
+            encoding_s = encode(tokenizer_s, batch, min(options.max_length, student.longest))
             found = pair_tokens(batch, encoding_t, encoding_s)
             pairs += found.count
             paired += found.paired_student_tokens
@@ -132,7 +126,7 @@ def observe(
     if pairs < MIN_PAIRS:
         raise SamplingError(
             f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
-            + ("give more texts" if pairing == "offsets" else "give more texts or use pairing 'offsets'")
+            + ("give more texts" if options.pairing == "offsets" else "give more texts or use pairing 'offsets'")
         )
     return Counts(pairs, paired, tokens)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from ..schema import Options
+
+if TYPE_CHECKING:
+    import torch
 
 Pairing = Literal["offsets", "position"]
 
@@ -22,6 +25,16 @@ class TextOptions(Options):
     """Split of a data set on the hub."""
     max_texts: int | None = Field(default=None, ge=1)
     """Read so many texts, the first."""
+
+    def read(self) -> list[str] | None:
+        """Read the texts; None where none are named.
+
+        Raises:
+            SamplingError: they cannot be read.
+        """
+        from ..files.texts import read_texts
+
+        return None if self.texts is None else read_texts(self.texts, self.column, self.max_texts, self.text_split)
 
 
 class SampleOptions(Options):
@@ -44,3 +57,10 @@ class RunOptions(Options):
     """float32, bfloat16, float16. Default: as stored."""
     quiet: bool = False
     """No progress bars."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The type of the weights, as PyTorch calls it."""
+        import torch
+
+        return None if self.dtype is None else getattr(torch, self.dtype)

@@ -12,7 +12,6 @@ from operator import add, eq
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from ..alignment.moments import Moments, SplitMoments
@@ -23,6 +22,7 @@ from ..files.reading import read_json, read_safetensors
 from ..models.pretrained import BaseModel
 from ..models.sites import Space
 from .observation import Activations, in_order, observe
+from .options import RunOptions, SampleOptions
 
 
 def sample(
@@ -30,12 +30,8 @@ def sample(
     student: BaseModel,
     spaces: Sequence[Space],
     texts: Sequence[str],
-    pairing: str = "offsets",
-    batch_size: int = 32,
-    max_length: int = 256,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    progress: bool = True,
+    options: SampleOptions | None = None,
+    run: RunOptions | None = None,
     covariances: bool = True,
     title: str = "Sampling",
 ) -> Sample:
@@ -47,12 +43,8 @@ def sample(
         spaces: pairs of spaces to observe.
         texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
             split.
-        pairing: a key of `pairing.PAIRINGS`.
-        batch_size: texts per batch, at most.
-        max_length: tokens after which a text is cut.
-        device: where to run; by default a GPU where there is one, or where a loaded model is.
-        dtype: of the weights; by default the checkpoint's own.
-        progress: whether to draw a progress bar.
+        options: which tokens go together, of how much of a text.
+        run: where the models run; a loaded model stays where it is unless this says otherwise.
         covariances: whether to take the covariances within either model, which alignments by linear maps need:
             O((d_s + d_t)^2) memory per pair of spaces. `lsa` does without, in O(d_s d_t).
         title: of the progress bar.
@@ -60,6 +52,7 @@ def sample(
     Raises:
         SamplingError: texts, tokenizers or activations that do not serve, or too few tokens paired.
     """
+    options, run = options or SampleOptions(), run or RunOptions()
     ordered = in_order(texts)
     totals: dict[Space, list[Moments]] = {}
 
@@ -80,12 +73,8 @@ def sample(
         {(space.student_layer, space.name) for space in spaces},
         ordered,
         feed,
-        pairing,
-        batch_size,
-        max_length,
-        device,
-        dtype,
-        progress,
+        options,
+        run,
         title,
     )
     source = Source(
@@ -95,7 +84,7 @@ def sample(
         student_config=student.config_hash,
         teacher_weights=teacher.weights_id,
         student_weights=student.weights_id,
-        pairing=pairing,
+        pairing=options.pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
     moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
@@ -246,16 +235,13 @@ def _load_one(path: Path) -> Sample:
     return Sample(Source(**source), moments, manifest["pairs"], manifest["paired_tokens"], manifest["student_tokens"])
 
 
-def _loaded(moments: Sample | str | Path | Sequence[str | Path]) -> Sample:
-    if isinstance(moments, Sample):
-        return moments
-    if not isinstance(moments, str | Path) and not moments:
-        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
-    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
+def check_same_pair(sample: Sample, teacher: BaseModel, student: BaseModel) -> None:
+    """Refuse moments of another pair of models.
 
-
-def _check_same_pair(taken: Sample, teacher: BaseModel, student: BaseModel) -> None:
-    source = taken.source
+    Raises:
+        SamplingError: of another architecture, or of other weights.
+    """
+    source = sample.source
     for who, sampled, config_hash, weights, base in (
         ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
         ("student", source.student, source.student_config, source.student_weights, student),

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from ..errors import SamplingError
-from ..models.sites import Space
 from .maps import Assignment, Kind, Map
-from .methods import AUTO, Choice, Problem, choose, instead, method_named
-from .moments import Moments, SplitMoments
+from .methods import Choice, Problem, method_named
+from .moments import Moments
 from .scores import r2
+
+Space = TypeVar("Space")
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Generic[Space]):
     """How well a pair of spaces was aligned.
 
     Attributes:
-        space: the pair.
+        space: the pair, as the caller calls it.
         d_s: width of the student's.
         d_t: width of the teacher's.
         matched: student dimensions with a counterpart, or any weight in a linear map.
@@ -48,66 +50,47 @@ class Score:
     candidates: Mapping[str, float] = field(default_factory=dict)
 
 
-def fit_maps(
-    name: str,
-    widths: Mapping[Space, tuple[int, int]],
-    moments: Mapping[Space, SplitMoments] | None,
-    seed: int = 0,
-    heads: Mapping[str, tuple[int, int]] | None = None,
-) -> tuple[dict[Space, Map], list[Score]]:
+def fit_maps(problems: Mapping[Space, Problem], name: str) -> tuple[dict[Space, Map], list[Score[Space]]]:
     """Fit a map for every pair of spaces.
 
     Args:
+        problems: by whatever the caller calls the pairs.
         name: a key of `methods.METHODS`.
-        widths: the pairs of spaces -> (d_s, d_t).
-        moments: what was sampled; None where nothing was.
-        seed: for methods that draw.
-        heads: name of a space -> attention heads of the student's and of the teacher's, see `models.heads_of`.
 
     Returns:
         The maps, and for each how well it fits.
 
     Raises:
         PlanError: an unknown method.
-        SamplingError: moments are needed and missing, lack the covariances that are needed, or are of too few tokens.
+        SamplingError: moments are needed and missing, lack the covariances that are needed, or are of too few rows.
     """
     method = method_named(name)
-    if method.needs_moments and moments is None:
-        raise SamplingError(f"alignment {name!r} compares activations; give --texts FILE or --moments DIR")
     maps: dict[Space, Map] = {}
     scores = []
-    for space, (d_s, d_t) in sorted(widths.items()):
-        split = None if moments is None else moments.get(space)
-        if method.needs_moments and split is None:
+    for space, problem in problems.items():
+        if method.needs == "covariances" and problem.moments is not None and not problem.moments.full:
             raise SamplingError(
-                f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
-                f"{space.teacher_layer}; sample again with the --sites and --layers of this module{instead(space)}"
-            )
-        if method.needs == "covariances" and split is not None and not split.fit.full:
-            raise SamplingError(
-                f"alignment {name!r} needs covariances, and the moments of {space.name} hold variances alone; "
+                f"alignment {name!r} needs covariances, and the moments of {problem.name} hold variances alone; "
                 "sample again with covariances"
             )
-        blocks = (heads or {}).get(space.name, (1, 1))
-        fit, held_out = (split.fit, split.held_out) if split else (None, None)
-        problem = Problem(space, d_s, d_t, fit, seed, held_out, blocks)
-        chosen = choose(problem) if name == AUTO else Choice(name, method.fit(problem), {})
-        maps[space] = chosen.fitted
-        scores.append(_score(space, chosen, split))
+        made = method.fit(problem)
+        choice = made if isinstance(made, Choice) else Choice(name, made, {})
+        maps[space] = choice.fitted
+        scores.append(_score(space, choice, problem))
     return maps, scores
 
 
-def _score(space: Space, chosen: Choice, split: SplitMoments | None) -> Score:
-    fitted = chosen.fitted
+def _score(space: Space, choice: Choice, problem: Problem) -> Score[Space]:
+    fitted = choice.fitted
     d_s, d_t = fitted.student_width, fitted.teacher_width
     matched = d_s - fitted.unmatched
-    if split is None:
-        return Score(space, d_s, d_t, matched, kind=fitted.kind, method=chosen.method)
-    constant = int(split.fit.constant_s.sum())
-    assigned, held_out = (_mean_r(moments, fitted) for moments in (split.fit, split.held_out))
-    shares = r2(split.held_out, fitted)
+    if problem.moments is None or problem.held_out is None:
+        return Score(space, d_s, d_t, matched, kind=fitted.kind, method=choice.method)
+    constant = int(problem.moments.constant_s.sum())
+    assigned, held_out = (_mean_r(moments, fitted) for moments in (problem.moments, problem.held_out))
+    shares = r2(problem.held_out, fitted)
     return Score(
-        space, d_s, d_t, matched, constant, assigned, held_out, fitted.kind, *shares, chosen.method, chosen.shares
+        space, d_s, d_t, matched, constant, assigned, held_out, fitted.kind, *shares, choice.method, choice.shares
     )
 
 

@@ -83,26 +83,26 @@ def procrustes(moments: Moments) -> Linear:
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, rotation / factor, constant)
 
 
-def within_heads(moments: Moments, heads_s: int, heads_t: int, shrinkage: float) -> Linear:
-    """Match attention heads as blocks, then fit each pair of them by ridge regression, and nothing across heads.
+def within_blocks(moments: Moments, blocks_s: int, blocks_t: int, shrinkage: float) -> Linear:
+    """Match blocks of dimensions, such as attention heads, then fit each pair by ridge regression, and nothing across.
 
-    A pair of heads is worth the nuclear norm of its block of correlations, which no rotation within a head changes; the
-    heads are paired by linear sum assignment. With unequal numbers some heads of the larger side go without.
+    A pair of blocks is worth the nuclear norm of its correlations, which no rotation within a block changes; the blocks
+    are paired by linear sum assignment. With unequal numbers some blocks of the larger side go without.
 
     Args:
-        moments: with covariances, of what the queries, keys or values are; heads lie one behind the other.
-        heads_s: number of heads of the student's.
-        heads_t: number of heads of the teacher's.
+        moments: with covariances; the blocks of either side are equally wide and lie one behind the other.
+        blocks_s: number of blocks of the student's.
+        blocks_t: number of blocks of the teacher's.
         shrinkage: as for `ridge`.
     """
     d_s, d_t = moments.cross.shape
-    of_s, of_t = (torch.arange(width).view(heads, -1) for width, heads in ((d_s, heads_s), (d_t, heads_t)))
-    blocks = moments.correlation().view(heads_s, d_s // heads_s, heads_t, d_t // heads_t).transpose(1, 2)
-    pairs = linear_sum_assignment(torch.linalg.matrix_norm(blocks, "nuc").numpy(), maximize=True)
+    of_s, of_t = (torch.arange(width).view(blocks, -1) for width, blocks in ((d_s, blocks_s), (d_t, blocks_t)))
+    correlations = moments.correlation().view(blocks_s, d_s // blocks_s, blocks_t, d_t // blocks_t).transpose(1, 2)
+    pairs = linear_sum_assignment(torch.linalg.matrix_norm(correlations, "nuc").numpy(), maximize=True)
     reads, writes = moments.cross.new_zeros(d_t, d_s), moments.cross.new_zeros(d_s, d_t)
     constant = torch.zeros_like(moments.mean_s)
-    for head_s, head_t in zip(*pairs, strict=True):
-        rows, columns = of_s[head_s], of_t[head_t]
+    for block_s, block_t in zip(*pairs, strict=True):
+        rows, columns = of_s[block_s], of_t[block_t]
         block = ridge(_part(moments, rows, columns), shrinkage)
         reads[columns[:, None], rows] = block.reads
         writes[rows[:, None], columns] = block.writes

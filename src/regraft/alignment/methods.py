@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -11,10 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
-from ..models.sites import HEAD_SPACES, PER_TEXT, Space
-from ..modules.peft_types import Convention
 from ..seeding import generator
-from .linear import best_shrinkage, procrustes, ridge, scaled, within_heads
+from .linear import best_shrinkage, procrustes, ridge, scaled, within_blocks
 from .maps import Assignment, Kind, Linear, Map
 from .moments import Moments
 from .scores import r2
@@ -38,42 +36,60 @@ class Problem:
     """What a method is given.
 
     Attributes:
-        space: the pair of spaces.
-        d_s: width of the student's.
+        name: of the pair of spaces, in messages; methods that draw do so by it.
+        d_s: width of the student's space.
         d_t: width of the teacher's.
-        moments: of the tokens to fit on; None for methods that need none and were given none.
+        moments: of the rows to fit on; None for methods that need none and were given none.
+        held_out: of the rows to choose on; None as above.
         seed: for methods that draw.
-        held_out: of the tokens to choose on; None as above.
-        heads: number of attention heads that the student's space and the teacher's are made of; 1 for all but queries,
-            keys and values.
+        blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
+        unit: what messages call the rows.
+        advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
 
-    space: Space
+    name: str
     d_s: int
     d_t: int
     moments: Moments | None
-    seed: int
     held_out: Moments | None = None
-    heads: tuple[int, int] = (1, 1)
+    seed: int = 0
+    blocks: tuple[int, int] = (1, 1)
+    unit: str = "token pairs"
+    advice: str = ""
 
-    def sampled(self, name: str, least: int) -> Moments:
+    def sampled(self, method: str, least: int) -> Moments:
         """Give the moments.
 
         Args:
-            name: of the method that asks.
+            method: name of the method that asks.
             least: how many rows it needs.
 
         Raises:
-            SamplingError: there are fewer.
+            SamplingError: there are fewer, or none at all.
         """
-        assert self.moments is not None  # `alignment.fit_maps` has seen to it
+        if self.moments is None:
+            raise SamplingError(f"alignment {method!r} compares activations, and none of {self.name} were sampled")
         if self.moments.n < least:
-            counted = "texts" if self.space.name in PER_TEXT else "token pairs"
             raise SamplingError(
-                f"{name} has {self.moments.n} {counted} to fit {self.space.name} of student layer "
-                f"{self.space.student_layer} on, expected at least {least}; give more texts{instead(self.space)}"
+                f"{method} has {self.moments.n} {self.unit} to fit {self.name} on, expected at least {least}; "
+                f"give more texts{self.advice}"
             )
         return self.moments
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a pair of spaces.
+
+    Attributes:
+        method: a key of `METHODS`.
+        fitted: its map.
+        shares: candidate -> share of the teacher's variance that it predicts on held-out rows.
+    """
+
+    method: str
+    fitted: Map
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,23 +97,24 @@ class Method:
     """A registered alignment method.
 
     Attributes:
-        fit: the method itself.
+        fit: the method itself; a `Choice` where it chooses among others.
         kind: of its maps.
         needs: which moments have to be sampled for it.
         summary: one line for people.
         reference: where it comes from.
+        identity: whether its maps change nothing, so that the spaces have to be equally wide.
+        draws: whether its maps depend on the seed.
+        silent: whether its maps write nothing.
     """
 
-    fit: Callable[[Problem], Map]
+    fit: Callable[[Problem], Map | Choice]
     kind: Kind
     needs: Needs
     summary: str
     reference: str
-
-    @property
-    def spaces(self) -> Convention:
-        """Which spaces its maps are fitted on unless the user says: the authors' where they or a control assign."""
-        return "released" if self.kind == "one-to-one" else "measured"
+    identity: bool = False
+    draws: bool = False
+    silent: bool = False
 
     @property
     def needs_moments(self) -> bool:
@@ -106,14 +123,14 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
-_Fit = TypeVar("_Fit", bound=Callable[[Problem], Map])
+_Fit = TypeVar("_Fit", bound=Callable[[Problem], Map | Choice])
 
 
 def _register(
-    name: str, summary: str, reference: str, needs: Needs = "nothing", kind: Kind = "one-to-one"
+    name: str, summary: str, reference: str, needs: Needs = "nothing", kind: Kind = "one-to-one", **traits: bool
 ) -> Callable[[_Fit], _Fit]:
     def register(fit: _Fit) -> _Fit:
-        METHODS[name] = Method(fit, kind, needs, summary, reference)
+        METHODS[name] = Method(fit, kind, needs, summary, reference, **traits)
         return fit
 
     return register
@@ -122,7 +139,7 @@ def _register(
 _PAPER = "Klimaszewski, Andruszkiewicz & Birch, LREC-COLING 2024, https://arxiv.org/abs/2403.18804"
 
 
-@_register("none", "no map: teacher and student share their dimensions (distilled students)", _PAPER)
+@_register("none", "no map: teacher and student share their dimensions (distilled students)", _PAPER, identity=True)
 def _none(problem: Problem) -> Assignment:
     return Assignment.identity(problem.d_t)
 
@@ -154,21 +171,18 @@ def _assign(gains: Tensor, d_t: int) -> Assignment:
     return Assignment(index, d_t)
 
 
-def instead(space: Space) -> str:
-    """Say what else there is to do where a space cannot be fitted."""
-    return ", or take a fresh head (--head fresh)" if space.name in HEAD_SPACES else ""
-
-
 @_register("copy", "control: the first dimensions as they are, zeros where the teacher has no more", "no source needed")
 def _copy(problem: Problem) -> Assignment:
     index = torch.arange(problem.d_s)
     return Assignment(index.where(index < problem.d_t, -1), problem.d_t)
 
 
-@_register("random", "control: a random assignment", "the paper's question whether alignment matters at all")
+@_register(
+    "random", "control: a random assignment", "the paper's question whether alignment matters at all", draws=True
+)
 def _random(problem: Problem) -> Assignment:
     # Sharing the draw between layers would not be random; sharing it between runs of one seed is what a seed is for.
-    dice = generator(problem.seed, str(problem.space))
+    dice = generator(problem.seed, problem.name)
     matched = min(problem.d_s, problem.d_t)
     index = torch.full((problem.d_s,), -1)
     index[torch.randperm(problem.d_s, generator=dice)[:matched]] = torch.randperm(problem.d_t, generator=dice)[:matched]
@@ -181,6 +195,7 @@ def _random(problem: Problem) -> Assignment:
     "no source needed",
     needs="covariances",
     kind="linear",
+    silent=True,
 )
 def _zero(problem: Problem) -> Map:
     fitted = _ridge(problem)
@@ -211,21 +226,13 @@ def _ridge(problem: Problem) -> Linear:
     return ridge(moments, reading, max(writing, WRITE_SHRINKAGE))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen for a pair of spaces.
-
-    Attributes:
-        method: a key of `METHODS`.
-        fitted: its map.
-        shares: candidate -> share of the teacher's variance that it predicts on held-out tokens.
-    """
-
-    method: str
-    fitted: Map
-    shares: dict[str, float]
-
-
+@_register(
+    AUTO,
+    "for each pair of spaces no map, lsa or ridge: the simplest that predicts held-out activations as well as any",
+    "docs/guide.md",
+    needs="covariances",
+    kind="linear",
+)
 def choose(problem: Problem) -> Choice:
     """Fit the candidates and keep the first that is as good as the best.
 
@@ -240,8 +247,8 @@ def choose(problem: Problem) -> Choice:
     moments, held_out = problem.sampled(AUTO, 2), problem.held_out
     if held_out is None or held_out.n < 2:
         raise SamplingError(
-            f"auto has no held-out tokens to choose the map of {problem.space.name} by, expected a tenth of the texts; "
-            "give more texts, or name a method (--align ridge)"
+            f"auto has no held-out tokens to choose the map of {problem.name} by, expected a tenth of the texts; "
+            "give more texts, or name a method such as ridge"
         )
     fitted: dict[str, Map] = {"ridge": _ridge(problem)}
     if problem.d_s == problem.d_t:
@@ -256,27 +263,16 @@ def choose(problem: Problem) -> Choice:
 
 
 @_register(
-    "heads",
+    "blocks",
     "ridge, with the attention heads of queries, keys and values matched as blocks",
     "docs/guide.md",
     needs="covariances",
     kind="linear",
 )
-def _heads(problem: Problem) -> Linear:
-    if problem.heads == (1, 1):
+def _blocks(problem: Problem) -> Linear:
+    if problem.blocks == (1, 1):
         return _ridge(problem)
-    return within_heads(problem.sampled("heads", 2), *problem.heads, WRITE_SHRINKAGE)
-
-
-@_register(
-    AUTO,
-    "for each pair of spaces no map, lsa or ridge: the simplest that predicts held-out activations as well as any",
-    "docs/guide.md",
-    needs="covariances",
-    kind="linear",
-)
-def _auto(problem: Problem) -> Map:
-    return choose(problem).fitted
+    return within_blocks(problem.sampled("blocks", 2), *problem.blocks, WRITE_SHRINKAGE)
 
 
 def method_named(name: str) -> Method:

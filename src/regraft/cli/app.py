@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
@@ -47,8 +47,8 @@ def _named(entry: Any) -> str:
 
 
 def _described(entry: Any) -> Text:
-    text = Text(str(entry.description).strip() if entry.description else "")
-    if entry.default is not None:
+    text = Text(entry.description.primary_renderable.plain if entry.description else "")
+    if entry.default not in (None, "", "()", "False"):
         text.append(f" ({entry.default})", style="dim")
     return text
 
@@ -63,9 +63,12 @@ OUTPUT = Group("Output", sort_key=6)
 app = App(
     name="regraft",
     version=lambda: f"regraft {version('regraft')}",
-    help="Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another.",
-    help_epilogue="Begin with: regraft plan MODULE --student MODEL (loads no weights, shows who gets what).",
-    help_formatter=_Help(),
+    help=(
+        "Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another.\n\n"
+        "Begin with: regraft plan MODULE --student MODEL (loads no weights, shows who gets what)."
+    ),
+    help_format="plaintext",
+    help_formatter=cast(Any, _Help()),
     default_parameter=Parameter(negative=(), show_choices=False),
     group_arguments=WHAT,
     group_parameters=WHAT,

@@ -23,7 +23,7 @@ def convert(
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
 ) -> None:
-    """Convert a module between PEFT and AdapterHub's 'adapters' library, bit for bit.
+    """Convert a module between PEFT and AdapterHub's library, exactly.
 
     What would change is refused. A module that has the format already is written anew.
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-
 from .app import OUTPUT, Quiet, app, console
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ The real thing:
 
 @app.command
 def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), quiet: Quiet = False) -> None:
-    """See the whole paper in miniature, in about two minutes on 2 cores.
+    """See the whole paper in miniature, in about two minutes.
 
-    Runs 'regraft experiment run demo' and reports, without a network. A second run
-    shows what is there already.
+    Runs 'regraft experiment run demo' and reports, on 2 cores and without a network.
+    A second run shows what is there already.
 
     Example: regraft demo
 

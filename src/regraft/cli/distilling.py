@@ -23,7 +23,7 @@ def distill(
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a shallower student of a model and distill it on plain text.
+    """Distill a shallower student of a model on plain text.
 
     A teacher with a language-model head is distilled as DistilBERT was (predictions,
     language model, cosine of hidden states); one without, by its hidden states alone.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..experiment.store import Store
     from ..experiment.work import Outcome
 
-experiments = App(name="experiment", help="Describe a grid of trainings in one file; plan it, run it, stop it, go on.")
+experiments = App(name="experiment", help="Plan and run a grid of trainings from one file.")
 app.command(experiments)
 
 StoreOption = Annotated[

@@ -26,7 +26,7 @@ def main() -> None:
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        app(exit_on_error=False, print_error=False, error_console=errors)
+        app(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
     except CycloptsError as error:
         _refuse(_said(error))
     except RegraftError as error:

@@ -25,7 +25,7 @@ def report(
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     replace: Replace = False,
 ) -> None:
-    """Report scores, gains over a random start, learning curves and alignments.
+    """Report scores, gains, learning curves and alignments.
 
     Writes a page, its tables and a CSV to report or report-EXPERIMENT in PATH, or to
     NAME-report beside NAME.csv.

@@ -27,13 +27,13 @@ def train(
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a fresh module, or a ported one (--init).
+    """Train a module, fresh or ported (--init), and score it.
 
     The same command after a kill goes on where it was. The preset 'fast' is what is
     shown; 'paper' has batches of 64, learning rate 1e-5, no warm-up, 10 epochs
     (pi: 30), full precision and a fresh head. What you say replaces its values.
 
-    Example: regraft train --model distilbert-base-cased --data my-data --out my-lora
+    Example: regraft train --model bert-base-cased --data my-data --out my-lora
 
     For several GPUs: accelerate launch -m regraft train ...
 

@@ -119,7 +119,7 @@ def distill(
     the last, and on a CPU ends with the very weights of the uninterrupted run.
 
     Args:
-        teacher: a model of any type in `regraft.families`.
+        teacher: a model of any type in `regraft.models.families`.
         out: where the student goes: configuration, weights (in float32), tokenizer, ``regraft.json``, ``curve.jsonl``
             and a model card. transformers loads it with every class that loads the teacher.
         texts: plain texts.

@@ -11,7 +11,7 @@ from ..alignment.methods import METHODS
 from ..distillation.options import DistillOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
-from ..port.options import Start, parse_start
+from ..port.options import PortOptions, parse_start
 from ..tasks.records import Task, task_named
 from ..training.options import TrainOptions, preset
 from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
@@ -145,7 +145,7 @@ class _Builder:
         for row in pair.starts:
             start = parse_start(row)
             ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
-            head = "teacher" if start is not None and start.head else "fresh"
+            head = "fresh" if start is None else start.head
             options = self.options(task, entry, peft, seed=seed, head=head)
             made = self.add(
                 "student",
@@ -169,7 +169,7 @@ class _Builder:
         self,
         place: _Place,
         pair: Pair,
-        start: Start,
+        start: PortOptions,
         module: Source,
         teacher: Source,
         student: Source,
@@ -177,12 +177,14 @@ class _Builder:
         seed: int,
     ) -> Source:
         moments = reading = None
-        if start.needs_texts:
+        if start.sequential:
             reading = self.reading(pair, data)
-        elif METHODS[start.align].needs_moments:
+        elif METHODS[str(start.align)].needs_moments:
             job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
             moments = self.add("sample", replace(place, peft=""), "sample", job)
-        drawn = seed if start.align == "random" else 0  # nothing else of a port that is trained on depends on it
+        drawn = (
+            seed if METHODS[str(start.align)].draws else 0
+        )  # nothing else of a port that is trained on depends on it
         port = Transfer(module, teacher, student, start, moments, reading, drawn)
         return self.add("transfer", place, f"port {start}", port)
 

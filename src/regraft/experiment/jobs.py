@@ -12,7 +12,7 @@ from ..activations import sampling
 from ..distillation.options import DistillOptions
 from ..files.hub import HUB_ID
 from ..files.rows import FORMATS
-from ..port.options import Start
+from ..port.options import PortOptions
 from ..schema import Options
 from ..training.options import TrainOptions
 
@@ -93,7 +93,7 @@ class Transfer:
     module: Source
     teacher: Source
     student: Source
-    start: Start
+    start: PortOptions
     moments: Source | None
     reading: Reading | None
     seed: int
@@ -122,6 +122,8 @@ def needs_of(job: Any) -> tuple[str, ...]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Source):
         return value.identity
+    if isinstance(value, PortOptions):
+        return _plain(_start(value))
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     if isinstance(value, Options):
@@ -132,6 +134,29 @@ def _plain(value: Any) -> Any:
             plain["layers"] = plain["settings"].pop("layers")
         return plain
     return value
+
+
+def to_json(value: Any) -> Any:
+    """Write a job out, as JSON has it."""
+    if isinstance(value, Options):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [to_json(part) for part in value]
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _start(options: PortOptions) -> dict[str, Any]:
+    """Give what a start decides, in the form that keys have always had."""
+    return {
+        "layers": options.layers,
+        "align": options.align,
+        "spaces": options.spaces,
+        "sequential": options.sequential,
+        "scale": options.factor,
+        "head": options.head == "teacher",
+    }
 
 
 @dataclass(frozen=True)

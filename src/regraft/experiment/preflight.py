@@ -13,8 +13,8 @@ from ..files.texts import read_texts
 from ..models.pretrained import HEAD_CLASSES, BaseModel, resolve
 from ..modules.config import expected_tensors, plain_config
 from ..modules.module import Module
-from ..port.options import Start
-from ..port.pipeline import plan
+from ..port.options import PortOptions
+from ..port.pipeline import Port
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..training.fresh import fresh_config
@@ -48,7 +48,7 @@ class _Port:
     peft: str
     task: str
     labels: tuple[str, ...] | None
-    start: Start
+    start: PortOptions
     rank: int
     alpha: int
     bottleneck_size: int
@@ -122,6 +122,5 @@ def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str)
     labels = len(port.labels or task.labels) or 2  # any number will do for shapes
     shapes = expected_tensors(config, teacher.skeleton(HEAD_CLASSES[task.task_type], labels))
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)
-    start = port.start
-    head = "teacher" if start.head else "fresh"
-    plan(module, student, teacher, start.layers, start.align, start.spaces, head).check()
+    # What it is fitted on is read when its cell is carried out: no plan depends on it.
+    Port(module, teacher, student, port.start, texts=()).plan.check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
@@ -13,7 +13,7 @@ from ..errors import unknown_choice
 from ..port.options import parse_start
 from ..schema import Options, Strict, each_once, one_of
 from ..tasks.records import task_named
-from ..training.options import PEFT_KINDS, PRESETS, TrainOptions
+from ..training.options import PRESETS, TrainOptions
 
 KINDS = ("distill", "teacher", "sample", "transfer", "student")
 TASK_TEXTS = "task"
@@ -142,6 +142,14 @@ class TaskData(Strict):
     training: Training = Training()
 
 
+def _kind(name: str) -> str:
+    from ..training.fresh import PEFT_KINDS  # which imports PEFT
+
+    if name not in PEFT_KINDS:
+        raise ValueError(unknown_choice("kind of module", name, PEFT_KINDS))
+    return name
+
+
 class Resources(Strict):
     """What a cell takes of a cluster.
 
@@ -169,7 +177,7 @@ class Experiment(Strict):
         name: of the results.
         pairs: name of a setting, such as ``matching`` -> its models and starts.
         tasks: name -> data.
-        modules: kinds of module, of `training.options.PEFT_KINDS`: a list, or kind -> what differs in its training.
+        modules: kinds of module, of `training.fresh.PEFT_KINDS`: a list, or kind -> what differs in its training.
         seeds: of the students' trainings.
         training: how to train.
         resources: kind of cell (of `KINDS`) -> what it takes of a machine.
@@ -178,10 +186,12 @@ class Experiment(Strict):
     name: str = Field(pattern=r"^\w[\w.-]*$")
     pairs: Annotated[dict[str, Pair], _OneOrMore]
     tasks: Annotated[dict[str, TaskData], _OneOrMore]
-    modules: Annotated[dict[Annotated[str, one_of("kind of module", PEFT_KINDS)], Training], _OneOrMore]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(each_once)] = [0]
+    modules: Annotated[dict[Annotated[str, AfterValidator(_kind)], Training], _OneOrMore]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(each_once)] = Field(
+        default_factory=lambda: [0]
+    )
     training: Training = Training()
-    resources: dict[Annotated[str, one_of("kind of cell", KINDS)], Resources] = {}
+    resources: dict[Annotated[str, one_of("kind of cell", KINDS)], Resources] = Field(default_factory=dict)
 
     @field_validator("modules", mode="before")
     @classmethod

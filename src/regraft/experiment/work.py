@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from ..activations import sampling
+from ..activations.options import RunOptions, SampleOptions
 from ..distillation.students import distill
 from ..errors import RegraftError
 from ..files.reading import read_json
@@ -27,7 +28,7 @@ from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
-from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, to_json
 from .launch import Order, is_launched, launch
 from .store import Store
 
@@ -145,27 +146,22 @@ def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
     pairs = spaces.spaces_of(*pair, job.layers)
     texts = _texts(job.reading, locate)
-    sampling.save_sample(sampling.sample(*pair, pairs, texts, job.reading.pairing, progress=False), out)
+    options = SampleOptions.model_validate({"pairing": job.reading.pairing})
+    sampling.save_sample(sampling.sample(*pair, pairs, texts, options, RunOptions(quiet=True)), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
-    reading = job.reading
-    options: dict[str, Any] = {}
-    if reading is not None:
-        options = {"texts": _texts(reading, locate), "pairing": reading.pairing, "progress": False}
+    options = job.start.model_copy(update={"seed": job.seed})
+    if job.reading is not None:
+        options = options.model_copy(update={"pairing": job.reading.pairing})
     pipeline.transfer(
         module.load(locate(job.module)),
         locate(job.student),
         locate(job.teacher),
-        job.start.layers,
-        job.start.align,
-        spaces=job.start.spaces,
-        seed=job.seed,
+        texts=None if job.reading is None else _texts(job.reading, locate),
         moments=None if job.moments is None else locate(job.moments),
-        head="teacher" if job.start.head else "fresh",
-        sequential=job.start.sequential,
-        scale="auto" if job.start.scale is None else job.start.scale,
-        **options,
+        options=options,
+        run=RunOptions(quiet=True),
     ).save(out)
 
 

@@ -1,32 +1,33 @@
-"""One record per model type: where its layers, sites and heads are. A new model is a new record."""
+"""One record per model type: where its layers, sites and task heads are. A new model type is a new file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
+import yaml
+from pydantic import Field
+
 from ..errors import ModelError, unknown_choice
+from ..schema import Strict, make
 
 HEADS = ("fresh", "teacher")
 """Where a task head comes from."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """The task head of a model class.
-
-    Attributes:
-        linears: paths of its linear layers, from what it reads to the labels.
-        reads: the space it reads: the final hidden state of each token (or of the one that stands for the text), or
-            what the model's pooler makes of the first token.
-        activation: between two linear layers, a key of transformers' ``ACT2FN``.
-    """
+class TaskHead(Strict):
+    """The task head of a model class."""
 
     linears: tuple[str, ...]
+    """Paths of its linear layers, from what it reads to the labels."""
     reads: Literal["final_hidden", "pooled"] = "final_hidden"
+    """The space it reads: the final hidden state of each token (or of the one that stands for the text), or what the
+    model's pooler makes of the first token."""
     activation: str | None = None
+    """Between two linear layers, a key of transformers' ``ACT2FN``."""
 
     @property
     def modules(self) -> list[str]:
@@ -34,30 +35,28 @@ class Head:
         return sorted({path.partition(".")[0] for path in self.linears})
 
 
-@dataclass(frozen=True)
-class Family:
-    """Where the sites of a model type are.
+class Family(Strict):
+    """Where the sites of a model type are."""
 
-    Attributes:
-        layers: path of the list of layers inside the bare model.
-        sites: site name (a key of `roles.SITES`) -> path of the submodule inside a layer.
-        heads: how a model class ends (such as ``"ForTokenClassification"``) -> its task head.
-        final_norm: path, inside the bare model, of the module whose output is the final hidden state; empty where that
-            is the output norm of the last layer.
-        pooler: path of the bare model's pooler; empty where it has none.
-        word_options: what the tokenizer has to be told so that it takes texts split into words.
-        spare_positions: position embeddings that no token uses (RoBERTa's begin behind the padding's index).
-        causal: whether a token sees only what precedes it, so that a word is best represented by its last piece.
-    """
-
+    like: str = ""
+    """Another family that this one differs from in what it states; of `sites` and `task_heads`, key by key."""
     layers: str
-    sites: Mapping[str, str]
-    heads: Mapping[str, Head]
+    """Path of the list of layers inside the bare model."""
+    sites: dict[str, str]
+    """Name of a site (a key of `sites.SITES`) -> path of the submodule inside a layer."""
+    task_heads: dict[str, TaskHead]
+    """How a model class ends (such as ``ForTokenClassification``) -> its task head."""
     final_norm: str = ""
+    """Path, inside the bare model, of the module whose output is the final hidden state; empty where that is the output
+    norm of the last layer."""
     pooler: str = ""
+    """Path of the bare model's pooler; empty where it has none."""
     spare_positions: int = 0
+    """Position embeddings that no token uses (RoBERTa's begin behind the padding's index)."""
     causal: bool = False
-    word_options: Mapping[str, Any] = field(default_factory=dict)
+    """Whether a token sees only what precedes it, so that a word is best represented by its last piece."""
+    word_options: dict[str, Any] = Field(default_factory=dict)
+    """What the tokenizer has to be told so that it takes texts split into words."""
 
     def parse(self, path: str) -> tuple[int, str] | None:
         """Split a submodule's path into (layer, site); None where it is no site of this family."""
@@ -82,84 +81,62 @@ class Family:
         return rf"(?:.*\.)?{re.escape(self.layers)}\.(?:{choices})"
 
 
-_ONE_LINEAR = {"ForTokenClassification": Head(("classifier",)), "ForQuestionAnswering": Head(("qa_outputs",))}
+def load_families(path: str | Path, known: Mapping[str, Family] = MappingProxyType({})) -> dict[str, Family]:
+    """Read the records of families.
+
+    Args:
+        path: a YAML file named after its model type, or a directory of such files.
+        known: further families that these may be like.
+
+    Returns:
+        Model type -> its record.
+
+    Raises:
+        ModelError: a file that cannot be read, or a record with a key that is unknown or a value that does not serve.
+    """
+    path = Path(path)
+    unread = {file.stem: file for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])}
+    families: dict[str, Family] = {}
+
+    def read(name: str) -> Family:
+        if name in unread:
+            file = unread.pop(name)  # at once, so that a family that is like itself is an unknown one
+            try:
+                stated = _stated(file)
+                like = read(stated["like"]).model_dump(exclude_unset=True) if stated.get("like") else {}
+                families[name] = make(Family, _over(like, stated), ModelError)
+            except ModelError as error:
+                raise ModelError(f"{file}: {error}") from error
+        among = {**known, **families}
+        if name not in among:
+            raise ModelError(unknown_choice("family", name, {*among, *unread}))
+        return among[name]
+
+    while unread:
+        read(next(iter(unread)))
+    return families
 
 
-def _classifies(head: Head) -> dict[str, Head]:
-    return {**_ONE_LINEAR, "ForSequenceClassification": head}
+def _stated(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ModelError(f"cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError("holds no record, expected keys such as layers, sites and task_heads")
+    return content
 
 
-_BERT = Family(
-    layers="encoder.layer",
-    sites={
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_output": "attention.output.dense",
-        "ff_up": "intermediate.dense",
-        "ff_down": "output.dense",
-        "output_norm": "output.LayerNorm",
-    },
-    heads=_classifies(Head(("classifier",), reads="pooled")),
-    pooler="pooler",
-)
+def _over(like: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    keyed = {
+        key: {**like[key], **stated[key]}
+        for key in ("sites", "task_heads")
+        if isinstance(like.get(key), Mapping) and isinstance(stated.get(key), Mapping)
+    }
+    return {**like, **stated, **keyed}
 
-_ROBERTA = replace(
-    _BERT,
-    heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="tanh")),
-    pooler="",
-    spare_positions=2,
-)
 
-_ELECTRA = replace(
-    _BERT, heads=_classifies(Head(("classifier.dense", "classifier.out_proj"), activation="gelu")), pooler=""
-)
-
-_DISTILBERT = Family(
-    layers="transformer.layer",
-    sites={
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "attention_output": "attention.out_lin",
-        "ff_up": "ffn.lin1",
-        "ff_down": "ffn.lin2",
-        "output_norm": "output_layer_norm",
-    },
-    heads=_classifies(Head(("pre_classifier", "classifier"), activation="relu")),
-)
-
-_LLAMA = Family(
-    layers="layers",
-    sites={
-        "query": "self_attn.q_proj",
-        "key": "self_attn.k_proj",
-        "value": "self_attn.v_proj",
-        "attention_output": "self_attn.o_proj",
-        "ff_gate": "mlp.gate_proj",
-        "ff_up": "mlp.up_proj",
-        "ff_down": "mlp.down_proj",
-    },
-    heads={
-        "ForTokenClassification": Head(("score",)),
-        "ForSequenceClassification": Head(("score",)),
-        "ForQuestionAnswering": Head(("qa_outputs",)),
-    },
-    final_norm="norm",
-    causal=True,
-)
-
-FAMILIES: Mapping[str, Family] = {
-    "bert": _BERT,
-    "roberta": replace(_ROBERTA, word_options={"add_prefix_space": True}),
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "electra": _ELECTRA,
-    "distilbert": _DISTILBERT,
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-}
+FAMILIES: Mapping[str, Family] = load_families(Path(__file__).with_suffix(""))
 
 
 def family_of(model_type: str) -> Family:

@@ -186,7 +186,7 @@ def resolve(model: ModelLike) -> BaseModel:
     """Turn what a user calls a model into a `BaseModel`; reads a configuration, no weights.
 
     Raises:
-        ModelError: nothing of that name, or a model type without a record in `regraft.families`.
+        ModelError: nothing of that name, or a model type without a record in `regraft.models.families`.
     """
     if isinstance(model, BaseModel):
         return model

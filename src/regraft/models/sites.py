@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .families import Family
-from .pretrained import BaseModel
+
+if TYPE_CHECKING:
+    from .pretrained import BaseModel
 
 Place = tuple[int, str]
 """(student layer, site)"""
@@ -83,7 +85,7 @@ def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: s
     return shape.in_width if side == "in" else shape.out_width
 
 
-def heads_of(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
+def attention_heads(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
     """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
 
     def counts(config: Any) -> tuple[int, int]:

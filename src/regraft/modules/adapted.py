@@ -13,12 +13,13 @@ from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
 from ..models.pretrained import BaseModel
-from .config import PREFIX, parse_config
+from .config import PREFIX, parse_config, with_sizes
 from .inventory import take_inventory
 from .module import Module
+from .peft_types import PEFT_TYPES
 
 # What a configuration says of modules by their names in the whole model, or of its head.
-_OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type", "layers_to_transform", "layers_pattern")
+_OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type")
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,18 @@ class AdaptedModel(BaseModel):
         Raises:
             ModuleFileError: a module of a kind that cannot be ported.
         """
-        held = take_inventory(module, base.family).held
+        holdings = take_inventory(module, base.family).holdings
+        paths = {place: f"{base.family.layers}.{place[0]}.{base.family.sites[place[1]]}" for place in holdings}
+        sizes = {paths[place]: (holding.size, holding.alpha) for place, holding in holdings.items()}
+        method = PEFT_TYPES[module.peft_type]
         # The bare model's paths lack the class's prefix, whatever the configuration says of them.
+        other = {*_OF_THE_WHOLE_MODEL, *method.of_layers}
         config = {
-            **{key: value for key, value in module.config.items() if key not in _OF_THE_WHOLE_MODEL},
-            "target_modules": base.family.pattern_of(held),
+            **{key: value for key, value in module.config.items() if key not in other},
+            **method.patterns(with_sizes(module.config), sizes),
+            "target_modules": base.family.pattern_of(holdings),
         }
-        if module.peft_type == "LORA":
-            paths = {place: f"{base.family.layers}.{place[0]}.{base.family.sites[place[1]]}" for place in held}
-            config |= {
-                "rank_pattern": {paths[place]: at.rank for place, at in held.items()},
-                "alpha_pattern": {paths[place]: at.alpha for place, at in held.items()},
-            }
-        keys = [key for place in held.values() for key in place.tensors.values()]
+        keys = [key for holding in holdings.values() for key in holding.tensors.values()]
         tensors = {PREFIX + key[key.index(f"{base.family.layers}.") :]: module.tensors[key] for key in keys}
         own = {entry.name: getattr(base, entry.name) for entry in fields(base)}
         return AdaptedModel(**own, config_of=config, tensors=tensors)

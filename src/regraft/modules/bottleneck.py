@@ -41,7 +41,7 @@ class BottleneckConfig(PeftConfig):
         scaling: factor of the adapter's output.
         init_weights: True for AdapterHub's initialisation (weights N(0, 0.02), biases 0); False leaves PyTorch's.
         target_modules: names (or one regular expression) of the modules to wrap; by default each layer's output
-            LayerNorm for the post-LN encoders of `regraft.families`.
+            LayerNorm for the post-LN encoders of `regraft.models.families`.
         exclude_modules: names (or one regular expression) of modules to leave alone.
         modules_to_save: modules trained and saved whole beside the adapter, such as a task head.
     """

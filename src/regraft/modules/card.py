@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from .peft_types import PEFT_TYPES
+
 
 def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapterhub: bool = False) -> str:
     """Write a model card for a module that regraft trained, ported or converted.
@@ -39,11 +41,10 @@ def _use(config: Mapping[str, Any], adapterhub: bool) -> list[str]:
             f"model = AutoAdapterModel.from_pretrained({config.get('base_model_name_or_path')!r})",
             'model.load_adapter("path/of/this/directory", set_active=True)',
         ]
-    bottleneck = (
-        ["import regraft  # makes PEFT know bottleneck adapters"] if config["peft_type"] == "BOTTLENECK" else []
-    )
+    method = PEFT_TYPES.get(config["peft_type"])
+    register = ["import regraft  # makes PEFT know bottleneck adapters"] if method is not None and method.ours else []
     load = 'model = PeftModel.from_pretrained(base_model, "path/of/this/directory")'
-    return [*bottleneck, "from peft import PeftModel", "", load]
+    return [*register, "from peft import PeftModel", "", load]
 
 
 def _ported(port: Mapping[str, Any]) -> list[str]:

@@ -26,22 +26,6 @@ def plain_config(config: PeftConfig, base: BaseModel) -> dict[str, Any]:
 
 PREFIX = "base_model.model."
 """What PEFT puts before the paths of a model's own modules."""
-# Why a module with the option would be wrong elsewhere.
-_REFUSED: Mapping[str, str] = {
-    "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
-    "layer_replication": "replicated layers have no counterpart",
-    "target_parameters": "bare parameters are no sites",
-    "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
-    "megatron_config": "Megatron's layers are split across devices",
-    "use_qalora": "QA-LoRA's matrices act on groups of the teacher's quantised inputs",
-    "use_bdlora": "BD-LoRA's matrices are blocks of the teacher's dimensions",
-    "kasa_config": "KaSA changes the base weights too",
-    "alora_invocation_tokens": "the tokens that switch it on are the teacher's vocabulary",
-    "arrow_config": "it routes between several modules",
-    "monteclora_config": "its matrices are samples of a distribution",
-}
-# Initialisations that also change the base weights, so that the module alone is not what was trained.
-_REFUSED_INITS = ("pissa", "olora", "loftq", "corda", "lora_ga", "mica")
 
 
 def check_portable(config: Mapping[str, Any], source: str) -> None:
@@ -54,11 +38,12 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
     Raises:
         ModuleFileError: with the option and the reason.
     """
-    if config.get("peft_type") not in PEFT_TYPES:
+    method = PEFT_TYPES.get(str(config.get("peft_type")))
+    if method is None:
         raise ModuleFileError(
-            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(PEFT_TYPES)}"
+            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}"
         )
-    for option, reason in _REFUSED.items():
+    for option, reason in method.refused.items():
         if config.get(option):
             raise ModuleFileError(f"{source} uses {option}, which cannot be ported: {reason}")
     if config.get("bias", "none") != "none":
@@ -66,8 +51,8 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
             f"{source} trains biases of the base model (bias={config['bias']!r}), which cannot be "
             "ported; train with bias='none'"
         )
-    init = str(config.get("init_lora_weights", True)).lower()
-    if init.startswith(_REFUSED_INITS):
+    init = str(config.get(method.init)).lower()
+    if init.startswith(method.refused_inits):
         raise ModuleFileError(
             f"{source} was initialised with {init!r}, which changes the base weights too; "
             "convert it to plain LoRA first (PEFT: save_pretrained(path_initial_model_for_weight_conversion=...))"
@@ -94,10 +79,19 @@ def head_class_of(config: Mapping[str, Any], source: str) -> str:
     return match[0] if match else ""
 
 
+def with_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the size and the alpha that PEFT takes where a configuration leaves them out."""
+    method, config_class = PEFT_TYPES[config["peft_type"]], PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
+    return {**{option: getattr(config_class, option) for option in (method.size, method.alpha) if option}, **config}
+
+
 def alpha_at(config: Mapping[str, Any], path: str) -> float:
-    """Tell LoRA's alpha on the module at a path."""
-    patterns = config.get("alpha_pattern") or {}
-    alpha: float = patterns.get(get_pattern_key(list(patterns), path), config.get("lora_alpha", 8))
+    """Tell the alpha of the module at a path; 0 for a PEFT type without."""
+    method = PEFT_TYPES[config["peft_type"]]
+    if not method.alpha:
+        return 0.0
+    patterns = config.get(method.alpha_pattern) or {}
+    alpha: float = patterns.get(get_pattern_key(list(patterns), path), with_sizes(config)[method.alpha])
     return alpha
 
 

@@ -13,26 +13,26 @@ from ..models.families import Family
 from ..models.sites import SiteShape
 from .config import PREFIX, alpha_at, check_portable, head_class_of
 from .module import Module
-from .peft_types import Role, roles_of, shape_at
+from .peft_types import Free, Role, roles_of, shape_at
 
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
 
 
 @dataclass(frozen=True)
-class Held:
+class Holding:
     """All tensors of a module on one site of one teacher layer.
 
     Attributes:
         tensors: key of each tensor by role.
         shapes: its shape by role.
-        rank: LoRA's rank here; 0 for other methods.
-        alpha: LoRA's alpha here; 0 for other methods.
+        size: of its free axes, such as LoRA's rank.
+        alpha: its alpha here; 0 for PEFT types without.
     """
 
     tensors: Mapping[Role, str]
     shapes: Mapping[Role, tuple[int, ...]]
-    rank: int
+    size: int
     alpha: float
 
 
@@ -41,14 +41,14 @@ class Inventory:
     """A module, taken apart.
 
     Attributes:
-        held: by (teacher layer, site).
+        holdings: by (teacher layer, site).
         head: keys of the task head's tensors.
         refused: keys of all other tensors -> why they cannot be ported.
         head_class: how the class of its base model ends, e.g. ``"ForTokenClassification"``; empty for a bare model.
         num_labels: rows of the task head, None without one.
     """
 
-    held: Mapping[tuple[int, str], Held]
+    holdings: Mapping[tuple[int, str], Holding]
     head: tuple[str, ...]
     refused: Mapping[str, str]
     head_class: str
@@ -85,8 +85,10 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             f"{module.source} has no tensor on a known site (found {first}), expected one of "
             f"{', '.join(sorted(family.sites))} in {family.layers}.N"
         )
-    held = {place: _held(module, by_role, paths[place]) for place, by_role in tensors.items()}
-    return Inventory(held, tuple(head), refused, head_class_of(module.config, module.source), head_rows(module.tensors))
+    holdings = {place: _holding(module, by_role, paths[place]) for place, by_role in tensors.items()}
+    return Inventory(
+        holdings, tuple(head), refused, head_class_of(module.config, module.source), head_rows(module.tensors)
+    )
 
 
 def head_keys(module: Module) -> list[str]:
@@ -109,13 +111,10 @@ def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, st
     return None
 
 
-def _held(module: Module, by_role: Mapping[Role, str], path: str) -> Held:
+def _holding(module: Module, by_role: Mapping[Role, str], path: str) -> Holding:
     shapes = {role: tuple(module.tensors[key].shape) for role, key in by_role.items()}
-    rank, alpha = 0, 0.0
-    if module.peft_type == "LORA":
-        rank = next((shape[0] for role, shape in shapes.items() if role.suffix == "lora_A.weight"), 0)
-        alpha = alpha_at(module.config, path)
-    return Held(dict(by_role), shapes, rank, alpha)
+    sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
+    return Holding(dict(by_role), shapes, next(sizes, 0), alpha_at(module.config, path))
 
 
 def check_fits(module: Module, inventory: Inventory, sites: Mapping[tuple[int, str], SiteShape], name: str) -> None:
@@ -124,13 +123,13 @@ def check_fits(module: Module, inventory: Inventory, sites: Mapping[tuple[int, s
     Raises:
         ModuleFileError: a layer that the model lacks, or another width.
     """
-    for (layer, site), held in inventory.held.items():
+    for (layer, site), holding in inventory.holdings.items():
         if (layer, site) not in sites:
             raise ModuleFileError(f"{module.source} has tensors on {site} of layer {layer}, which {name} lacks")
-        for role, shape in held.shapes.items():
+        for role, shape in holding.shapes.items():
             expected = shape_at(role, shape, sites[layer, site])
             if shape != expected:
                 raise ModuleFileError(
-                    f"{module.source} has {held.tensors[role]} of shape {shape}, but on {name} it would be "
+                    f"{module.source} has {holding.tensors[role]} of shape {shape}, but on {name} it would be "
                     f"{expected}; name the model that the module was trained on (--teacher)"
                 )

@@ -6,7 +6,7 @@ held-out moments: no model runs, nothing is trained. What the module then writes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -17,9 +17,7 @@ from ..alignment.maps import Assignment, Linear, Map
 from ..alignment.moments import Moments, SplitMoments
 from ..alignment.scores import missed_scatter
 from ..models.sites import Space
-from ..modules.config import PREFIX
-from ..modules.peft_types import Role, roles_of
-from .parts import Part, Target, Via
+from .parts import Target, Via
 from .plan import Plan
 
 # From which expectation on a port is said to help.
@@ -45,23 +43,6 @@ class Fidelity:
     r2: float | None
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A weight that reads, and what acts on it.
-
-    Attributes:
-        weight: (k, d_t).
-        gram: (k, k), G'G where another weight G follows with nothing between, else the identity.
-        reads: the pair of spaces that it reads.
-        via: the map that the port takes, which may have been fitted on other spaces (`roles.Reads.released`).
-    """
-
-    weight: Tensor
-    gram: Tensor
-    reads: Space
-    via: Via
-
-
 def fidelity(
     plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], moments: Mapping[Space, SplitMoments]
 ) -> list[Fidelity]:
@@ -75,96 +56,84 @@ def fidelity(
         plan: says what each tensor is made of.
         tensors: the teacher's module.
         maps: one per pair of spaces in ``plan.widths``.
-        moments: what was sampled, with the spaces that `spaces_read` names.
+        moments: what was sampled, with those of ``plan.reads``.
     """
     targets = {target.key: target for target in plan.targets}
-    found = []
-    for target, role in _reading(plan):
-        shares = [
-            (part.weight, _share(reading, maps[reading.via.space], moments.get(reading.reads)))
-            for part, reading in _readings(target, role, targets, tensors)
-        ]
-        layer, site = target.place or (None, "head")
-        found.append(Fidelity(layer, site, _name(target, role), _mean(shares)))
-    return found
-
-
-def summary(found: Sequence[Fidelity]) -> dict[str, float | None]:
-    """Sum up: ``"module"`` is the mean over places, each counted once, ``"head"`` the task head's; None: not known."""
-    places = [one.r2 for one in found if one.layer is not None and one.r2 is not None]
-    heads = [one.r2 for one in found if one.layer is None]
-    return {"module": fmean(places) if places else None, "head": heads[0] if heads else None}
-
-
-def verdict(expected: Mapping[str, float | None] | None) -> str | None:
-    """Say in a sentence whether a port will help, by the task head or, without one, the module; None: not known."""
-    if expected is None:
-        return None
-    value = expected["module"] if expected["head"] is None else expected["head"]
-    if value is None:
-        return None
-    if value >= LIKELY:
-        return "This port is likely to help."
-    if value >= POSSIBLE:
-        return "This port may help."
-    return "This port is unlikely to help; expect no more than a random start."
-
-
-def _reading(plan: Plan) -> Iterator[tuple[Target, Role | None]]:
-    """List the tensors that read, with their roles (None in a task head)."""
+    places = []
     for target in plan.targets:
-        if _vias(target):
-            yield target, None if target.place is None else _role(target, str(plan.config["peft_type"]))
+        if not target.reads:
+            continue
+        behind = [tensors[part.tensor].double() for part in targets[target.into].parts] if target.into else None
+        shares = []
+        for number, (part, via) in enumerate(target.reads):
+            weight = tensors[part.tensor].double()
+            # G'G where another weight G follows, so that nothing wider than the module is multiplied.
+            gram = torch.eye(len(weight), dtype=torch.float64) if behind is None else behind[number].T @ behind[number]
+            shares.append((part.weight, _share(weight, gram, via, maps[via.space], moments.get(via.lives))))
+        layer, site = target.place or (None, "head")
+        places.append(Fidelity(layer, site, _name(target, targets), _mean(shares)))
+    return places
 
 
-def _vias(target: Target) -> list[tuple[Part, Via]]:
-    """Give the maps of what a tensor reads, per part; what a weight reads is its last axis."""
-    return [(part, via) for part in target.parts if (via := part.vias[-1]) is not None and via.reads]
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a port before any training.
+
+    Attributes:
+        places: how much of what the module reads it keeps, per place.
+        module: the mean over places, each counted once; None: not known.
+        head: the task head's; None without one.
+        silent: whether nothing is ported that could help.
+    """
+
+    places: tuple[Fidelity, ...]
+    module: float | None
+    head: float | None
+    silent: bool = False
+
+    @staticmethod
+    def of(places: Sequence[Fidelity], silent: bool = False) -> Forecast:
+        """Sum up."""
+        sites = [place.r2 for place in places if place.layer is not None and place.r2 is not None]
+        heads = [place.r2 for place in places if place.layer is None]
+        return Forecast(tuple(places), fmean(sites) if sites else None, heads[0] if heads else None, silent)
+
+    @property
+    def expected(self) -> dict[str, float | None]:
+        """The two figures by name."""
+        return {"module": self.module, "head": self.head}
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the port will help, in a sentence, by the task head or, without one, the module; None: not known."""
+        value = self.module if self.head is None else self.head
+        if value is None or self.silent:
+            return None
+        if value >= LIKELY:
+            return "This port is likely to help."
+        if value >= POSSIBLE:
+            return "This port may help."
+        return "This port is unlikely to help; expect no more than a random start."
 
 
-def _role(target: Target, peft_type: str) -> Role:
-    assert target.place is not None
-    return next(role for role in roles_of(peft_type, target.place[1]) if target.key.endswith(f".{role.suffix}"))
+def _name(target: Target, targets: Mapping[str, Target]) -> str:
+    names = [targets[target.into].name, target.name] if target.into else [target.name]
+    return " @ ".join(name.removesuffix(".weight") for name in names)
 
 
-def _space(target: Target, role: Role | None, via: Via) -> Space:
-    if role is None or target.place is None:
-        return via.space
-    name = role.spaces(target.place[1], "measured")[-1]
-    assert name is not None
-    return Space(via.space.student_layer, via.space.teacher_layer, name)
-
-
-def _name(target: Target, role: Role | None) -> str:
-    own = target.key.removeprefix(PREFIX) if role is None else role.suffix
-    return " @ ".join(name.removesuffix(".weight") for name in (role.into if role else "", own) if name)
-
-
-def _readings(
-    target: Target, role: Role | None, targets: Mapping[str, Target], tensors: Mapping[str, Tensor]
-) -> Iterator[tuple[Part, _Reading]]:
-    behind: list[Tensor | None] = [None] * len(target.parts)
-    if role is not None and role.into:
-        follower = targets[target.key.removesuffix(role.suffix) + role.into]
-        behind = [tensors[part.tensor].double() for part in follower.parts]
-    for (part, via), after in zip(_vias(target), behind, strict=True):
-        weight = tensors[part.tensor].double()
-        gram = torch.eye(len(weight), dtype=torch.float64) if after is None else after.T @ after
-        yield part, _Reading(weight, gram, _space(target, role, via), via)
-
-
-def _share(reading: _Reading, acting: Map, split: SplitMoments | None) -> float | None:
+def _share(weight: Tensor, gram: Tensor, via: Via, acting: Map, split: SplitMoments | None) -> float | None:
+    """Give 1 - tr(G T E T' G') / tr(G T C T' G'), with T (k, d_t) and G'G (k, k)."""
     if split is None or not split.held_out.full:
         return None
     moments: Moments = split.held_out
     linear = Linear.of(acting) if isinstance(acting, Assignment) else acting
-    linear = linear if reading.via.has_bias else linear.without_offset()
-    varies = reading.weight @ moments.scatter_t @ reading.weight.T
-    missed = missed_scatter(moments, linear.reads, linear.offset, reading.weight)
-    # tr(G X G') = tr(X G'G), so that nothing wider than the module is multiplied.
-    total = float((varies * reading.gram).sum())
+    linear = linear if via.has_bias else linear.without_offset()
+    varies = weight @ moments.scatter_t @ weight.T
+    missed = missed_scatter(moments, linear.reads, linear.offset, weight)
+    # tr(G X G') = tr(X G'G).
+    total = float((varies * gram).sum())
     # A sum of squares, which rounding may leave below 0.
-    return 1 - max(0.0, float((missed * reading.gram).sum())) / total if total > 0 else None
+    return 1 - max(0.0, float((missed * gram).sum())) / total if total > 0 else None
 
 
 def _mean(shares: Sequence[tuple[float, float | None]]) -> float | None:

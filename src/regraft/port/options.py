@@ -1,112 +1,139 @@
-"""Settle what users leave open: alignment, whether to fit in sequence, the scale."""
+"""How a module is ported, and what users leave open of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from ..alignment.methods import AUTO, METHODS
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field
+
+from ..activations.options import SampleOptions
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..modules.peft_types import Convention
+from ..schema import TOKEN, Names, make
 from .layers import MATCHINGS
 
-
-def default_align(sampled: bool) -> str:
-    """Name the alignment of those who name none: ``"auto"`` where activations can be compared, else ``"none"``."""
-    return AUTO if sampled else "none"
-
-
-def how_to_fit(align: str, with_texts: bool, sequential: bool | None, scale: float | str) -> tuple[bool, float | None]:
-    """Settle ``sequential`` and ``scale`` of `port.transfer`; the factor is None where it is searched.
-
-    Raises:
-        PlanError: a scale that is none, or a search for it without fitting in sequence.
-        SamplingError: to be fitted in sequence, and no texts.
-    """
-    if sequential is None:
-        sequential = align == AUTO and with_texts
-    factor = check_scale(scale, sequential)
-    if sequential and not with_texts:
-        raise SamplingError("sequential runs both models with the module in place, which no moments hold; give --texts")
-    return sequential, factor
-
-
-def check_scale(scale: float | str, sequential: bool) -> float | None:
-    """Read a scale: a number, or ``"auto"`` (None).
-
-    Raises:
-        PlanError: neither, or a search without the models at hand.
-    """
-    if scale == AUTO:
-        if not sequential:
-            raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
-        return None
-    try:
-        factor = float(scale)
-    except (TypeError, ValueError):
-        factor = math.nan
-    if not math.isfinite(factor):
-        raise PlanError(f"found scale {scale!r}, expected a number or auto")
-    return factor
-
+AUTO: Literal["auto"] = "auto"
+Evidence = Literal["none", "moments", "texts"]
+"""What dimensions can be matched by."""
 
 BASELINE = "student"
 _PREFIX = "tm-"
-_SPACES = get_args(Convention)
 _HEAD = "head"
 _SEQUENTIAL = "sequential"
 _SCALE = "scale"
 
 
-@dataclass(frozen=True)
-class Start:
-    """How the teacher's module becomes the student's first one.
+def parse_layers(value: Any) -> Any:
+    """Read a list of layers that commas separate; a name, or a list of numbers, stays as it is."""
+    if not isinstance(value, str):
+        return value if value is None else tuple(value)
+    numbers = [part.strip() for part in value.split(",") if part.strip()]
+    return tuple(map(int, numbers)) if numbers and all(map(str.isdecimal, numbers)) else value
 
-    Attributes:
-        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
-        align: a key of `methods.METHODS`.
-        spaces: which space maps what a module writes.
-        sequential: whether maps are fitted layer by layer with the module in place; ``auto`` always does.
-        scale: factor of all that the module writes; None for the best.
-        head: whether the teacher's task head is ported too.
-    """
 
-    layers: str | tuple[int, ...]
-    align: str = "none"
-    spaces: Convention = "released"
-    sequential: bool = False
-    scale: float | None = 1.0
-    head: bool = False
+def _scale(value: Any) -> Any:
+    if value == AUTO:
+        return value
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise ValueError(f"found {value!r}, expected a number or auto")
+    return factor
+
+
+Layers = Annotated[str | tuple[int, ...], BeforeValidator(parse_layers), TOKEN]
+
+
+class PortOptions(SampleOptions):
+    """How a module is ported: everything that decides the outcome."""
+
+    layers: Layers = "skip"
+    """skip, avg, avg_released, last, or a list: 0,2,4"""
+    align: str | None = None
+    """See 'regraft methods'. Default: auto with texts."""
+    spaces: Convention | None = None
+    """What maps writes: released or measured space."""
+    sequential: Annotated[bool | None, Parameter(name="--sequential", negative="--apart")] = None
+    """Fit layer by layer with the module in place."""
+    scale: Annotated[float | Literal["auto"], BeforeValidator(_scale), TOKEN] = 1.0
+    """Factor of what the module writes, or auto"""
+    head: Literal["teacher", "fresh"] | None = None
+    """Task head. Default: the teacher's if it fits."""
+    labels: Names = None
+    """Student's labels, A,B,C. Default: the teacher's."""
+    seed: int = Field(default=0, ge=0)
+    """Of everything that is drawn."""
+
+    def settled(self, evidence: Evidence) -> Self:
+        """Fill in what was left open, and refuse what contradicts itself.
+
+        Without an alignment it is ``"auto"`` where activations can be compared, else ``"none"``; fitting is in sequence
+        where ``"auto"`` has texts; spaces are the alignment's own. The head is settled by the plan.
+
+        Args:
+            evidence: what there is to compare activations by.
+
+        Raises:
+            PlanError: an unknown alignment, or a search for a scale without fitting in sequence.
+            SamplingError: to be fitted in sequence, and no texts.
+        """
+        align = self.align or (AUTO if evidence != "none" else "none")
+        spaces = self.spaces or default_spaces(align)
+        sequential = (align == AUTO and evidence == "texts") if self.sequential is None else self.sequential
+        if self.scale == AUTO and not sequential:
+            raise PlanError("scale auto runs both models with the module in place; fit --sequential, with --texts")
+        if sequential and evidence != "texts":
+            raise SamplingError(
+                "sequential runs both models with the module in place, which no moments hold; give --texts"
+            )
+        return self.model_copy(update={"align": align, "spaces": spaces, "sequential": sequential})
 
     @property
-    def needs_texts(self) -> bool:
-        """Whether the models have to run for this very module, so that moments of the pair do not do."""
-        return self.sequential
+    def factor(self) -> float | None:
+        """The scale; None where it is searched."""
+        return None if self.scale == AUTO else float(self.scale)
 
     def __str__(self) -> str:
-        layers = self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))
-        parts = [layers]
-        parts += [self.align] if self.align != "none" else []
-        parts += [self.spaces] if self.spaces != METHODS[self.align].spaces else []
-        parts += [_SEQUENTIAL] if self.sequential and self.align != AUTO else []
-        scale = AUTO if self.scale is None else str(self.scale).removesuffix(".0")
-        parts += [] if self.scale == 1 else [_SCALE + scale]
-        parts += [_HEAD] if self.head else []
+        """Name it as a start of an experiment; the inverse of `parse_start`."""
+        align = self.align or "none"
+        parts = [self.layers if isinstance(self.layers, str) else ",".join(map(str, self.layers))]
+        parts += [align] if align != "none" else []
+        parts += [self.spaces] if self.spaces not in (None, default_spaces(align)) else []
+        parts += [_SEQUENTIAL] if self.sequential and align != AUTO else []
+        parts += [] if self.scale == 1 else [_SCALE + str(self.scale).removesuffix(".0")]
+        parts += [_HEAD] if self.head == "teacher" else []
         return _PREFIX + "+".join(parts)
 
 
-def parse_start(name: str) -> Start | None:
+def default_spaces(align: str) -> Convention:
+    """Name the spaces that maps are fitted on unless the user says: the authors' where they, or a control, assign.
+
+    Raises:
+        PlanError: an unknown alignment.
+    """
+    from ..alignment.methods import method_named  # which imports torch
+
+    return "released" if method_named(align).kind == "one-to-one" else "measured"
+
+
+def parse_start(name: str) -> PortOptions | None:
     """Read the name of a start: ``tm-LAYERS``, then any of these, each behind a ``+``.
 
-    An alignment, spaces, ``sequential``, ``scale`` with a number or ``auto`` (``scale0.5``), and ``head``.
+    An alignment, spaces, ``sequential``, ``scale`` with a number or ``auto`` (``scale0.5``), and ``head``; without the
+    last the task head is fresh.
 
     Returns:
-        The start; None for the baseline, which starts from random numbers.
+        How it is ported; None for the baseline, which starts from random numbers.
 
     Raises:
         PlanError: a part that is unknown or that another one contradicts.
     """
+    from ..alignment.methods import METHODS  # which imports torch
+
     if name == BASELINE:
         return None
     layers, *parts = name.removeprefix(_PREFIX).split("+")
@@ -115,24 +142,27 @@ def parse_start(name: str) -> Start | None:
             unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in MATCHINGS)))
             + " (or teacher layers such as tm-0,2,4)"
         )
-    chosen: dict[str, str] = {}
     aligns = [align for align in METHODS if align != "none"]
-    options = {**dict.fromkeys(aligns, "align"), **dict.fromkeys(_SPACES, "spaces")}
-    options |= {_SEQUENTIAL: _SEQUENTIAL, _HEAD: _HEAD}
+    fields = {**dict.fromkeys(aligns, "align"), **dict.fromkeys(get_args(Convention), "spaces")}
+    fields |= {_SEQUENTIAL: _SEQUENTIAL, _HEAD: _HEAD}
+    said: dict[str, str] = {}
     for part in parts:
-        option = _SCALE if part.startswith(_SCALE) else options.get(part, "")
-        if not option:
-            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*options, f"{_SCALE}NUMBER")))
-        if option in chosen:
-            raise PlanError(f"the start {name} names both {chosen[option]} and {part}, expected one of them")
-        chosen[option] = part
-    align = chosen.get("align", "none")
-    sequential = align == AUTO or _SEQUENTIAL in chosen
-    return Start(
-        layers if layers in MATCHINGS else tuple(int(number) for number in layers.split(",")),
-        align,
-        cast(Convention, chosen.get("spaces", METHODS[align].spaces)),
-        sequential,
-        check_scale(chosen.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE), sequential),
-        _HEAD in chosen,
-    )
+        field = _SCALE if part.startswith(_SCALE) else fields.get(part, "")
+        if not field:
+            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*fields, f"{_SCALE}NUMBER")))
+        if field in said:
+            raise PlanError(f"the start {name} names both {said[field]} and {part}, expected one of them")
+        said[field] = part
+    align = said.get("align", "none")
+    return make(
+        PortOptions,
+        {
+            "layers": layers,
+            "align": align,
+            "spaces": said.get("spaces", default_spaces(align)),
+            "sequential": align == AUTO or _SEQUENTIAL in said,
+            "scale": said.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE),
+            "head": "teacher" if _HEAD in said else "fresh",
+        },
+        PlanError,
+    ).settled("texts")

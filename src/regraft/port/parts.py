@@ -16,11 +16,13 @@ class Via:
 
     Attributes:
         space: the pair of spaces it is between.
+        lives: the pair that the axis lives in, which the map may not have been fitted on (`peft_types.Reads.released`).
         reads: whether the axis contracts with the activation; else it adds to it.
         has_bias: whether a bias beside the reading weight takes on the map's offset.
     """
 
     space: Space
+    lives: Space
     reads: bool
     has_bias: bool = False
 
@@ -70,17 +72,26 @@ class Target:
         key: its key in the student's module.
         shape: its shape.
         action: what happens to it.
+        name: its key behind the path of its site; of a task head, in the model.
         place: (layer, site), None for a task head.
         parts: the teacher tensors it is made of; none where it is freshly initialised.
+        into: of a reading weight with nothing but another weight behind it, the key of that weight.
     """
 
     key: str
     shape: tuple[int, ...]
     action: Action
+    name: str
     place: Place | None = None
     parts: tuple[Part, ...] = ()
+    into: str = ""
 
     @property
     def writes(self) -> bool:
         """Whether it adds to activations of the student."""
         return any(via is not None and not via.reads for part in self.parts for via in part.vias)
+
+    @property
+    def reads(self) -> tuple[tuple[Part, Via], ...]:
+        """The maps of what it reads, per part; what a weight reads is its last axis."""
+        return tuple((part, via) for part in self.parts if (via := part.vias[-1]) is not None and via.reads)

@@ -1,77 +1,314 @@
-"""The one-call form: plan, sample, align, transfer."""
+"""A port in small steps: plan, fit, execute, forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..activations.sampling import Sample, _check_same_pair, _loaded, sample
-from ..alignment.fitting import Score, fit_maps
-from ..alignment.methods import method_named
-from ..errors import ModuleFileError, PlanError, SamplingError
+from ..activations.options import RunOptions
+from ..activations.sampling import Sample, check_same_pair, load_sample, sample
+from ..alignment.methods import METHODS, Method
+from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
 from ..models.pretrained import BaseModel, ModelLike, resolve
 from ..modules.module import Module
-from ..modules.peft_types import Convention
+from ..schema import make
 from .execution import transfer_tensors
-from .forecast import Fidelity, fidelity, summary, verdict
-from .options import default_align, how_to_fit
+from .forecast import Forecast, fidelity
+from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
-from .spaces import spaces_read
+from .spaces import fit_spaces
+
+Moments = Sample | str | Path | Sequence[str | Path]
+"""A sample, or one or more directories that ``regraft sample`` wrote."""
 
 
-def account(
-    drawn: Plan,
-    module: Module,
-    teacher: BaseModel,
-    student: BaseModel,
-    layers: str | Sequence[int],
-    align: str,
-    spaces: str,
-    seed: int,
-    sequential: bool,
-    fitted: Fitted,
-) -> dict[str, Any]:
-    """Account for every tensor, and for all that made it.
+@dataclass(frozen=True)
+class Port:
+    """A module on its way from a teacher to a student; each step is worked out once, when it is first asked for.
 
-    Args:
-        drawn: the plan.
+    Attributes:
         module: the teacher's module.
         teacher: the model it was trained on.
         student: the model it goes to.
-        layers: as the user named them.
-        align: name of the method.
-        spaces: ``"released"`` or ``"measured"``.
-        seed: of everything that was drawn.
-        sequential: whether the maps were fitted in sequence.
-        fitted: the maps.
+        said: the options that the user gave.
+        texts: to compare activations on.
+        moments: what was sampled before, instead of texts.
+        run: where the models run.
+        judge: scores a port, to choose the scale by.
+        covariances: whether to sample them whatever the method needs; a forecast needs them.
     """
-    taken = fitted.sample
-    return {
-        "module": module.source,
-        "module_hash": module.hash(),
-        "teacher": teacher.name,
-        "teacher_config": teacher.config_hash,
-        "student": student.name,
-        "student_config": student.config_hash,
-        "layers": layers if isinstance(layers, str) else ",".join(map(str, layers)),
-        "groups": [[asdict(share) for share in group] for group in drawn.groups],
-        "align": align,
-        "spaces": spaces if align != "none" else "not needed",
-        "head": drawn.head,
-        "sequential": sequential,
+
+    module: Module
+    teacher: BaseModel
+    student: BaseModel
+    said: PortOptions = field(default_factory=PortOptions)
+    texts: Sequence[str] | None = None
+    moments: Sample | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    judge: Callable[[Module], float] | None = None
+    covariances: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        module: Module,
+        student: ModelLike,
+        teacher: ModelLike | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        moments: Moments | None = None,
+        options: PortOptions | None = None,
+        run: RunOptions | None = None,
+        judge: Callable[[Module], float] | None = None,
+        covariances: bool = False,
+        **fields: Any,
+    ) -> Port:
+        """Find the models, and check what was said; arguments as for `transfer`.
+
+        Raises:
+            RegraftError: models, moments or options that do not serve.
+        """
+        if texts is not None and moments is not None:
+            raise SamplingError("got both texts and moments, expected one of them")
+        options, run = _with_fields(options or PortOptions(), run or RunOptions(), fields)
+        if judge is not None and options.factor is not None:
+            raise PlanError(
+                f"found a judge beside scale {options.scale}; it chooses a scale: scale='auto', or leave it out"
+            )
+        if teacher is None and not module.base_model:
+            raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
+        models = resolve(module.base_model if teacher is None else teacher), resolve(student)
+        port = cls(module, *models, options, texts, None, run, judge, covariances)
+        port.options.settled("moments" if moments is not None else port.evidence)
+        return port if moments is None else port.with_moments(moments)
+
+    def with_moments(self, moments: Moments) -> Port:
+        """Give the same port with moments of its pair of models.
+
+        Raises:
+            SamplingError: none, or of another pair.
+        """
+        kept = _loaded(moments)
+        check_same_pair(kept, self.teacher, self.student)
+        return replace(self, moments=kept)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What dimensions can be matched by."""
+        return "texts" if self.texts is not None else "moments" if self.moments is not None else "none"
+
+    @cached_property
+    def options(self) -> PortOptions:
+        """The options, settled."""
+        return self.said.settled(self.evidence)
+
+    @property
+    def method(self) -> Method:
+        """The alignment method."""
+        return METHODS[str(self.options.align)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Who gets what; loads no weights. What it refuses is in its ``problems``."""
+        return make_plan(self.module, self.teacher, self.student, self.options)
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The maps, and what they were fitted on.
+
+        Raises:
+            RegraftError: the plan is refused, or texts do not serve.
+        """
+        self.plan.check()
+        if self.judge is not None and self.plan.head == "fresh":
+            raise PlanError(
+                f"the port of {self.module.source} scores with a head drawn at random; use --head teacher, or leave "
+                "out --data"
+            )
+        if self.options.sequential and self.texts is not None:
+            score = None if self.judge is None else self._judged
+            return fit_in_sequence(
+                self.plan, self.module, self.teacher, self.student, self.texts, self.options, self.run, score
+            )
+        return self._fitted_apart()
+
+    def _fitted_apart(self) -> Fitted:
+        """Fit to what the bare models do."""
+        options, moments = self.options, self.moments
+        if self.texts is not None:
+            full = self.covariances or self.method.needs == "covariances"
+            # What a module reads may not be what its map is fitted on.
+            spaces = {*self.plan.widths, *(self.plan.reads if full else ())}
+            moments = sample(
+                self.teacher, self.student, sorted(spaces), self.texts, options, self.run, covariances=full
+            )
+        maps, scores = fit_spaces(
+            str(options.align),
+            self.plan.widths,
+            moments.moments if moments else None,
+            options.seed,
+            self.plan.attention_heads,
+        )
+        return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
+
+    @cached_property
+    def ported(self) -> Module:
+        """The student's module; its ``report`` accounts for every tensor and scores every map."""
+        fitted = self.fitted
+        tensors = transfer_tensors(self.plan, self.module.tensors, fitted.maps, self.options.seed, fitted.scale)
+        return self._module(tensors, {"port": _account(self)})
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """How well it will work; None where nothing was sampled with covariances."""
+        fitted = self.fitted
+        if not fitted.sample or not any(split.held_out.full for split in fitted.sample.moments.values()):
+            return None
+        places = fidelity(self.plan, self.module.tensors, fitted.maps, fitted.sample.moments)
+        silent = self.method.silent or fitted.scale == 0
+        return Forecast.of(places, silent=silent and self.plan.head != "teacher")
+
+    def _judged(self, tensors: Mapping[str, Any]) -> float:
+        assert self.judge is not None
+        return self.judge(self._module(tensors, {}))
+
+    def _module(self, tensors: Mapping[str, Any], provenance: dict[str, Any]) -> Module:
+        labels: dict[str, Any] = {"labels": list(self.plan.labels)} if self.plan.labels else {}
+        return Module(self.plan.config, tensors, f"port of {self.module.source}", {**provenance, **labels})
+
+
+def transfer(
+    module: Module,
+    student: ModelLike,
+    teacher: ModelLike | None = None,
+    *,
+    texts: Sequence[str] | None = None,
+    moments: Moments | None = None,
+    options: PortOptions | None = None,
+    run: RunOptions | None = None,
+    judge: Callable[[Module], float] | None = None,
+    **fields: Any,
+) -> Module:
+    """Port a teacher's module to a student.
+
+    Args:
+        module: what `regraft.load` gave.
+        student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
+        teacher: the model it was trained on; by default the one its configuration names.
+        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments.
+        moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
+        options: how the module is ported.
+        run: where the models run.
+        judge: scores a port, for ``scale="auto"``: such as `training.evaluate` of it on a few labelled examples.
+        fields: single fields of `PortOptions` and `RunOptions`, such as ``align="lsa"``; ``progress=False`` is
+            ``quiet=True``.
+
+    Returns:
+        The student's module; its ``report`` accounts for every tensor and scores every map.
+
+    Raises:
+        RegraftError: one sentence with what was found, what was expected and what to do.
+    """
+    port = Port.of(
+        module, student, teacher, texts=texts, moments=moments, options=options, run=run, judge=judge, **fields
+    )
+    return port.ported
+
+
+def plan(module: Module, student: ModelLike, teacher: ModelLike | None = None, **fields: Any) -> Plan:
+    """Plan a port without loading any weights.
+
+    Args:
+        module: as for `transfer`.
+        student: as for `transfer`.
+        teacher: as for `transfer`.
+        fields: ``options`` or single fields, as for `transfer`.
+
+    Raises:
+        RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
+            ``problems``.
+    """
+    return Port.of(module, student, teacher, **fields).plan
+
+
+def forecast(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Forecast | None:
+    """Say how well a port will work before any training.
+
+    Args:
+        module: as for `transfer`.
+        student: as for `transfer`.
+        teacher: as for `transfer`.
+        given: texts or moments, and all else as for `transfer`; texts are sampled with covariances.
+
+    Returns:
+        None where there is nothing to say it by.
+
+    Raises:
+        RegraftError: as for `transfer`.
+    """
+    return Port.of(module, student, teacher, covariances=True, **given).forecast
+
+
+def _with_fields(options: PortOptions, run: RunOptions, fields: Mapping[str, Any]) -> tuple[PortOptions, RunOptions]:
+    """Lay single fields over records of options."""
+    fields = dict(fields)
+    if "progress" in fields:
+        fields["quiet"] = not fields.pop("progress")
+    if fields.get("dtype") is not None:
+        fields["dtype"] = str(fields["dtype"]).removeprefix("torch.")
+    if fields.get("device") is not None:
+        fields["device"] = str(fields["device"])
+    known = (*PortOptions.model_fields, *RunOptions.model_fields)
+    for name in fields:
+        if name not in known:
+            raise PlanError(unknown_choice("option", name, known))
+    mine = {name: value for name, value in fields.items() if name in PortOptions.model_fields}
+    runs = {name: value for name, value in fields.items() if name in RunOptions.model_fields}
+    return make(PortOptions, mine, PlanError).over(options), make(RunOptions, runs, PlanError).over(run)
+
+
+def _loaded(moments: Moments) -> Sample:
+    if isinstance(moments, Sample):
+        return moments
+    if not isinstance(moments, str | Path) and not moments:
+        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
+    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
+
+
+def _account(port: Port) -> dict[str, Any]:
+    """Account for every tensor, and for all that made it: what ``regraft.json`` says of a port."""
+    options, plan, fitted, forecast = port.options, port.plan, port.fitted, port.forecast
+    account = {
+        "module": port.module.source,
+        "module_hash": port.module.hash(),
+        "teacher": port.teacher.name,
+        "teacher_config": port.teacher.config_hash,
+        "student": port.student.name,
+        "student_config": port.student.config_hash,
+        "options": options.model_dump(mode="json"),
+        "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
+        "groups": [[asdict(share) for share in group] for group in plan.groups],
+        "align": options.align,
+        "spaces": "not needed" if port.method.identity else options.spaces,
+        "head": plan.head,
+        "sequential": options.sequential,
         "scale": fitted.scale,
         "scales": {str(factor): share for factor, share in fitted.scales.items()},
-        "seed": seed,
-        "sampled": taken.describe() if taken else None,
-        "sample": asdict(taken.source) if taken else None,
+        "seed": options.seed,
+        "sampled": fitted.sample.describe() if fitted.sample else None,
+        "sample": asdict(fitted.sample.source) if fitted.sample else None,
         "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
-        "tensors": {target.key: _made(target, fitted.scale) for target in drawn.targets},
-        "left": dict(drawn.left),
+        "tensors": {target.key: _made(target, fitted.scale) for target in plan.targets},
+        "left": dict(plan.left),
     }
+    if forecast is not None:
+        account |= {"fidelity": [asdict(place) for place in forecast.places], "expected": forecast.expected}
+    return account
 
 
 def _made(target: Target, scale: float) -> dict[str, Any]:
@@ -82,208 +319,3 @@ def _made(target: Target, scale: float) -> dict[str, Any]:
         "shape": list(target.shape),
         "from": {part.tensor: part.weight * factor for part in target.parts},
     }
-
-
-@dataclass(frozen=True)
-class Foresight:
-    """What is known of a port before any training.
-
-    Attributes:
-        plan: who gets what.
-        scores: how well each map fits.
-        fidelity: how much of what the module reads it keeps, per place; empty without moments with covariances.
-        expected: the same summed up, see `fidelity.summary`; None without.
-        module: the student's module.
-    """
-
-    plan: Plan
-    scores: Sequence[Score]
-    fidelity: Sequence[Fidelity]
-    expected: Mapping[str, float | None] | None
-    module: Module
-
-    @property
-    def verdict(self) -> str | None:
-        """Whether it will help, in a sentence; None where it is not known, or nothing is ported that could."""
-        report = self.module.report
-        silent = report["align"] == "zero" or report["scale"] == 0
-        return None if silent and self.plan.head != "teacher" else verdict(self.expected)
-
-
-def plan(
-    module: Module,
-    student: ModelLike,
-    teacher: ModelLike | None = None,
-    layers: str | Sequence[int] = "skip",
-    align: str | None = None,
-    spaces: Convention | None = None,
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Plan:
-    """Plan a port without loading any weights; arguments as for `transfer`.
-
-    Raises:
-        RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
-            ``problems``.
-    """
-    align = align or default_align(sampled=False)
-    spaces = spaces or method_named(align).spaces
-    base, target = _teacher(module, teacher), resolve(student)
-    return make_plan(module, base, target, layers, align, spaces, head, labels)
-
-
-def transfer(
-    module: Module,
-    student: ModelLike,
-    teacher: ModelLike | None = None,
-    layers: str | Sequence[int] = "skip",
-    align: str | None = None,
-    texts: Sequence[str] | None = None,
-    pairing: str = "offsets",
-    spaces: Convention | None = None,
-    seed: int = 0,
-    moments: Sample | str | Path | Sequence[str | Path] | None = None,
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
-    sequential: bool | None = None,
-    scale: float | str = 1.0,
-    judge: Callable[[Module], float] | None = None,
-    **sampling: Any,
-) -> Module:
-    """Port a teacher's module to a student.
-
-    Args:
-        module: what `regraft.load` gave.
-        student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
-        teacher: the model it was trained on; by default the one its configuration names.
-        layers: ``"skip"``, ``"avg"``, ``"avg_released"``, ``"last"``, or one teacher layer per student layer.
-        align: how dimensions are matched, a key of `methods.METHODS`; by default ``"auto"`` with texts or moments,
-            ``"none"`` (for students distilled from the teacher) without.
-        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments.
-        pairing: ``"offsets"`` or ``"position"`` (the paper).
-        spaces: ``"released"`` maps LoRA's B (and both sides of a bottleneck) as the authors' code does,
-            ``"measured"`` by the spaces they live in; by default the former for one-to-one maps.
-        seed: of everything that is drawn.
-        moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
-        head: ``"teacher"`` ports the task head, its input through the final hidden states; ``"fresh"`` (the paper)
-            initialises the student's; by default the teacher's wherever it can be ported and the label sets agree.
-        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
-        sequential: whether to fit layer by layer with the module in place, see `sequential.fit_in_sequence`; by
-            default where ``"auto"`` has texts.
-        scale: factor of all that the module writes; ``"auto"`` searches it, see `sequential.Fitted`.
-        judge: scores a port, for ``scale="auto"``: such as `training.evaluate` of it on a few labelled examples.
-        sampling: passed to `sampling.sample`: ``batch_size``, ``max_length``, ``device``, ``dtype``, ``progress``.
-
-    Returns:
-        The student's module; its ``report`` accounts for every tensor and scores every map.
-
-    Raises:
-        RegraftError: one sentence with what was found, what was expected and what to do.
-    """
-    return _work_out(
-        module,
-        student,
-        teacher=teacher,
-        layers=layers,
-        align=align,
-        texts=texts,
-        pairing=pairing,
-        spaces=spaces,
-        seed=seed,
-        moments=moments,
-        head=head,
-        labels=labels,
-        sequential=sequential,
-        scale=scale,
-        judge=judge,
-        **sampling,
-    ).module
-
-
-def foresee(module: Module, student: ModelLike, **options: Any) -> Foresight:
-    """Say how well a port will work before any training.
-
-    Args:
-        module: as for `transfer`.
-        student: as for `transfer`.
-        options: as for `transfer`; texts are sampled with covariances, whatever the method needs.
-
-    Raises:
-        RegraftError: as for `transfer`.
-    """
-    return _work_out(module, student, covariances=True, **options)
-
-
-def _work_out(
-    module: Module,
-    student: ModelLike,
-    teacher: ModelLike | None = None,
-    layers: str | Sequence[int] = "skip",
-    align: str | None = None,
-    texts: Sequence[str] | None = None,
-    pairing: str = "offsets",
-    spaces: Convention | None = None,
-    seed: int = 0,
-    moments: Sample | str | Path | Sequence[str | Path] | None = None,
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
-    sequential: bool | None = None,
-    scale: float | str = 1.0,
-    judge: Callable[[Module], float] | None = None,
-    covariances: bool = False,
-    **sampling: Any,
-) -> Foresight:
-    """Plan, sample, align, transfer; arguments as for `transfer`, and whether to sample covariances in any case."""
-    if texts is not None and moments is not None:
-        raise SamplingError("got both texts and moments, expected one of them")
-    align = align or default_align(texts is not None or moments is not None)
-    method = method_named(align)
-    spaces = spaces or method.spaces
-    sequential, factor = how_to_fit(align, texts is not None, sequential, scale)
-    if judge is not None and factor is not None:
-        raise PlanError(f"found a judge beside scale {scale}; it chooses a scale: scale='auto', or leave it out")
-    base, target = _teacher(module, teacher), resolve(student)
-    drawn = make_plan(module, base, target, layers, align, spaces, head, labels)
-    drawn.check()
-    if judge is not None and drawn.head == "fresh":
-        raise PlanError(
-            f"the port of {module.source} scores with a head drawn at random; use --head teacher, or leave out --data"
-        )
-    labelled: dict[str, Any] = {"labels": list(drawn.labels)} if drawn.labels else {}
-    name = f"port of {module.source}"
-    if sequential and texts is not None:
-        scores_of = None if judge is None else lambda tensors: judge(Module(drawn.config, tensors, name, labelled))
-        fitted = fit_in_sequence(
-            drawn, module, base, target, texts, align, pairing, seed, factor, scores_of, **sampling
-        )
-    else:
-        taken = None
-        full = covariances or method.needs == "covariances"
-        if moments is not None:
-            taken = _loaded(moments)
-            _check_same_pair(taken, base, target)
-        elif texts is not None:
-            # What a module reads may not be what its map is fitted on.
-            watched = {*drawn.widths, *(spaces_read(drawn) if full else ())}
-            taken = sample(base, target, sorted(watched), texts, pairing, covariances=full, **sampling)
-        maps, scores = fit_maps(align, drawn.widths, taken.moments if taken else None, seed, drawn.heads)
-        fitted = Fitted(maps, scores, taken, 1.0 if factor is None else factor, {})
-    tensors = transfer_tensors(drawn, module.tensors, fitted.maps, seed, fitted.scale)
-    report = account(drawn, module, base, target, layers, align, spaces, seed, sequential, fitted)
-    taken = fitted.sample
-    kept: list[Fidelity] = []
-    if taken and any(split.held_out.full for split in taken.moments.values()):
-        kept = fidelity(drawn, module.tensors, fitted.maps, taken.moments)
-    expected = summary(kept) if kept else None
-    if expected:
-        report |= {"fidelity": [asdict(one) for one in kept], "expected": expected}
-    ported = Module(drawn.config, tensors, name, {"port": report, **labelled})
-    return Foresight(drawn, fitted.scores, kept, expected, ported)
-
-
-def _teacher(module: Module, teacher: ModelLike | None) -> BaseModel:
-    if teacher is not None:
-        return resolve(teacher)
-    if not module.base_model:
-        raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
-    return resolve(module.base_model)

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..alignment.methods import method_named
-from ..errors import PlanError, unknown_choice
-from ..models.families import HEADS
+from ..alignment.methods import Method, method_named
+from ..errors import PlanError
 from ..models.pretrained import BaseModel
-from ..models.sites import Place, SiteShape, Space, depth, find_sites, heads_of, space_width
+from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find_sites, space_width
 from ..modules.config import PREFIX, expected_tensors
-from ..modules.inventory import Held, Inventory, check_fits, take_inventory
+from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import CONVENTIONS, Convention, Reads, Role, shape_at
+from ..modules.peft_types import Convention, Reads, Role, shape_at
 from .layers import Group, Share, match_layers
+from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
-from .task_head import HeadPlan, plan_head
+from .task_head import TaskHeadPlan, plan_task_head
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
-        heads: name of a space that attention heads make up -> how many the student has, and the teacher.
+        attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
     """
 
@@ -49,7 +49,7 @@ class Plan:
     targets: tuple[Target, ...]
     left: Mapping[str, str]
     widths: Mapping[Space, tuple[int, int]]
-    heads: Mapping[str, tuple[int, int]]
+    attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
 
     @property
@@ -57,6 +57,11 @@ class Plan:
         """Where the task head comes from, ``"teacher"`` or ``"fresh"``; None for a module without one."""
         actions = {target.action for target in self.targets if target.place is None}
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
+
+    @property
+    def reads(self) -> set[Space]:
+        """The pairs of spaces that the module reads: those whose moments a forecast needs."""
+        return {via.lives for target in self.targets for _, via in target.reads}
 
     def check(self) -> None:
         """Raise the first problem.
@@ -72,11 +77,7 @@ def make_plan(
     module: Module,
     teacher: BaseModel,
     student: BaseModel,
-    layers: str | Sequence[int] = "skip",
-    align: str = "none",
-    spaces: Convention = "released",
-    head: str | None = None,
-    labels: Sequence[str] | None = None,
+    options: PortOptions,
 ) -> Plan:
     """Plan a port from configurations and shapes alone.
 
@@ -84,21 +85,14 @@ def make_plan(
         module: the teacher's module.
         teacher: the model it was trained on.
         student: the model it goes to.
-        layers: a key of `layers.MATCHINGS`, or one teacher layer per student layer.
-        align: name of the alignment method; with ``"none"`` widths have to agree.
-        spaces: ``"released"`` or ``"measured"``, see `roles.Role.spaces`.
-        head: ``"teacher"`` to port the task head, ``"fresh"`` to initialise the student's; by default the teacher's
+        options: how, settled. Without an alignment widths have to agree. The task head is by default the teacher's,
             wherever it can be ported and the label sets agree.
-        labels: names of the student's labels in the order of its head's rows; by default the teacher's.
 
     Raises:
         PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
-    if spaces not in CONVENTIONS:
-        raise PlanError(unknown_choice("spaces", spaces, CONVENTIONS))
-    if head is not None and head not in HEADS:
-        raise PlanError(unknown_choice("head", head, HEADS))
+    align, labels, head = str(options.align), options.labels, options.head
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
@@ -106,14 +100,15 @@ def make_plan(
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
-    groups = match_layers(layers, depth(teacher_sites), depth(student_sites))
+    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
 
+    method = method_named(align)
     # Without a map every axis stays in the space it lives in.
-    convention: Convention = "measured" if align == "none" else spaces
-    draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, align, convention)
+    convention: Convention = "measured" if method.identity else options.spaces or "measured"
+    draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
     for layer, group in enumerate(groups):
         for site in teacher.family.sites:
-            sources = [inventory.held.get((share.layer, site)) for share in group]
+            sources = [inventory.holdings.get((share.layer, site)) for share in group]
             if any(sources):
                 draft.add((layer, site), group, sources)
     if not draft.targets:
@@ -121,19 +116,19 @@ def make_plan(
         raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
     config = student_config(
-        module.config, student.name, skeleton, student.family, student_sites, draft.held, inventory.head_class
+        module.config, student.name, skeleton, student.family, student_sites, draft.holdings, inventory.head_class
     )
     if module.head_is_random:
-        ported = HeadPlan({}, {}, "an earlier port drew the module's at random")
+        ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
     else:
-        ported = plan_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+        ported = plan_task_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
     expected = expected_tensors(config, skeleton)
     draft.add_head(ported, head, expected, skeleton.base_model_prefix)
     draft.check(expected)
     left = {
         key: "the student's layers take over other layers"
-        for held in inventory.held.values()
-        for key in held.tensors.values()
+        for holding in inventory.holdings.values()
+        for key in holding.tensors.values()
     }
     why = f" ({ported.reason})" if ported.reason else ""
     left |= dict.fromkeys(inventory.head, f"task head: the student's is freshly initialised{why}")
@@ -144,11 +139,11 @@ def make_plan(
         student.name,
         config,
         groups,
-        tuple(labels or module.labels) if inventory.head_class in student.family.heads else (),
+        tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         {key: reason for key, reason in left.items() if key not in used},
         draft.widths,
-        heads_of(student, teacher),
+        attention_heads(student, teacher),
         tuple(draft.problems),
     )
 
@@ -163,24 +158,27 @@ class Draft:
     student: BaseModel
     teacher_sites: Mapping[Place, SiteShape]
     student_sites: Mapping[Place, SiteShape]
-    align: str
+    method: Method
     spaces: Convention
     targets: list[Target] = field(default_factory=list)
-    held: dict[Place, Held] = field(default_factory=dict)
+    holdings: dict[Place, Holding] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[Space] = field(default_factory=set)
 
-    def add(self, place: Place, group: Group, sources: Sequence[Held | None]) -> None:
+    def add(self, place: Place, group: Group, sources: Sequence[Holding | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
         site = place[1]
-        found = [held for held in sources if held is not None]
+        present = [holding for holding in sources if holding is not None]
         if place not in self.student_sites:
-            self.left |= {key: f"{self.student.name} has no {site}" for held in found for key in held.tensors.values()}
+            self.left |= {
+                key: f"{self.student.name} has no {site}" for holding in present for key in holding.tensors.values()
+            }
             return
-        if len(found) < len(group) or any(
-            (held.shapes, held.alpha) != (found[0].shapes, found[0].alpha) for held in found
+        first = present[0]
+        if len(present) < len(group) or any(
+            (holding.shapes, holding.alpha) != (first.shapes, first.alpha) for holding in present
         ):
             layers = ", ".join(str(share.layer) for share in group)
             self._refuse(
@@ -188,32 +186,35 @@ class Draft:
                 "use --layers skip"
             )
             return
-        self.held[place] = found[0]
-        for role, shape in found[0].shapes.items():
-            parts = tuple(self._part(role, place, share, held) for share, held in zip(group, found, strict=True))
+        self.holdings[place] = first
+        for role, shape in first.shapes.items():
+            parts = tuple(self._part(role, place, *pair) for pair in zip(group, present, strict=True))
             site_shape = self.student_sites[place]
-            key = f"{PREFIX}{site_shape.path}.{role.suffix}"
-            self.targets.append(Target(key, shape_at(role, shape, site_shape), self._action(parts), place, parts))
+            path = f"{PREFIX}{site_shape.path}."
+            expected, into = shape_at(role, shape, site_shape), path + role.into if role.into else ""
+            self.targets.append(
+                Target(path + role.suffix, expected, self._action(parts), role.suffix, place, parts, into)
+            )
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
         spaces = {space for part in parts for space in part.spaces}
         if self.refused & spaces:
             return "refused"
-        folded = method_named(self.align).kind == "linear" and any(part.fold for part in parts)
-        if folded or (self.align != "none" and spaces):
+        folded = self.method.kind == "linear" and any(part.fold for part in parts)
+        if folded or (spaces and not self.method.identity):
             return "mapped"
         if parts[0].rows is not None:
             return "reordered"
         return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
 
-    def _part(self, role: Role, place: Place, share: Share, held: Held) -> Part:
-        biased = {other.beside for other in held.tensors}
+    def _part(self, role: Role, place: Place, share: Share, holding: Holding) -> Part:
+        biased = {other.beside for other in holding.tensors}
         vias = self._vias(role, place, share.layer, role.suffix in biased)
-        return Part(held.tensors[role], share.weight, vias, self._fold(role, place, share.layer, held))
+        return Part(holding.tensors[role], share.weight, vias, self._fold(role, place, share.layer, holding))
 
-    def _fold(self, role: Role, place: Place, teacher_layer: int, held: Held) -> Fold | None:
+    def _fold(self, role: Role, place: Place, teacher_layer: int, holding: Holding) -> Fold | None:
         """Name the weight whose offset a bias takes on."""
-        for other, key in held.tensors.items():
+        for other, key in holding.tensors.items():
             if other.suffix == role.beside:
                 vias = self._vias(other, place, teacher_layer, has_bias=True)
                 return next((Fold(key, via.space) for via in vias if via is not None and via.reads), None)
@@ -230,11 +231,12 @@ class Draft:
                 vias.append(None)
                 continue
             space = Space(layer, teacher_layer, mapped)
-            d_s, d_t = self._widths(Space(layer, teacher_layer, lives))
+            home = Space(layer, teacher_layer, lives)
+            d_s, d_t = self._widths(home)
             self.widths[space] = self._widths(space)
             reads = isinstance(axis, Reads)
-            vias.append(Via(space, reads, reads and has_bias))
-            if self.align == "none" and d_s != d_t:
+            vias.append(Via(space, home, reads, reads and has_bias))
+            if self.method.identity and d_s != d_t:
                 self.refused.add(space)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
@@ -249,13 +251,13 @@ class Draft:
         return tuple(vias)
 
     def add_head(
-        self, ported: HeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+        self, ported: TaskHeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
     ) -> None:
         """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
         planned = {target.key for target in self.targets}
         inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
-        if not needed or self.inventory.head_class not in self.student.family.heads:
+        if not needed or self.inventory.head_class not in self.student.family.task_heads:
             if wanted == "teacher":
                 self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
@@ -266,7 +268,9 @@ class Draft:
             self.widths |= ported.widths
         for key, shape in needed.items():
             parts = () if fresh else (ported.parts[key],)
-            self.targets.append(Target(key, shape, self._action(parts) if parts else "fresh", None, parts))
+            self.targets.append(
+                Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
+            )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare what is planned with what PEFT expects."""
@@ -287,7 +291,7 @@ class Draft:
             self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
 
     def _on_sites(self) -> tuple[str, ...]:
-        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.held)
+        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)
 
     def _refuse(self, problem: str) -> None:
         if problem not in self.problems:

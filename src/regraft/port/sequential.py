@@ -12,13 +12,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..activations.options import RunOptions
 from ..activations.sampling import Sample, sample
-from ..alignment.fitting import Score, fit_maps
+from ..alignment.fitting import Score
 from ..alignment.maps import Linear, Map
 from ..errors import SamplingError
 from ..models.pretrained import BaseModel
@@ -26,9 +26,10 @@ from ..models.sites import HEAD_SPACES, Space, depth, find_sites
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
 from .execution import transfer_tensors
-from .forecast import fidelity, summary
+from .forecast import Forecast, fidelity
+from .options import PortOptions
 from .plan import Plan
-from .spaces import spaces_read
+from .spaces import fit_spaces
 
 # What ``--scale auto`` chooses from.
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -49,16 +50,16 @@ class Fitted:
     """
 
     maps: Mapping[Space, Map]
-    scores: Sequence[Score]
+    scores: Sequence[Score[Space]]
     sample: Sample | None
     scale: float
     scales: Mapping[float, float]
 
 
 @contextmanager
-def kept_loaded(base: BaseModel, dtype: torch.dtype | None, device: str | torch.device | None) -> Iterator[BaseModel]:
+def held_loaded(base: BaseModel, run: RunOptions) -> Iterator[BaseModel]:
     """Load a model once for several runs over texts."""
-    with base.running(dtype, device) as model:
+    with base.running(run.torch_dtype, run.device) as model:
         yield replace(base, loaded=model, given_tokenizer=base.given_tokenizer or base.tokenizer())
 
 
@@ -71,8 +72,8 @@ class _Pair:
     teacher: BaseModel
     student: BaseModel
     texts: Sequence[str]
-    pairing: str
-    options: Mapping[str, Any]
+    options: PortOptions
+    run: RunOptions
 
     def completed(self, maps: Mapping[Space, Map]) -> dict[Space, Map]:
         """Add to maps those that are still missing: silent ones, that read and write nothing."""
@@ -87,9 +88,9 @@ class _Pair:
             AdaptedModel.of(self.student, ported),
             spaces,
             self.texts,
-            self.pairing,
+            self.options,
+            self.run,
             title=title,
-            **self.options,
         )
 
 
@@ -99,14 +100,9 @@ def fit_in_sequence(
     teacher: BaseModel,
     student: BaseModel,
     texts: Sequence[str],
-    align: str,
-    pairing: str,
-    seed: int = 0,
-    scale: float | None = 1.0,
+    options: PortOptions,
+    run: RunOptions,
     judge: Callable[[dict[str, Tensor]], float] | None = None,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    **options: Any,
 ) -> Fitted:
     """Fit the maps of a plan layer by layer, then the task head's.
 
@@ -116,37 +112,35 @@ def fit_in_sequence(
         teacher: the model it was trained on.
         student: the model it goes to.
         texts: to run both on, once for each layer of the student and once for the head.
-        align: a key of `methods.METHODS`.
-        pairing: a key of `pairing.PAIRINGS`.
-        seed: for methods that draw.
-        scale: factor of all that the module writes; None for the best of `SCALES`.
+        options: how the module is ported, settled; a scale that is searched is the best of `SCALES`.
+        run: where the models run.
         judge: scores the student's tensors, to choose the scale by; by default what the student allows for, see
             `Fitted.scales`.
-        device: as for `sampling.sample`.
-        dtype: as for `sampling.sample`.
-        options: further ones of `sampling.sample`.
 
     Raises:
         SamplingError: texts or activations that do not serve.
     """
-    needed = {*plan.widths, *spaces_read(plan)}
+    needed = {*plan.widths, *plan.reads}
     heads = [space for space in sorted(needed) if space.name in HEAD_SPACES]
     layers = sorted({space.student_layer for space in needed.difference(heads)})
     stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
     maps: dict[Space, Map] = {}
-    scores: list[Score] = []
+    scores: list[Score[Space]] = []
     samples: list[Sample] = []
-    with kept_loaded(teacher, dtype, device) as loaded_t, kept_loaded(student, dtype, device) as loaded_s:
+    align, seed, scale = str(options.align), options.seed, options.factor
+    with held_loaded(teacher, run) as loaded_t, held_loaded(student, run) as loaded_s:
         if loaded_s.loaded is loaded_t.loaded:  # either has a module of its own
             loaded_s = replace(loaded_s, loaded=copy.deepcopy(loaded_s.loaded))
-        pair = _Pair(plan, module, loaded_t, loaded_s, texts, pairing, options)
+        pair = _Pair(plan, module, loaded_t, loaded_s, texts, options, RunOptions(quiet=run.quiet))
 
-        def fit(spaces: Sequence[Space], factor: float, what: str) -> tuple[dict[Space, Map], list[Score], Sample]:
+        def fit(
+            spaces: Sequence[Space], factor: float, what: str
+        ) -> tuple[dict[Space, Map], list[Score[Space]], Sample]:
             taken = pair.sampled(maps, spaces, factor, f"Sampling for {what}")
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
-            return *fit_maps(align, widths, taken.moments, seed, plan.heads), taken
+            return *fit_spaces(align, widths, taken.moments, seed, plan.attention_heads), taken
 
-        def keep(found: dict[Space, Map], scored: list[Score], taken: Sample) -> None:
+        def keep(found: dict[Space, Map], scored: list[Score[Space]], taken: Sample) -> None:
             maps.update(found)
             scores.extend(scored)
             samples.append(taken)
@@ -175,11 +169,11 @@ def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale
     spaces = heads or [_outputs(pair.student, pair.teacher)]
     taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
-    read, scores = fit_maps("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
+    read, scores = fit_spaces("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:
         return _known(scores[0].r2_read)
-    kept = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
-    return _known(summary(kept)["head"])
+    places = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
+    return _known(Forecast.of(places).head)
 
 
 def _outputs(student: BaseModel, teacher: BaseModel) -> Space:

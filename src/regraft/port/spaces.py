@@ -1,16 +1,18 @@
-"""Spaces."""
+"""Which pairs of spaces a port needs, and the maps between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..errors import PlanError, unknown_choice
+from ..alignment.fitting import Score, fit_maps
+from ..alignment.maps import Map
+from ..alignment.methods import Problem, method_named
+from ..alignment.moments import SplitMoments
+from ..errors import PlanError, SamplingError, unknown_choice
 from ..models.pretrained import BaseModel
-from ..models.sites import HEAD_SPACES, SITES, Space, depth, find_sites, find_space
+from ..models.sites import HEAD_SPACES, PER_TEXT, SITES, Space, depth, find_sites, find_space
 from ..modules.peft_types import spaces_at
-from .forecast import _reading, _space, _vias
 from .layers import match_layers
-from .plan import Plan
 
 # Where LoRA and the bottleneck sit by default.
 DEFAULT_SITES = ("query", "value", "output_norm")
@@ -53,6 +55,51 @@ def spaces_of(
     )
 
 
-def spaces_read(plan: Plan) -> set[Space]:
-    """Name the pairs of spaces that the module reads: those whose moments `fidelity` needs."""
-    return {_space(target, role, via) for target, role in _reading(plan) for _, via in _vias(target)}
+def fit_spaces(
+    align: str,
+    widths: Mapping[Space, tuple[int, int]],
+    moments: Mapping[Space, SplitMoments] | None,
+    seed: int = 0,
+    attention_heads: Mapping[str, tuple[int, int]] | None = None,
+) -> tuple[dict[Space, Map], list[Score[Space]]]:
+    """Fit a map for every pair of spaces.
+
+    Args:
+        align: a key of `methods.METHODS`.
+        widths: the pairs of spaces -> (d_s, d_t).
+        moments: what was sampled; None where nothing was.
+        seed: for methods that draw.
+        attention_heads: name of a space -> how many the student's is made of and the teacher's, see
+            `sites.attention_heads`.
+
+    Returns:
+        The maps, and for each how well it fits.
+
+    Raises:
+        PlanError: an unknown method.
+        SamplingError: moments are needed and missing, lack the covariances that are needed, or are of too few tokens.
+    """
+    sampled = method_named(align).needs_moments
+    if sampled and moments is None:
+        raise SamplingError(f"alignment {align!r} compares activations; give --texts FILE or --moments DIR")
+    problems = {}
+    for space, (d_s, d_t) in sorted(widths.items()):
+        split = (moments or {}).get(space)
+        advice = ", or take a fresh head (--head fresh)" if space.name in HEAD_SPACES else ""
+        if sampled and split is None:
+            raise SamplingError(
+                f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
+                f"{space.teacher_layer}; sample again with the --sites and --layers of this module{advice}"
+            )
+        problems[space] = Problem(
+            str(space),
+            d_s,
+            d_t,
+            split.fit if split else None,
+            split.held_out if split else None,
+            seed,
+            (attention_heads or {}).get(space.name, (1, 1)),
+            "texts" if space.name in PER_TEXT else "token pairs",
+            advice,
+        )
+    return fit_maps(problems, align)

@@ -1,4 +1,4 @@
-"""Student."""
+"""The PEFT configuration of the student's module."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from ..models.families import Family
 from ..models.sites import Place, SiteShape
-from ..modules.config import modules_to_save_once
-from ..modules.inventory import Held
+from ..modules.config import modules_to_save_once, with_sizes
+from ..modules.inventory import Holding
+from ..modules.peft_types import PEFT_TYPES
 
 
 def student_config(
@@ -17,7 +18,7 @@ def student_config(
     skeleton: Any,
     family: Family,
     sites: Mapping[Place, SiteShape],
-    held: Mapping[Place, Held],
+    holdings: Mapping[Place, Holding],
     head_class: str,
 ) -> dict[str, Any]:
     """Rewrite a teacher's PEFT configuration for the student; what is not about module names stays as it is.
@@ -28,7 +29,7 @@ def student_config(
         skeleton: the student without weights.
         family: the record of the student's model type.
         sites: the student's sites.
-        held: what each site of the student takes over.
+        holdings: what each site of the student takes over.
         head_class: how the class of its base model ends.
     """
     config = {key: value for key, value in teacher.items() if key != "runtime_config"}
@@ -36,43 +37,31 @@ def student_config(
         "base_model_name_or_path": student_name,
         "revision": None,
         "inference_mode": True,
-        "target_modules": _target_modules(skeleton, family, held),
+        "target_modules": _target_modules(skeleton, family, holdings),
         "exclude_modules": None,
     }
-    if head_class in family.heads:
+    if head_class in family.task_heads:
         # PEFT's own list lacks the first layer of DistilBERT's head.
-        config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.heads[head_class].modules]
+        config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.task_heads[head_class].modules]
     config |= modules_to_save_once(config)
     if config.get("auto_mapping"):
         config["auto_mapping"] = {
             "base_model_class": type(skeleton).__name__,
             "parent_library": type(skeleton).__module__,
         }
-    if config["peft_type"] == "LORA":
-        # PEFT's own defaults, for configurations that leave them out.
-        config = {"r": 8, "lora_alpha": 8, **config}
-        first = next(iter(held))
-        conv1d = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
-        config |= {
-            "layers_to_transform": None,
-            "layers_pattern": None,
-            "fan_in_fan_out": conv1d,
-            "rank_pattern": {
-                sites[place].path: source.rank for place, source in held.items() if source.rank != config["r"]
-            },
-            "alpha_pattern": {
-                sites[place].path: source.alpha
-                for place, source in held.items()
-                if source.alpha != config["lora_alpha"]
-            },
-        }
-    return config
+    method, config = PEFT_TYPES[config["peft_type"]], with_sizes(config)
+    config |= dict.fromkeys(method.of_layers)
+    if method.transposed:
+        first = next(iter(holdings))
+        config[method.transposed] = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
+    sizes = {sites[place].path: (holding.size, holding.alpha) for place, holding in holdings.items()}
+    return config | method.patterns(config, sizes)
 
 
-def _target_modules(skeleton: Any, family: Family, held: Mapping[Place, Held]) -> list[str] | str:
+def _target_modules(skeleton: Any, family: Family, holdings: Mapping[Place, Holding]) -> list[str] | str:
     """Name the wrapped modules: by their last names where these say it all, else by a regular expression."""
-    last_names = sorted({family.sites[site].rpartition(".")[2] for _, site in held})
+    last_names = sorted({family.sites[site].rpartition(".")[2] for _, site in holdings})
     matched = [path for path, _ in skeleton.named_modules() if path.rpartition(".")[2] in last_names]
-    if {family.parse(path) for path in matched} == set(held) and len(matched) == len(held):
+    if {family.parse(path) for path in matched} == set(holdings) and len(matched) == len(holdings):
         return last_names
-    return family.pattern_of(held)
+    return family.pattern_of(holdings)

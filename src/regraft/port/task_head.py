@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..models.families import Head
+from ..models.families import TaskHead
 from ..models.pretrained import BaseModel
 from ..models.sites import SiteShape, Space, depth, space_width
 from ..modules.config import PREFIX
@@ -14,7 +14,7 @@ from .parts import Fold, Part, Via
 
 
 @dataclass(frozen=True)
-class HeadPlan:
+class TaskHeadPlan:
     """The head of the student's module.
 
     Attributes:
@@ -28,7 +28,7 @@ class HeadPlan:
     reason: str = ""
 
 
-def plan_head(
+def plan_task_head(
     inventory: Inventory,
     teacher: BaseModel,
     student: BaseModel,
@@ -36,7 +36,7 @@ def plan_head(
     student_sites: Mapping[tuple[int, str], SiteShape],
     names: Sequence[str],
     wanted: Sequence[str] | None,
-) -> HeadPlan:
+) -> TaskHeadPlan:
     """Match the heads of the two models.
 
     Args:
@@ -48,8 +48,8 @@ def plan_head(
         names: the teacher's label names in the order of its rows, empty where they are not known.
         wanted: the student's; None for the teacher's, as they are.
     """
-    head_t = teacher.family.heads.get(inventory.head_class)
-    head_s = student.family.heads.get(inventory.head_class)
+    head_t = teacher.family.task_heads.get(inventory.head_class)
+    head_s = student.family.task_heads.get(inventory.head_class)
     if head_t is None or head_s is None:
         return _fresh("this task type has no head that regraft knows")
     if (len(head_t.linears), head_t.activation, head_t.reads) != (len(head_s.linears), head_s.activation, head_s.reads):
@@ -75,18 +75,18 @@ def plan_head(
             return _fresh(f"the module holds no {path_t}")
         has_bias = bias in inventory.head
         # Only the first layer reads the model; what it says is as wide in the student.
-        via = Via(space, reads=True, has_bias=has_bias) if number == 1 else None
+        via = Via(space, space, reads=True, has_bias=has_bias) if number == 1 else None
         parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=picked)
         if has_bias:
             fold = Fold(weight, space) if number == 1 else None
             parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, picked)
-    return HeadPlan(parts, {space: (d_s, d_t)})
+    return TaskHeadPlan(parts, {space: (d_s, d_t)})
 
 
-def _fresh(reason: str) -> HeadPlan:
-    return HeadPlan({}, {}, reason)
+def _fresh(reason: str) -> TaskHeadPlan:
+    return TaskHeadPlan({}, {}, reason)
 
 
-def _describe(head: Head) -> str:
+def _describe(head: TaskHead) -> str:
     layers = "one linear layer" if len(head.linears) == 1 else f"{len(head.linears)} linear layers ({head.activation})"
     return f"{layers} on the {head.reads.replace('_', ' ')} vector"

@@ -1,7 +1,8 @@
-"""Modules that training begins with."""
+"""Modules of random weights that a training begins with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -11,7 +12,22 @@ from ..models.pretrained import HEAD_CLASSES, BaseModel
 from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
 from .attachment import _with_head
-from .options import PEFT_KINDS, TrainOptions
+from .options import TrainOptions
+
+
+def _lora(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
+    targets = [base.family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+    return LoraConfig(r=size.rank, lora_alpha=size.alpha, target_modules=targets, **options)
+
+
+def _bottleneck(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
+    if "output_norm" not in base.family.sites:
+        raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
+    return BottleneckConfig(bottleneck_size=size.bottleneck_size, **options)
+
+
+_FRESH: Mapping[str, Callable[..., PeftConfig]] = {"bottleneck": _bottleneck, "lora": _lora}
+PEFT_KINDS = tuple(_FRESH)
 
 
 def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftConfig:
@@ -26,20 +42,11 @@ def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
     """
-    family = base.family
+    if peft not in _FRESH:
+        raise TaskError(unknown_choice("PEFT method", peft, _FRESH))
     # PEFT would leave out the first layer of DistilBERT's head.
-    common: dict[str, Any] = {
-        "task_type": task.task_type,
-        "modules_to_save": family.heads[HEAD_CLASSES[task.task_type]].modules,
-    }
-    if peft == "lora":
-        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-        return LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets, **common)
-    if peft == "bottleneck" and "output_norm" in family.sites:
-        return BottleneckConfig(bottleneck_size=options.bottleneck_size, **common)
-    if peft == "bottleneck":
-        raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
-    raise TaskError(unknown_choice("PEFT method", peft, PEFT_KINDS))
+    head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
+    return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
 
 
 def fresh_module(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftModel:

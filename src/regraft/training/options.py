@@ -12,7 +12,6 @@ from ..errors import TaskError, unknown_choice
 from ..schema import Options
 from ..tasks.records import Task
 
-PEFT_KINDS = ("bottleneck", "lora")
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 

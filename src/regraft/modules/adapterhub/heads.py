@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import ModuleFileError, unknown_choice
-from ...models.families import FAMILIES, Head
+from ...models.families import FAMILIES, TaskHead
 from ...models.pretrained import HEAD_CLASSES
 from .layouts import Field, HubFiles, check_fields, check_keys, layout_of
 
@@ -146,15 +146,15 @@ def head_paths(model_type: str, ending: str) -> set[str]:
     """Paths of a head's tensors in a model class; empty for a class whose head AdapterHub has no counterpart of."""
     if ending not in {HEAD_CLASSES[kind.task_type] for kind in _KINDS.values()}:
         return set()
-    return set(_sequential(FAMILIES[model_type].heads[ending]).values())
+    return set(_sequential(FAMILIES[model_type].task_heads[ending]).values())
 
 
-def _head(model_type: object, kind: _Kind, source: str) -> Head:
+def _head(model_type: object, kind: _Kind, source: str) -> TaskHead:
     layout_of(model_type, source)
-    return FAMILIES[str(model_type)].heads[HEAD_CLASSES[kind.task_type]]
+    return FAMILIES[str(model_type)].task_heads[HEAD_CLASSES[kind.task_type]]
 
 
-def _same_head(head_type: str, head: Head) -> dict[str, Any]:
+def _same_head(head_type: str, head: TaskHead) -> dict[str, Any]:
     """Fields with which AdapterHub's head computes what the transformers class's does (dropout aside)."""
     fields: dict[str, Any] = {"layers": len(head.linears)}
     if head.activation:  # with one linear layer there is nothing to activate
@@ -168,7 +168,7 @@ def _defaults(kind: _Kind) -> dict[str, Any]:
     return {"layers": kind.layers, "activation_function": "tanh", "use_pooler": False, "bias": True}
 
 
-def _sequential(head: Head) -> dict[str, str]:
+def _sequential(head: TaskHead) -> dict[str, str]:
     # AdapterHub's head is a sequence of dropout, linear and activation for each linear layer but the last.
     return {f"{1 + 3 * i}.{part}": f"{path}.{part}" for i, path in enumerate(head.linears) for part in _PARTS}
 

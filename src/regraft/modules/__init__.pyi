@@ -1,0 +1,16 @@
+from .adapted import AdaptedModel
+from .bottleneck import BottleneckConfig
+from .inventory import Inventory, take_inventory
+from .module import Module, load
+from .peft_types import PEFT_TYPES, PeftMethod
+
+__all__ = [
+    "PEFT_TYPES",
+    "AdaptedModel",
+    "BottleneckConfig",
+    "Inventory",
+    "Module",
+    "PeftMethod",
+    "load",
+    "take_inventory",
+]
