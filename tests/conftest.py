@@ -19,9 +19,20 @@ import regraft
 from regraft.cli.main import main
 from regraft.models.pretrained import HEAD_CLASSES
 
-torch.set_num_threads(1)  # tiny models only wait for each other on more
+# Tiny models only wait for each other on more. The variable is for processes that tests start, those of pytest-xdist
+# included, and for the BLAS of numpy in them.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# A console fixes its width when it is made, and workers of pytest-xdist set it to their controller's.
+os.environ["COLUMNS"] = "200"
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what is slow, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 # fmt: off
 WORDS = [
@@ -95,10 +106,6 @@ def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any)
         sizes |= {"embedding_size": width // 2}
     positions = {"max_position_embeddings": 128, "vocab_size": 150, "pad_token_id": 0}
     return transformers.AutoConfig.for_model(model_type, **{**positions, **sizes, **extra})
-
-
-# A console fixes its width when it is made, and workers of pytest-xdist set it to their controller's.
-os.environ["COLUMNS"] = "200"
 
 
 @pytest.fixture(scope="session")
@@ -196,9 +203,9 @@ def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process; return its exit code, output and error output."""
-    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()  # what was written before: bars of models that were made for this test
         monkeypatch.setattr(sys, "argv", ["regraft", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -1,92 +1,77 @@
 """Run an experiment in child processes, kill -9 each after a random while, until one of them ends by itself.
 
-    python tests/kill_runs.py EXPERIMENT.yaml STORE SEED
-
-Prints as JSON how many were killed, and which cells were ended how often. The children are forked, so that a kill comes
-after milliseconds of work and not amid imports; this process itself never computes anything.
+The children are forked, so that a kill comes after milliseconds of work and not amid imports.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import sys
-import time
 from collections import Counter
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
-import datasets
-import torch
-from transformers.utils.logging import disable_progress_bar
-
 from regraft.experiment.executors import Local
-from regraft.experiment.grid import Cell, make_grid
-from regraft.experiment.load import load
+from regraft.experiment.grid import Cell, Grid
 from regraft.experiment.run import run
+from regraft.experiment.spec import Experiment
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome
 
 
-def child(path: Path, root: Path, log: Path) -> None:
+@dataclass(frozen=True)
+class Kills:
+    """What happened.
+
+    Attributes:
+        exit_code: of the child that ended by itself.
+        count: how many were killed.
+        amid_training: how many of them left a checkpoint.
+        ended: key -> how often a child said that the cell was done.
+        failed: what children said of cells that failed.
+        done_again: keys of the cells that were done, and then once more.
+    """
+
+    exit_code: int
+    count: int
+    amid_training: int
+    ended: Counter[str]
+    failed: list[str]
+    done_again: set[str]
+
+
+def _child(experiment: Experiment, grid: Grid, root: Path, log: Path) -> None:
     with log.open("a") as file:
 
         def ended(_: Cell, outcome: Outcome) -> None:
             file.write(f"{outcome.key} {outcome.status} {outcome.error}\n")
             file.flush()
 
-        experiment = load(path)
-        result = run(experiment, make_grid(experiment), Store(root), Local(), ended=ended)
-    os._exit(1 if result.failed else 0)
+        result = run(experiment, grid, Store(root), Local(), ended=ended)
+    raise SystemExit(1 if result.failed else 0)
 
 
-def main() -> None:
-    path, root, dice = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3]))
+def run_and_kill(experiment: Experiment, grid: Grid, root: Path, seed: int) -> Kills:
+    """Bring an experiment to its end, in as many children as it takes."""
+    dice = random.Random(seed)
     log = root.with_name("ended.log")
-    torch.set_num_threads(1)
-    datasets.disable_progress_bars()
-    disable_progress_bar()
-    kills, first_seen, changed, during = 0, {}, set(), Counter()
-    while True:
-        pid = os.fork()
-        if not pid:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            child(path, root, log)
+    count, amid_training, first_seen, done_again = 0, 0, {}, set()
+    exit_code = None
+    while exit_code is None:
+        child = get_context("fork").Process(target=_child, args=(experiment, grid, root, log))
+        child.start()
         # Now and then longer than the longest cell, so that each can end once.
-        deadline = time.monotonic() + dice.uniform(0.05, 1.5 + 0.1 * kills)
-        status = None
-        while status is None and time.monotonic() < deadline:
-            ended, code = os.waitpid(pid, os.WNOHANG)
-            status = code if ended else None
-            time.sleep(0.005)
-        if status is None:
-            during[
-                "a checkpoint was there" if list(root.glob("work/*/*.training/checkpoint-*")) else "no checkpoint"
-            ] += 1
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            kills += 1
+        child.join(dice.uniform(0.05, 1.0 + 0.1 * count))
+        exit_code = child.exitcode
+        if exit_code is None:
+            amid_training += bool(list(root.glob("work/*/*.training/checkpoint-*")))
+            child.kill()
+            child.join()
+            count += 1
         for record in root.glob("cells/*/cell.json"):
             file = (record.stat().st_ino, record.stat().st_mtime_ns)
             if first_seen.setdefault(record.parent.name, file) != file:
-                changed.add(record.parent.name)
-        if status is not None:
-            break
+                done_again.add(record.parent.name)
     lines = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
-    print(
-        json.dumps(
-            {
-                "exit code": os.waitstatus_to_exitcode(status),
-                "kills": kills,
-                "when": dict(during),
-                "ended": Counter(line[0] for line in lines),
-                "failed": [line for line in lines if line[1] != "done"],
-                "done again": sorted(changed),
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
+    failed = [" ".join(line) for line in lines if line[1] != "done"]
+    return Kills(exit_code, count, amid_training, Counter(line[0] for line in lines), failed, done_again)

@@ -490,7 +490,7 @@ def test_all_its_files_are_fetched_from_the_hub(tmp_path: Path, monkeypatch: pyt
             (tmp_path / "fetched" / file).write_bytes((directory / file).read_bytes())
         return str(tmp_path / "fetched")
 
-    monkeypatch.setattr("regraft.modules.module.snapshot_download", fetch)
+    monkeypatch.setattr("regraft.files.hub.snapshot_download", fetch)
     assert regraft.load("someone/ner").hash() == regraft.load(directory).hash()
     assert not (tmp_path / "fetched" / "pytorch_model.bin").exists()
 

@@ -445,6 +445,7 @@ def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str]
     assert "did you mean 'query'" in error
 
 
+@pytest.mark.slow
 def test_help_teaches_and_the_module_form_works() -> None:
     result = subprocess.run([sys.executable, "-m", "regraft", "--help"], capture_output=True, text=True, check=True)
     for command in ("plan", "sample", "transfer", "train", "evaluate", "distill", "convert"):

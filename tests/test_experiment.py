@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 from typing import Any
 
@@ -542,19 +542,22 @@ def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
             assert not second
     with store.claim("a") as again:
         assert again
-    code = (
-        f"from regraft.experiment.store import *; c = Store(Path({str(tmp_path)!r})).claim('a'); print(c.__enter__())"
-    )
-    command = [sys.executable, "-uc", f"{code}; import time; time.sleep(60)"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "True\n"
-        with store.claim("a") as taken:
-            assert not taken
-        other.kill()
-        other.wait()
-        with store.claim("a") as free:
-            assert free
+    here, there = Pipe()
+
+    def hold() -> None:
+        with Store(tmp_path).claim("a") as claimed:
+            there.send(claimed)
+            time.sleep(60)
+
+    other = get_context("fork").Process(target=hold)
+    other.start()
+    assert here.recv()
+    with store.claim("a") as taken:
+        assert not taken
+    other.kill()
+    other.join()
+    with store.claim("a") as free:
+        assert free
 
 
 def test_a_launcher_is_refused(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kill_runs import run_and_kill
 
 from regraft.errors import TaskError
 from regraft.experiment.executors import Local
@@ -26,10 +26,8 @@ from regraft.experiment.work import Outcome, carry_out
 from regraft.modules.module import load as load_module
 from regraft.report.collect import collect
 
-KILLER = Path(__file__).with_name("kill_runs.py")
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def content(make_model: Callable[..., str], ner_folder: Path) -> dict[str, Any]:
     texts = ner_folder / "texts.txt"
     texts.write_text("the old doctor walks near the river city\n" * 40)
@@ -59,7 +57,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of a run that nothing disturbed."""
     root = tmp_path_factory.mktemp("whole")
@@ -88,17 +86,16 @@ def assert_same_modules(grid: Grid, root: Path, other: Path) -> None:
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(
     content: dict[str, Any], whole: Path, tmp_path: Path, seed: int
 ) -> None:
-    path, root = write(content, tmp_path / "runs.yaml"), tmp_path / "store"
-    command = [sys.executable, str(KILLER), str(path), str(root), str(seed)]
-    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
-    _, grid = grid_of(content)
-    print({**said, "ended": len(said["ended"]), "cells": len(grid.cells)})
-    assert said["exit code"] == 0
-    assert said["kills"] >= 10
-    assert said["when"].get("a checkpoint was there", 0) >= 1
-    assert not said["failed"]
-    assert not said["done again"]
-    assert set(said["ended"].values()) == {1}  # none doubled; one killed before it could say so is not there
+    root = tmp_path / "store"
+    experiment, grid = grid_of(content)
+    kills = run_and_kill(experiment, grid, root, seed)
+    print(kills)
+    assert kills.exit_code == 0
+    assert kills.count >= 10
+    assert kills.amid_training >= 1
+    assert not kills.failed
+    assert not kills.done_again
+    assert set(kills.ended.values()) == {1}  # none doubled; one killed before it could say so is not there
     assert {path.name for path in (root / "cells").iterdir()} == set(grid.cells)  # none lost, none beside them
     assert not any((root / "work").iterdir())
     assert {path.name for cell in (root / "cells").iterdir() for path in cell.iterdir()} == {"cell.json", "output"}
@@ -110,8 +107,7 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(
 def test_two_runs_on_one_store_share_the_work(content: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     path, root = write(content, tmp_path / "runs.yaml"), tmp_path / "store"
     command = [sys.executable, "-m", "regraft", "experiment", "run", str(path), "--store", str(root)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums in another order are other numbers
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one_thread) for _ in range(2)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     _, grid = grid_of(content)
@@ -122,6 +118,7 @@ def test_two_runs_on_one_store_share_the_work(content: dict[str, Any], whole: Pa
     assert not any(Store(root).record(key)["resumed"] for key in grid.cells)
 
 
+@pytest.mark.slow
 def test_a_training_in_two_processes(content: dict[str, Any], tmp_path: Path) -> None:
     _, grid = grid_of({**content, "resources": {"teacher": {"gpus": 2}}})
     cell = next(cell for cell in grid.cells.values() if cell.kind == "teacher")
@@ -136,6 +133,7 @@ def test_a_training_in_two_processes(content: dict[str, Any], tmp_path: Path) ->
     assert load_module(store.output(cell.key)).tensors
 
 
+@pytest.mark.slow
 def test_what_several_processes_say_of_an_error(content: dict[str, Any], tmp_path: Path) -> None:
     nowhere = {"ner": {**content["tasks"]["ner"], "data": str(tmp_path)}}
     _, grid = grid_of({**content, "tasks": nowhere, "resources": {"teacher": {"gpus": 2}}})
@@ -147,24 +145,38 @@ def test_what_several_processes_say_of_an_error(content: dict[str, Any], tmp_pat
 @pytest.mark.slow
 def test_several_processes_die_with_the_one_that_started_them(content: dict[str, Any], tmp_path: Path) -> None:
     longer = {**content["training"], "epochs": 2000}
-    path = write({**content, "training": longer, "resources": {"teacher": {"gpus": 2}}}, tmp_path / "runs.yaml")
+    experiment, grid = grid_of({**content, "training": longer, "resources": {"teacher": {"gpus": 2}}})
     root = tmp_path / "store"
-    command = [sys.executable, "-m", "regraft", "experiment", "run", str(path), "--store", str(root)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as started:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            orders = list(root.glob("work/*/order.json"))
-            if orders and list(orders[0].parent.glob("*.training/checkpoint-*")):
-                break
-            time.sleep(0.1)
-        started.kill()
+    started = get_context("fork").Process(target=run, args=(experiment, grid, Store(root), Local()))
+    started.start()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        orders = list(root.glob("work/*/order.json"))
+        if orders and list(orders[0].parent.glob("*.training/checkpoint-*")):
+            break
+        time.sleep(0.1)
+    started.kill()
+    started.join()
     assert orders
     time.sleep(1)
     said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert not [line for line in said.splitlines() if str(orders[0]) in line]
 
 
-@pytest.fixture
+@pytest.mark.slow
+def test_more_than_a_machine_has_is_refused() -> None:
+    """Without an address: on a cluster of this machine alone, or on the one that this process is in."""
+    ray = pytest.importorskip("ray", reason="pip install 'regraft[ray]'")
+    from regraft.experiment.on_ray import OnRay
+
+    was_in_one = ray.is_initialized()
+    with pytest.raises(TaskError, match="a teacher cell asks for 1 CPUs and 9 GPUs, expected no more than one machine"):
+        OnRay({"teacher": Resources(gpus=9)})
+    if not was_in_one:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Start a head that works on nothing and two machines, as Ray sees it, of one core each."""
     ray = pytest.importorskip("ray", reason="pip install 'regraft[ray]'")
@@ -172,7 +184,6 @@ def cluster() -> Iterator[Any]:
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     made.workers = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
-    ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
     made.shutdown()
@@ -201,7 +212,7 @@ def test_a_ray_cluster_loses_a_machine_half_way(
 
     loser = threading.Thread(target=lose_a_machine)
     loser.start()
-    result = run(experiment, grid, store, OnRay({}), ended=count)
+    result = run(experiment, grid, store, OnRay({}, cluster.address), ended=count)
     loser.join()
     assert result == Ended(len(grid.cells), {}, ())
     assert sorted(ended) == sorted(grid.cells)
@@ -211,16 +222,12 @@ def test_a_ray_cluster_loses_a_machine_half_way(
 
 
 @pytest.mark.slow
-def test_on_ray_a_failing_cell_is_written_down_too(content: dict[str, Any], tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="pip install 'regraft[ray]'")
+def test_on_ray_a_failing_cell_is_written_down_too(content: dict[str, Any], tmp_path: Path, cluster: Any) -> None:
     from regraft.experiment.on_ray import OnRay
 
     broken = {**content["pairs"]["matching"], "distill": None, "student": str(tmp_path), "starts": ["student"]}
     experiment, grid = grid_of({**content, "pairs": {"broken": broken}, "modules": ["lora"]})
-    result = run(experiment, grid, Store(tmp_path / "store"), OnRay({}))
-    with pytest.raises(TaskError, match="a teacher cell asks for 1 CPUs and 9 GPUs, expected no more than one machine"):
-        OnRay({"teacher": Resources(gpus=9)})
-    ray.shutdown()
+    result = run(experiment, grid, Store(tmp_path / "store"), OnRay({}, cluster.address))
     assert [grid.cells[key].label for key in result.failed] == ["broken ner/en lora student seed 0"]
     assert "is a directory without config.json" in next(iter(result.failed.values()))
     assert result.done == 1  # the teacher

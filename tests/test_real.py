@@ -54,7 +54,7 @@ def test_lsa_recovers_a_permutation_of_a_real_encoder(minilm: str, texts: list[s
     with torch.no_grad():
         expected = adapted(**batch).last_hidden_state[..., order]
     ported = regraft.transfer(
-        regraft.load(tmp_path / "module"), student, align="lsa", spaces="measured", texts=texts[:300], progress=False
+        regraft.load(tmp_path / "module"), student, align="lsa", spaces="measured", texts=texts[:100], progress=False
     )
     ported.save(tmp_path / "ported")
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(student), str(tmp_path / "ported")).eval()
@@ -65,7 +65,7 @@ def test_lsa_recovers_a_permutation_of_a_real_encoder(minilm: str, texts: list[s
 
 @pytest.mark.slow
 def test_ner_trains_ports_and_improves_on_real_rows(minilm: str, data: Path, tmp_path: Path) -> None:
-    settings = TrainOptions(epochs=2, max_train=300, max_eval=100, learning_rate=3e-3)
+    settings = TrainOptions(epochs=2, max_train=96, max_eval=16, max_length=64, learning_rate=3e-3)
     folder = data / "wikineural"
     teacher = train(
         minilm, tmp_path / "teacher", peft="bottleneck", data=DataOptions(data=folder), options=settings, progress=False
@@ -76,7 +76,10 @@ def test_ner_trains_ports_and_improves_on_real_rows(minilm: str, data: Path, tmp
     regraft.transfer(teacher, minilm, layers="skip").save(tmp_path / "ported")
     assert regraft.load(tmp_path / "ported").labels == teacher.labels
     scores = evaluate(
-        tmp_path / "ported", data=DataOptions(data=folder), options=EvaluateOptions(max_eval=100), progress=False
+        tmp_path / "ported",
+        data=DataOptions(data=folder),
+        options=EvaluateOptions(max_eval=16, max_length=64),
+        progress=False,
     )
     assert set(scores) == {"precision", "recall", "f1"}
 

@@ -21,7 +21,7 @@ from regraft.errors import ReportError
 from regraft.experiment.store import Store
 from regraft.report import Alignment, Expected, Point, Result
 from regraft.report.collect import collect
-from regraft.report.comparison import bootstrap, compare, progress, sign_flip
+from regraft.report.comparison import compare, interval, progress, sign_flip
 from regraft.report.contents import contents
 from regraft.report.findings import findings, missing
 from regraft.report.groups import Group, groups
@@ -85,8 +85,8 @@ def test_the_one_discrepancy_of_the_paper_is_said_wherever_its_numbers_are() -> 
     (note,) = PAPER.discrepancies()
     numbers = ("incompatible NER LoRA", "93.64", "92.74", "90.83", "89.96", "90.84", "89.99", "Table 3")
     assert all(number in note for number in numbers)
-    assert note in contents(PAPER.results, "").settings[1].scores[0].notes
-    assert note not in contents(PAPER.results, "").settings[0].scores[0].notes
+    assert note in contents(PAPER.results, "").settings[1].sections[0].tables[0].notes
+    assert note not in contents(PAPER.results, "").settings[0].sections[0].tables[0].notes
     assert note in beside(groups(make_results()), PAPER).notes
     assert not any(note in table.notes for table in contents(make_results(), "").tables)
 
@@ -190,25 +190,25 @@ def test_spread_is_over_seeds_of_the_average_over_languages() -> None:
     assert cells(averages(groups(one_more)))[0][2] == "67.33 ± 2.12"  # (62.67 + 72) / 2
 
 
-@pytest.mark.parametrize("count", [1, 2, 6, 9, 16])
+@pytest.mark.parametrize("count", [2, 6, 9, 16])
 def test_sign_flip_is_exact_for_few_pairs(count: int) -> None:
-    assert sign_flip([1.0 + i / 7 for i in range(count)]) == 2 / 2**count
-    assert sign_flip([0.0] * count) == 1.0
+    assert sign_flip(tuple(1.0 + i / 7 for i in range(count))) == 2 / 2**count
+    assert sign_flip((0.0,) * count) == 1.0
 
 
 def test_sign_flip_by_hand_and_by_chance() -> None:
     # Sums of +-1 +-2 +-3 that are at least 4 from zero: +-6 and +-4, so 4 of 8.
-    assert sign_flip([-1, 2, 3]) == 0.5
-    assert sign_flip([1.0] * 40) == 1 / (2**16 + 1)
-    assert sign_flip([1.0, -1.0] * 15) == 1.0
+    assert sign_flip((-1, 2, 3)) == 0.5
+    assert sign_flip((1.0,) * 40) == 1 / (2**16 + 1)
+    assert sign_flip((1.0, -1.0) * 15) == 1.0
 
 
 def test_bootstrap_holds_the_mean_and_is_repeatable() -> None:
-    values = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-    low, high = bootstrap(values)
+    values = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+    low, high = interval(values)
     assert 0.9 < low < 1.75 < high < 2.6
-    assert bootstrap(values) == (low, high)
-    assert bootstrap([1.0] * 6) == (1.0, 1.0)
+    assert interval(values) == (low, high)
+    assert interval((1.0,) * 6) == (1.0, 1.0)
 
 
 def test_wins_with_ties_and_seeds_averaged() -> None:
@@ -610,7 +610,7 @@ LINE = "matching,ner,f1,lora,student,de,0,70.5,,,"
         (f"{HEAD}\n{LINE[:-2]}1e308,,", "line 2 has '1e308' under before, expected a number in percent"),
         (f"{HEAD}\n{LINE[:-1]}1e308,", "line 2 has '1e308' under seconds, expected a number of seconds"),
         (f"{HEAD}\n{LINE}1:inf", "line 2 has 'inf' under curve, expected a number in percent"),
-        (f"{HEAD}\n{LINE}1{'0' * 400}:70", "line 2 has step 10.* under curve, expected a number of steps"),
+        (f"{HEAD}\n{LINE}1{'0' * 400}:70", "line 2 has '10+' under curve, expected a number of steps"),
         (f"{HEAD}\n{LINE.replace('70.5', '')}", "line 2 has no score, expected a value"),
         (f"{HEAD}\n{LINE.replace(',0,', ',a,')}", "line 2 has 'a' under seed, expected a whole number"),
         (f"{HEAD}\n{LINE}100", "line 2 has '' under curve"),

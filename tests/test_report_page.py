@@ -127,7 +127,7 @@ HARNESS = """<!doctype html><title>waiting</title>
 <script>
 addEventListener("load", () => {
   document.title = [...document.querySelectorAll("iframe")].map(({contentDocument: page, contentWindow: window}) => {
-    const table = page.querySelector("figure.wide table, #languages table").getBoundingClientRect().width;
+    const table = page.querySelector("figure.wide table, #section-1 table").getBoundingClientRect().width;
     return [page.documentElement.scrollWidth, table, window.getComputedStyle(page.body).backgroundColor].join(" ");
   }).join("; ");
 });

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -205,16 +204,15 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     settings = FAST.model_copy(update={"epochs": 12})
     whole = train(base, tmp_path / "whole", data=DataOptions(data=ner_folder), options=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
-    code = (
-        "import torch; from pathlib import Path; from regraft.training.finetuning import *; torch.set_num_threads(1);"
-        f"train({base!r}, Path({str(out)!r}), data=DataOptions(data={str(ner_folder)!r}), options={settings!r}, progress=False)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        for _ in range(3000):
-            if list(work.glob("checkpoint-*/trainer_state.json")):
-                break
-            time.sleep(0.02)
-        run.kill()
+    options = {"data": DataOptions(data=ner_folder), "options": settings, "progress": False}
+    other = get_context("fork").Process(target=train, args=(base, out), kwargs=options)
+    other.start()
+    for _ in range(3000):
+        if list(work.glob("checkpoint-*/trainer_state.json")):
+            break
+        time.sleep(0.02)
+    other.kill()
+    other.join()
     assert work.is_dir()
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):

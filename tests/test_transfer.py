@@ -241,6 +241,7 @@ def test_every_pair_of_families_loads_in_peft_without_missing_or_unexpected_keys
     assert not used & set(ported.report["left"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_module_in_another_process(
     make_model: Callable[..., str], make_module: Callable[..., str]
 ) -> None:
@@ -249,17 +250,15 @@ def test_the_same_seed_gives_the_same_module_in_another_process(
     code = (
         f"import regraft; print(regraft.transfer(regraft.load({module!r}), {student!r}, align='random', seed=4).hash())"
     )
-    hashes = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-        for hash_seed in ("1", "2")
-    }
-    assert hashes == {port(module, student, align="random", seed=4).hash()}
-    assert port(module, student, align="random", seed=5).hash() not in hashes
+    hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"  # another than here
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert there == port(module, student, align="random", seed=4).hash()
+    assert there != port(module, student, align="random", seed=5).hash()
 
 
 def test_released_bottlenecks_use_the_feed_forward_output(

@@ -41,7 +41,7 @@ class SampleOptions(Options):
     """What of two models is compared: which tokens go together, of how much of a text, in which batches."""
 
     pairing: Pairing = "offsets"
-    """Pair tokens by shared characters, or by position."""
+    """offsets (by shared characters) or position."""
     max_length: int = Field(default=256, ge=8)
     """Tokens after which a text is cut."""
     batch_size: int = Field(default=32, ge=1)

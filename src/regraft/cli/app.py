@@ -21,35 +21,38 @@ class _Help:
     def __call__(self, console: Console, _options: Any, panel: Any) -> None:
         if not panel.entries:
             return
-        console.print(Text(str(panel.title), style="bold"))
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column()
         for entry in panel.entries:
-            table.add_row("  " + _named(entry), _described(entry))
+            table.add_row(f"  {_named(entry)}", _described(entry, console))
+        console.print(Text(str(panel.title), style="bold"))
         console.print(table)
         console.print()
 
     def render_usage(self, console: Console, _options: Any, usage: Any) -> None:
-        if usage:
-            console.print(usage)
-            console.print()
+        console.print(Text("Usage: ", style="bold"), usage, sep="", end="\n")
 
     def render_description(self, console: Console, _options: Any, description: Any) -> None:
-        if description:
+        with console.capture() as capture:
             console.print(description)
-            console.print()
+        console.print(capture.get().strip(), "", sep="\n", markup=False, highlight=False)
 
 
 def _named(entry: Any) -> str:
+    value = f" {entry.metavar}" if entry.metavar and not entry.positional_label else ""
     names = [entry.positional_label] if entry.positional_label else [*entry.names, *entry.shorts]
-    return ", ".join(names)
+    return ", ".join(names) + value
 
 
-def _described(entry: Any) -> Text:
-    text = Text(entry.description.primary_renderable.plain if entry.description else "")
-    if entry.default not in (None, "", "()", "False"):
-        text.append(f" ({entry.default})", style="dim")
+def _described(entry: Any, console: Console) -> Text:
+    if not entry.description:
+        return Text()
+    with console.capture() as capture:
+        console.print(entry.description, end="", width=1000)
+    text = Text(capture.get().strip())
+    if entry.default not in (None, "False", "()"):
+        text.append(f" [{entry.default}]", style="dim")
     return text
 
 
@@ -63,10 +66,8 @@ OUTPUT = Group("Output", sort_key=6)
 app = App(
     name="regraft",
     version=lambda: f"regraft {version('regraft')}",
-    help=(
-        "Port trained PEFT modules (LoRA, bottleneck adapters) from one pretrained transformer to another.\n\n"
-        "Begin with: regraft plan MODULE --student MODEL (loads no weights, shows who gets what)."
-    ),
+    help="Port trained PEFT modules from one pretrained transformer to another.\n\n"
+    "Begin with: regraft plan MODULE --student MODEL\nIt loads no weights and shows who gets what.",
     help_format="plaintext",
     help_formatter=cast(Any, _Help()),
     default_parameter=Parameter(negative=(), show_choices=False),

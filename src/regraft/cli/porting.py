@@ -36,7 +36,7 @@ def plan(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
-    """Show who gets what and, with texts or moments, whether it will help.
+    """Show who gets what and, with texts, whether it will help.
 
     Nothing is written. Without --texts, --moments and --data configurations alone
     are read, and no weights. With --data the port is scored, untrained, on labelled
@@ -100,7 +100,7 @@ def transfer(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     replace: Replace = False,
 ) -> None:
-    """Port a teacher's module to a student: write a directory that PEFT loads.
+    """Port a teacher's module to a student, for PEFT to load.
 
     With --scale auto the scale is searched on the texts or, with --data, by the
     score on labelled rows of the validation split.
@@ -152,7 +152,7 @@ def sample(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     replace: Replace = False,
 ) -> None:
-    """Run a pair of models over texts and keep the moments for any number of ports.
+    """Run two models over texts and keep moments for any port.
 
     Give each shard of the texts to a job of its own; 'regraft transfer --moments'
     adds them up.
@@ -183,7 +183,7 @@ def sample(
 
 @app.command
 def methods() -> None:
-    """List the alignment methods: what each does, needs and comes from."""
+    """List the alignment methods: what each does and needs."""
     from rich.table import Table
 
     from ..alignment.methods import METHODS

@@ -58,9 +58,9 @@ def show(summary: Contents) -> None:
     from ..report.table import plural
 
     for setting in summary.settings:
-        console.print(to_rich(setting.scores[0]))
-    if summary.wins:
-        console.print(to_rich(summary.wins))
+        console.print(to_rich(setting.sections[0].tables[0]))
+    for table in summary.summary:
+        console.print(to_rich(table))
     for finding in summary.findings:
         console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
     if summary.missing:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from ..activations import sampling
 from ..distillation.options import DistillOptions
-from ..files.hub import HUB_ID
-from ..files.rows import FORMATS
+from ..files.hub import HubId, locate
 from ..port.options import PortOptions
 from ..schema import Options
 from ..training.options import TrainOptions
@@ -176,5 +174,4 @@ class Source:
 
 def on_hub(source: Source) -> bool:
     """Whether it can only be looked for on the hub, where a task's own data (no name) are too."""
-    named = HUB_ID.fullmatch(source.where) and Path(source.where).suffix not in (*FORMATS, ".txt")
-    return source.identity.startswith("hub:") and bool(not source.where or named)
+    return not source.where or isinstance(locate(source.where), HubId)

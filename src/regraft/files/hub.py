@@ -1,41 +1,97 @@
-"""Hub."""
+"""What a name stands for: a file or directory here, something inside an installed package, or an id of the hub."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import TaskError
+from huggingface_hub import snapshot_download
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+from ..errors import ModuleFileError, TaskError
+from .rows import FORMATS
 
-
-_PACKAGE = "package:"
+_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_PACKAGE = "package:"
+_MOVED = {"package:regraft/micro/": "package:regraft/demo/"}
+
+
+@dataclass(frozen=True)
+class HubId:
+    """``org/name``, or of a data set ``org/name:config``."""
+
+    name: str
+    config: str | None
+
+
+def locate(source: str | os.PathLike[str]) -> Path | HubId:
+    """Tell what a name stands for.
+
+    Args:
+        source: ``package:NAME/PATH`` for a path inside an installed package; else a path that exists; else, in a
+            string, the id of something on the hub, unless it ends as a file of texts or rows does.
+
+    Returns:
+        The id, or a path, which need not exist where it is nothing else.
+
+    Raises:
+        TaskError: the package is not installed, or what was in it has moved.
+    """
+    if isinstance(source, str) and source.startswith(_PACKAGE):
+        return _in_package(source)
+    path = Path(source).expanduser()
+    found = _ID.fullmatch(source) if isinstance(source, str) else None
+    if found is None or path.exists() or path.suffix in (*FORMATS, ".txt"):
+        return path
+    return HubId(found["name"], found["config"])
+
+
+def _in_package(source: str) -> Path:
+    for old, new in _MOVED.items():
+        if source.startswith(old):
+            raise TaskError(f"{source} is now at {new}{source.removeprefix(old)}; mend the name")
+    name, _, inside = source.removeprefix(_PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise TaskError(f"{source} lies in the package {name}, which is not installed here; install it first")
+    return Path(spec.origin).parent / inside
 
 
 def expand(text: str) -> str:
-    """Replace ``${NAME}`` by environment variables and ``package:NAME/PATH`` by where that package is installed.
-
-    What is there then becomes an absolute path, for workers that were started elsewhere.
+    """Replace ``${NAME}`` by environment variables, and what is here by its absolute path, for workers elsewhere.
 
     Raises:
-        TaskError: a variable that is not set, or a package that is not installed.
+        TaskError: a variable that is not set; and as `locate`.
     """
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise TaskError(f"{text} uses the environment variable {found[1]}, which is not set; set it first")
-        return os.environ[found[1]]
+    def value(variable: re.Match[str]) -> str:
+        if variable[1] not in os.environ:
+            raise TaskError(f"{text} uses the environment variable {variable[1]}, which is not set; set it first")
+        return os.environ[variable[1]]
 
-    text = _VARIABLE.sub(value, text)
-    if not text.startswith(_PACKAGE):
-        path = Path(text).expanduser()
-        return str(path.absolute()) if path.exists() else text
-    name, _, inside = text.removeprefix(_PACKAGE).partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    if spec is None or spec.origin is None:
-        raise TaskError(f"{text} lies in the package {name}, which is not installed here; install it first")
-    return str(Path(spec.origin).parent / inside)
+    name = _VARIABLE.sub(value, text)
+    place = locate(name)
+    return str(place.absolute()) if isinstance(place, Path) and place.exists() else name
+
+
+def download(name: str, files: Collection[str]) -> Path:
+    """Fetch files of a repository on the hub, or find them in the cache.
+
+    Args:
+        name: its id.
+        files: names or patterns of the files.
+
+    Raises:
+        ModuleFileError: it cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except Exception as error:  # the hub's client raises those of many libraries
+        reason = str(error).strip().split("\n")[0]
+        raise ModuleFileError(
+            f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"
+        ) from error

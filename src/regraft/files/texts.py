@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from datasets import load_dataset
 
 from ..errors import SamplingError
+from .hub import HubId, locate
 from .rows import FORMATS, read_rows
-
-_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 
 
 def read_texts(source: str | Path, column: str = "text", limit: int | None = None, split: str = "train") -> list[str]:
@@ -31,18 +29,17 @@ def read_texts(source: str | Path, column: str = "text", limit: int | None = Non
         SamplingError: the source cannot be read, has no such column, or holds no text.
         TaskError: a malformed line in a file.
     """
-    path = Path(source)
-    hub_id = _HUB_ID.fullmatch(str(source))
-    found: Iterator[str]
-    if path.suffix in FORMATS:
-        rows = read_rows(path, (column,))
-        found = (_text(row, column, where) for where, row in rows)
-    elif path.is_dir() or (isinstance(source, str) and hub_id and path.suffix != ".txt" and not path.exists()):
-        name, config = (hub_id["name"], hub_id["config"]) if hub_id else (str(source), None)
-        found = _of_data_set(name, config, split, column, streaming=limit is not None)
+    place = locate(source)
+    if isinstance(place, Path) and place.is_dir():
+        place = HubId(str(place), None)  # `datasets` reads both
+    lines: Iterator[str]
+    if isinstance(place, HubId):
+        lines = _of_data_set(place, split, column, streaming=limit is not None)
+    elif place.suffix in FORMATS:
+        lines = (_text(row, column, where) for where, row in read_rows(place, (column,)))
     else:
-        found = _lines(path)
-    texts = list(islice((text for text in found if text.strip()), limit))
+        lines = _lines(place)
+    texts = list(islice((text for text in lines if text.strip()), limit))
     if not texts:
         raise SamplingError(f"{source} holds no text, expected some hundred texts (one per line in plain text)")
     return texts
@@ -56,17 +53,17 @@ def _lines(path: Path) -> Iterator[str]:
     yield from text.split("\n")
 
 
-def _of_data_set(name: str, config: str | None, split: str, column: str, streaming: bool) -> Iterator[str]:
+def _of_data_set(data: HubId, split: str, column: str, streaming: bool) -> Iterator[str]:
     try:
-        rows = load_dataset(name, config, split=split, streaming=streaming)
+        rows = load_dataset(data.name, data.config, split=split, streaming=streaming)
     except Exception as error:  # `datasets` raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise SamplingError(
-            f"cannot read texts from {name}, expected a file here or a data set 'org/name' with a split {split!r} "
+            f"cannot read texts from {data.name}, expected a file here or a data set 'org/name' with a split {split!r} "
             f"on the hub: {reason}"
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield _text(row, column, f"{name}, row {number}")
+        yield _text(row, column, f"{data.name}, row {number}")
 
 
 def _text(row: Any, column: str, where: str) -> str:

@@ -13,13 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError
 from ..files.directories import check_writable, new_directory
+from ..files.hub import download, locate
 from ..files.reading import read_json, read_tensors
 from ..models.pretrained import ModelLike, resolve
 from .adapterhub.conversion import from_peft, to_peft
@@ -189,9 +189,9 @@ def load(source: str | os.PathLike[str]) -> Module:
         ModuleFileError: nothing of that name, no module in it, unreadable files, NaN in a tensor, or an AdapterHub
             module that cannot be converted exactly.
     """
-    directory = Path(source)
-    if not directory.exists():
-        directory = _download(str(source))
+    directory = locate(source)
+    if not isinstance(directory, Path) or not directory.exists():
+        directory = download(str(source), ("adapter_*", *_HUB, PROVENANCE))
     if not (directory / CONFIG_NAME).is_file():
         raise ModuleFileError(f"{source} holds no {CONFIG_NAME}, expected a directory that PEFT saved a module to")
     config = read_json(directory / CONFIG_NAME)
@@ -226,13 +226,3 @@ def _read_adapterhub(directory: Path, config: Mapping[str, Any], source: str, pr
     converted = {"format": "adapterhub", "source": source, **{key: config.get(key) for key in ("name", "version")}}
     provenance = {**provenance, "converted": converted, **({"labels": list(labels)} if labels else {})}
     return Module(peft_config, peft_tensors, source, provenance)
-
-
-def _download(name: str) -> Path:
-    try:
-        return Path(snapshot_download(name, allow_patterns=["adapter_*", *_HUB, PROVENANCE]))
-    except Exception as error:  # the hub's client raises those of many libraries
-        reason = str(error).strip().split("\n")[0]
-        raise ModuleFileError(
-            f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"
-        ) from error

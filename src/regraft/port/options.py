@@ -52,19 +52,19 @@ class PortOptions(SampleOptions):
     """How a module is ported: everything that decides the outcome."""
 
     layers: Layers = "skip"
-    """skip, avg, avg_released, last, or a list: 0,2,4"""
+    """skip, avg, avg_released, last, or 0,2,4."""
     align: str | None = None
     """See 'regraft methods'. Default: auto with texts."""
     spaces: Convention | None = None
-    """What maps writes: released or measured space."""
+    """released or measured: which space maps writes."""
     sequential: Annotated[bool | None, Parameter(name="--sequential", negative="--apart")] = None
     """Fit layer by layer with the module in place."""
     scale: Annotated[float | Literal["auto"], BeforeValidator(_scale), TOKEN] = 1.0
-    """Factor of what the module writes, or auto"""
+    """Factor of what the module writes: N or auto."""
     head: Literal["teacher", "fresh"] | None = None
-    """Task head. Default: the teacher's if it fits."""
+    """teacher or fresh. Default: teacher, if it fits."""
     labels: Names = None
-    """Student's labels, A,B,C. Default: the teacher's."""
+    """Student's labels: A,B. Default: the teacher's."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn."""
 

@@ -1,10 +1,14 @@
-"""What a report holds, in the order in which it is read."""
+"""What a report holds, in the order in which it is read.
+
+A new table is one more call in `_of_setting`, below a heading of each setting, in `_of_all`, below one of its own, or
+in `_summary`, below the findings: the page, the files and the command line go by what stands there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 
 from .charts.curves import CurvePanel, curve_panel
 from .charts.dots import GainPanel, gain_panels
@@ -18,24 +22,35 @@ from .tables.reference import Reference, beside, published
 
 
 @dataclass(frozen=True)
+class Section:
+    """Tables below a heading.
+
+    Attributes:
+        heading: the heading.
+        tables: one or more.
+        text: what to say before them.
+    """
+
+    heading: str
+    tables: Sequence[Table]
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a report says of one pair of models.
 
     Attributes:
         name: of the setting.
-        scores: tables of scores and gains.
+        sections: its tables; the charts follow the first section.
         gains: charts of the gains per language.
         curves: charts of the learning curves.
-        training: the table of how training went, if anything is known.
-        alignments: heat maps.
     """
 
     name: str
-    scores: Sequence[Table]
+    sections: Sequence[Section]
     gains: Sequence[GainPanel]
     curves: Sequence[CurvePanel]
-    training: Table | None
-    alignments: Sequence[Table]
 
 
 @dataclass(frozen=True)
@@ -47,11 +62,9 @@ class Contents:
         facts: how much it is about, in a few words each.
         findings: one per setting.
         missing: what the results lack.
-        wins: the table of wins, where there is a baseline.
+        summary: tables that belong to the findings.
         settings: one part per setting.
-        languages: scores per language, one table per task.
-        foretold: what was known before training beside the gains; empty where too little was.
-        reference: the run beside published results, if that was asked for.
+        sections: tables over all settings.
         starts: the names of the transferred starts.
     """
 
@@ -59,20 +72,48 @@ class Contents:
     facts: Sequence[str]
     findings: Sequence[Finding]
     missing: Sequence[str]
-    wins: Table | None
+    summary: Sequence[Table]
     settings: Sequence[Setting]
-    languages: Sequence[Table]
-    foretold: Sequence[Table]
-    reference: Table | None
+    sections: Sequence[Section]
     starts: Sequence[str]
 
     @property
     def tables(self) -> list[Table]:
         """All tables, in the order of the page."""
-        found: list[Table | None] = [self.wins]
-        for setting in self.settings:
-            found += [*setting.scores, setting.training, *setting.alignments]
-        return [table for table in (*found, *self.languages, *self.foretold, self.reference) if table]
+        sections = [*(section for setting in self.settings for section in setting.sections), *self.sections]
+        return [*self.summary, *(table for section in sections for table in section.tables)]
+
+
+def _summary(grid: Sequence[Group]) -> list[Table]:
+    return _there(gains.wins(grid))
+
+
+def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Section]:
+    return _sections(
+        Section("Scores", _there(scores.averages(groups, source), gains.gains(groups))),
+        Section("Training", _there(gains.training(groups))),
+        Section("Alignment per layer", scores.alignments(groups)),
+    )
+
+
+def _of_all(grid: Sequence[Group], reference: Reference | None) -> list[Section]:
+    return _sections(
+        Section("Per language", scores.languages(grid)),
+        Section(
+            "Could it be told before training?",
+            foretold(grid),
+            "What is expected of a start before anything is trained (regraft plan), beside what it then gained.",
+        ),
+        Section("Published results", _there(beside(grid, reference) if reference else None)),
+    )
+
+
+def _there(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table]
+
+
+def _sections(*sections: Section) -> list[Section]:
+    return [section for section in sections if section.tables]
 
 
 def contents(results: Iterable[Result], title: str, reference: Reference | None = None) -> Contents:
@@ -89,22 +130,25 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
     results = list(results)
     grid = groups(results)
     source = published(results)
+    settings = [
+        [group for group in grid if group.setting == setting] for setting in ordered(group.setting for group in grid)
+    ]
     report = Contents(
         title=title,
         facts=_facts(results),
         findings=findings(grid),
         missing=missing(grid),
-        wins=gains.wins(grid),
+        summary=_summary(grid),
         settings=[
-            _setting([group for group in grid if group.setting == setting], source)
-            for setting in ordered(group.setting for group in grid)
+            Setting(
+                name=own[0].setting,
+                sections=_of_setting(own, source),
+                gains=gain_panels(own),
+                curves=[panel for group in own if (panel := curve_panel(group))],
+            )
+            for own in settings
         ],
-        languages=[
-            scores.per_language([group for group in grid if group.task == task])
-            for task in ordered(group.task for group in grid)
-        ],
-        foretold=foretold(grid),
-        reference=beside(grid, reference) if reference else None,
+        sections=_of_all(grid, reference),
         starts=ordered(row for group in grid for row in group.transferred),
     )
     return _named_apart(report)
@@ -112,40 +156,22 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
 
 def _named_apart(report: Contents) -> Contents:
     """Number the tables whose names are the same, such as those of the settings "a b" and "a-b"."""
-    taken: set[str] = set()
+    names: set[str] = set()
 
     def apart(table: Table) -> Table:
-        names = (f"{table.name}-{number}" for number in count(2))
-        name = table.name if table.name not in taken else next(name for name in names if name not in taken)
-        taken.add(name)
+        numbered = (f"{table.name}-{number}" for number in count(2))
+        name = next(name for name in chain([table.name], numbered) if name not in names)
+        names.add(name)
         return replace(table, name=name)
+
+    def all_apart(sections: Sequence[Section]) -> list[Section]:
+        return [replace(section, tables=[*map(apart, section.tables)]) for section in sections]
 
     return replace(
         report,
-        settings=[
-            replace(
-                setting,
-                scores=[*map(apart, setting.scores)],
-                training=setting.training and apart(setting.training),
-                alignments=[*map(apart, setting.alignments)],
-            )
-            for setting in report.settings
-        ],
-        languages=[*map(apart, report.languages)],
-    )
-
-
-def _setting(groups: Sequence[Group], source: Reference | None) -> Setting:
-    averages, gained = scores.averages(groups), gains.gains(groups)
-    if source:
-        averages = replace(averages, notes=[*averages.notes, *source.discrepancies(groups[0].setting)])
-    return Setting(
-        name=groups[0].setting,
-        scores=[averages, gained] if gained else [averages],
-        gains=gain_panels(groups),
-        curves=[panel for group in groups if (panel := curve_panel(group))],
-        training=gains.training(groups),
-        alignments=scores.alignments(groups),
+        summary=[*map(apart, report.summary)],
+        settings=[replace(setting, sections=all_apart(setting.sections)) for setting in report.settings],
+        sections=all_apart(report.sections),
     )
 
 
@@ -156,5 +182,5 @@ def _facts(results: Sequence[Result]) -> list[str]:
         "language": {result.language for result in results},
         "seed": {result.seed for result in results if result.seed is not None and result.row != TEACHER},
     }
-    counts = [("trained module", len(results)), *((name, len(found)) for name, found in counted.items() if found)]
+    counts = [("trained module", len(results)), *((name, len(values)) for name, values in counted.items() if values)]
     return [plural(number, name) for name, number in counts]

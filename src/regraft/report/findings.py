@@ -72,7 +72,7 @@ def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str
 def _verdict(start: str, cells: Sequence[float], wins: int) -> str:
     if len(cells) < ENOUGH_PAIRS:
         return f"{start} is ahead in {wins} of {len(cells)} cells, too few for a test"
-    if sign_flip(cells) >= _LEVEL:
+    if sign_flip(tuple(cells)) >= _LEVEL:
         return f"{start} makes no clear difference"
     return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
 

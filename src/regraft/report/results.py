@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
 from ..errors import ReportError, unknown_choice
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
 LEAST, MOST = -100.0, 200.0
+_LONGEST = 10**9  # seconds, or steps of a training: more is a slip
+
+
+def _else(expected: str) -> WrapValidator:
+    """Say what was expected where a value that is read does not serve."""
+
+    def check(value: Any, valid: Callable[[Any], Any]) -> Any:
+        try:
+            return valid(value)
+        except ValidationError as error:
+            raise ValueError(expected) from error
+
+    return WrapValidator(check)
+
+
+def _possible(step: int) -> int:
+    if not 0 <= step <= _LONGEST:
+        raise ValueError("a number of steps")
+    return step
+
+
+def _points(curve: str) -> list[dict[str, str]]:
+    parts = (point.partition(":") for point in curve.split())
+    return [{"step": step, "score": score} for step, _, score in parts]
+
+
+# What results must be that are read from a file.
+_Percent = Annotated[float, Field(ge=LEAST, le=MOST, allow_inf_nan=False), _else("a number in percent")]
+# What a wrong map keeps may be far below 0.
+_Share = Annotated[float, Field(ge=-_LONGEST, le=1, allow_inf_nan=False), _else("a share of at most 1")]
+_Seconds = Annotated[float, Field(ge=0, le=_LONGEST, allow_inf_nan=False), _else("a number of seconds")]
+_Step = Annotated[int, _else("step:score step:score ..."), AfterValidator(_possible)]
 
 
 @dataclass(frozen=True)
@@ -37,15 +71,15 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Expected:
-    """What was expected of a port before any training, see `fidelity.summary`.
+    """What was expected of a port before any training, see `port.forecast`.
 
     Attributes:
         module: share of the variance of what the module reads that it keeps; None unknown.
         head: the same of the task head; None without a ported one.
     """
 
-    module: float | None = None
-    head: float | None = None
+    module: _Share | None = None
+    head: _Share | None = None
 
     @property
     def decisive(self) -> float | None:
@@ -57,8 +91,8 @@ class Expected:
 class Point:
     """A validation score on the way."""
 
-    step: int
-    score: float
+    step: _Step
+    score: _Percent
 
 
 @dataclass(frozen=True)
@@ -87,36 +121,31 @@ class Result:
     language: str
     peft: str
     row: str
-    score: float
-    seed: int | None = None
-    before: float | None = None
-    curve: tuple[Point, ...] = ()
+    score: _Percent
+    seed: Annotated[int, _else("a whole number")] | None = None
+    before: _Percent | None = None
+    curve: Annotated[tuple[Point, ...], BeforeValidator(_points)] = ()
     alignment: tuple[Alignment, ...] = ()
-    seconds: float | None = None
+    seconds: _Seconds | None = None
     expected: Expected | None = None
 
 
-_NAMES = ("setting", "task", "metric", "peft", "row", "language")
-_NEEDED = (*_NAMES, "score")
-_EXPECTED = ("expected_module", "expected_head")
-_COLUMNS = (*_NAMES, "seed", "score", "before", "seconds", "curve", *_EXPECTED)
-_LONGEST = 1e9  # seconds, or steps of a training: more is a slip
+_RESULT = TypeAdapter(Result)
+_NEEDED = ("setting", "task", "metric", "peft", "row", "language", "score")
+_EXPECTED = {"expected_module": "module", "expected_head": "head"}
+_COLUMNS = (*_NEEDED[:-1], "seed", "score", "before", "seconds", "curve", *_EXPECTED)
 _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says nothing about a result
 
 
 def write_results(results: Iterable[Result], path: Path) -> None:
     """Write results. A curve is ``step:score step:score ...``; alignments, which are nested, are left out."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
         for result in results:
-            names = (getattr(result, name) for name in _NAMES)
-            seed = "" if result.seed is None else result.seed
             curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
-            numbers = ("" if number is None else number for number in (result.score, result.before, result.seconds))
-            known = result.expected or Expected()
-            expected = ("" if share is None else share for share in (known.module, known.head))
-            writer.writerow([*names, seed, *numbers, curve, *expected])
+            expected = {column: getattr(result.expected, name, None) for column, name in _EXPECTED.items()}
+            writer.writerow({**vars(result), "curve": curve, **expected})
 
 
 def read_results(path: Path) -> list[Result]:
@@ -129,7 +158,7 @@ def read_results(path: Path) -> list[Result]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             _check_columns(path, list(reader.fieldnames or ()))
-            return [_result(path, reader.line_num, line) for line in reader]
+            return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReportError(f"cannot read {path} as CSV: {error}; expected results, one line per module") from error
 
@@ -145,62 +174,21 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise ReportError(f"{path} has a column twice in its first line, {', '.join(columns)}; remove one")
 
 
-def _result(path: Path, number: int, line: dict[str, str]) -> Result:
-    place = f"{path}, line {number}"
+def _result(place: str, line: Mapping[str, str]) -> Result:
     if None in line or None in line.values():
         raise ReportError(f"{place} has more or fewer values than the first line has columns; mend or remove it")
-    empty = [name for name in _NEEDED if not line[name].strip()]
-    if empty:
-        raise ReportError(f"{place} has no {empty[0]}, expected a value; fill it in or remove the line")
-    curve = [point.partition(":") for point in line.get("curve", "").split()]
-    seed, before, seconds = (line.get(name, "").strip() for name in ("seed", "before", "seconds"))
-    shares = [_share(place, name, line.get(name, "").strip()) for name in _EXPECTED]
-    setting, task, metric, peft, row, language = (line[name].strip() for name in _NAMES)
-    return Result(
-        setting=setting,
-        task=task,
-        metric=metric,
-        language=language,
-        peft=peft,
-        row=row,
-        score=_score(place, "score", line["score"]),
-        seed=_whole(place, "seed", seed) if seed else None,
-        before=_score(place, "before", before) if before else None,
-        curve=tuple(Point(_step(place, step), _score(place, "curve", score)) for step, _, score in curve),
-        seconds=_number(place, "seconds", seconds, 0, _LONGEST, "a number of seconds") if seconds else None,
-        expected=None if shares == [None, None] else Expected(*shares),
-    )
-
-
-def _number(place: str, column: str, text: str, least: float, most: float, expected: str) -> float:
+    values: dict[str, Any] = {column: value.strip() for column, value in line.items() if value.strip()}
+    values["expected"] = {name: values[column] for column, name in _EXPECTED.items() if column in values} or None
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not least <= number <= most:
-        raise ReportError(f"{place} has {text!r} under {column}, expected {expected}; mend or remove the line")
-    return number
-
-
-def _score(place: str, column: str, text: str) -> float:
-    return _number(place, column, text, LEAST, MOST, "a number in percent")
-
-
-def _share(place: str, column: str, text: str) -> float | None:
-    # What a wrong map keeps may be far below 0.
-    return _number(place, column, text, -_LONGEST, 1, "a share of at most 1") if text else None
-
-
-def _step(place: str, text: str) -> int:
-    step = _whole(place, "curve", text)
-    if not 0 <= step <= _LONGEST:
-        raise ReportError(f"{place} has step {text} under curve, expected a number of steps; mend or remove it")
-    return step
-
-
-def _whole(place: str, column: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        expected = "step:score step:score ..." if column == "curve" else "a whole number"
-        raise ReportError(f"{place} has {text!r} under {column}, expected {expected}; mend or remove it") from error
+        return _RESULT.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        column, *inside = first["loc"]
+        if first["type"] == "missing":
+            raise ReportError(f"{place} has no {column}, expected a value; fill it in or remove the line") from error
+        if column == "expected":
+            column = f"{column}_{inside[0]}"
+        expected = first["msg"].removeprefix("Value error, ")
+        raise ReportError(
+            f"{place} has {first['input']!r} under {column}, expected {expected}; mend or remove the line"
+        ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import load_dataset
 
 from ..errors import TaskError
-from ..files.hub import HUB_ID
+from ..files.hub import HubId, locate
 from ..files.rows import FORMATS, Row, read_rows, rows_of
 from .records import Task
 
@@ -46,10 +46,10 @@ def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mappi
     """
     if data is None:
         return _own(task, language)
-    if isinstance(data, str) and not Path(data).exists() and HUB_ID.fullmatch(data):
-        name, _, config = data.partition(":")
-        return _from_hub(name, config or None, {split: split for split in SPLITS})
-    return _from_folder(Path(data), language, renamed)
+    place = locate(data)
+    if isinstance(place, HubId):
+        return _from_hub(place, {split: split for split in SPLITS})
+    return _from_folder(place, language, renamed)
 
 
 def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> Found:
@@ -80,17 +80,18 @@ def _own(task: Task, language: str) -> Found:
         raise TaskError("this task has no data of its own; pass a folder or a data set of the hub with --data")
     config = task.hub.config.format(language=language) if task.hub.config else None
     wanted = {split: there.format(language=language) for split, there in task.hub.splits.items()}
-    found = _from_hub(task.hub.name, config, wanted)
+    found = _from_hub(HubId(task.hub.name, config), wanted)
     return Found(found.rows, f"{task.hub.name}, {language}", own=True)
 
 
-def _from_hub(name: str, config: str | None, wanted: Mapping[str, str]) -> Found:
+def _from_hub(data: HubId, wanted: Mapping[str, str]) -> Found:
+    name, config = data.name, data.config or "default"
     try:
-        loaded = load_dataset(name, config)
+        loaded = load_dataset(name, data.config)
     except Exception as error:  # the hub's client raises those of many libraries
         reason = str(error).strip().split("\n")[0]
         raise TaskError(
-            f"cannot load {name} ({config or 'default'}) from the hub, and no folder here has that name; pass local "
+            f"cannot load {name} ({config}) from the hub, and no folder here has that name; pass local "
             f"files with --data ({reason})"
         ) from error
     if wanted["test"] not in loaded or not loaded.keys() & {wanted["train"], wanted["validation"]}:
@@ -99,4 +100,4 @@ def _from_hub(name: str, config: str | None, wanted: Mapping[str, str]) -> Found
             f"{wanted['train']} and {wanted['validation']}"
         )
     rows = {split: rows_of(loaded[there], f"{name}, {there}") for split, there in wanted.items() if there in loaded}
-    return Found(rows, f"{name}, {config or 'default'}")
+    return Found(rows, f"{name}, {config}")

@@ -8,10 +8,11 @@ from statistics import fmean
 from ..groups import TEACHER, Group, Spread, ordered
 from ..results import Result
 from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
+from .reference import Reference
 
 
-def averages(groups: Sequence[Group]) -> Table:
-    """Lay out the averages of one setting as the paper's Tables 2 and 3 do."""
+def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
+    """Lay out the averages of one setting as the paper's Tables 2 and 3 do; `source` is what they are taken from."""
     tasks = {(group.task, group.metric): None for group in groups}
     by_place = {(group.peft, group.task): group for group in groups}
     rows = []
@@ -33,6 +34,7 @@ def averages(groups: Sequence[Group]) -> Table:
             "Scores in percent on the test split. REL: gap to the teacher. Bold: the best transferred start.",
             *_on_seeds(groups),
             *(_on_places(group) for group in groups if not group.whole()),
+            *(source.discrepancies(groups[0].setting) if source else ()),
         ],
     )
 
@@ -74,17 +76,22 @@ def _on_places(group: Group) -> str:
     return f"{of_task(group.task)} {of_peft(group.peft)}: averages over {listed(over)}, which all rows{but} have."
 
 
+def languages(groups: Sequence[Group]) -> list[Table]:
+    """Lay out the scores of all tasks per language."""
+    return [per_language([group for group in groups if group.task == task]) for task in ordered(g.task for g in groups)]
+
+
 def per_language(groups: Sequence[Group]) -> Table:
     """Lay out the scores of one task per language, as the paper's Tables 4 to 6 do."""
-    languages = sorted({language for group in groups for language in group.languages})
+    names = sorted({language for group in groups for language in group.languages})
     rows = []
     for group in groups:
         for row in group.rows:
             labels = (group.setting, of_peft(group.peft), row)
-            places = [*map(group.shared, languages), group.shared()]
+            places = [*map(group.shared, names), group.shared()]
             averages = (group.average(row, here) for here in places)
             rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
-    heads = ("setting", "module", "row", *languages, "average")
+    heads = ("setting", "module", "row", *names, "average")
     return Table(
         name=slug("languages", groups[0].task),
         title=f"{of_task(groups[0].task)}: {of_metric(groups[0].metric)} per language",
