@@ -25,7 +25,8 @@ def convert(
 ) -> None:
     """Convert a module between PEFT and AdapterHub's library, exactly.
 
-    What would change is refused. A module that has the format already is written anew.
+    What would change is refused. A module that has the format already is written
+    anew.
 
     Example: regraft convert my-lora --to adapterhub --out my-adapter
 

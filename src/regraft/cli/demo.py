@@ -43,8 +43,8 @@ The real thing:
 def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), quiet: Quiet = False) -> None:
     """See the whole paper in miniature, in about two minutes.
 
-    Runs 'regraft experiment run demo' and reports, on 2 cores and without a network.
-    A second run shows what is there already.
+    Runs 'regraft experiment run demo' and reports, on 2 cores and without a
+    network. A second run shows what is there already.
 
     Example: regraft demo
 

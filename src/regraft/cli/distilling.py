@@ -25,10 +25,11 @@ def distill(
 ) -> None:
     """Distill a shallower student of a model on plain text.
 
-    A teacher with a language-model head is distilled as DistilBERT was (predictions,
-    language model, cosine of hidden states); one without, by its hidden states alone.
-    5% of the texts, at most 1000, are held out to evaluate on. The same command after
-    a kill goes on where it was. Modules are then ported with 'regraft transfer'.
+    A teacher with a language-model head is distilled as DistilBERT was
+    (predictions, language model, cosine of hidden states); one without, by its
+    hidden states alone. 5% of the texts, at most 1000, are held out to evaluate on.
+    The same command after a kill goes on where it was. Modules are then ported with
+    'regraft transfer'.
 
     Example: regraft distill --teacher roberta-base --texts texts.txt --out student
 
@@ -37,7 +38,7 @@ def distill(
     Args:
         teacher: Model to make a student of.
         out: Directory for the student and its curve.
-        every: Every k-th layer of the teacher instead.
+        every: Every k-th layer of the teacher. Default: 2.
     """
     from ..distillation import students
     from ..training.devices import processes

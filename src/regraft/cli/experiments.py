@@ -43,9 +43,9 @@ def _store(experiment: Experiment, directory: Path | None) -> Store:
 
 @experiments.command(name="plan")
 def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose = False) -> None:
-    """Show the cells of an experiment, what is done, and how much work is left.
+    """Show the cells of an experiment, and what is done of them.
 
-    Loads and trains nothing. These ship with regraft: demo, minilm-wikineural,
+    Says how much work is left; loads and trains nothing. These ship with regraft: demo, minilm-wikineural,
     paper-incompatible, paper-matching.
 
     Example: regraft experiment plan paper-matching
@@ -120,13 +120,13 @@ def run_experiment(
     track: Track = (),
     quiet: Quiet = False,
 ) -> None:
-    """Carry out what is not done: teachers first, then transfers, then students.
+    """Carry out what is not done.
 
-    Stop it whenever you like, kill it: the same command goes on where it was. Several
-    runs may share a store. A cell that fails is shown at the end, does not stop the
-    others, and is tried again by the next run. What cannot work (data that are not
-    there, ports between widths that differ without an alignment) is refused before
-    anything is trained.
+    Teachers come first, then transfers, then students. Stop it whenever you like, kill it: the same command goes on where it was.
+    Several runs may share a store. A cell that fails is shown at the end, does not
+    stop the others, and is tried again by the next run. What cannot work (data that
+    are not there, ports between widths that differ without an alignment) is refused
+    before anything is trained.
 
     Example: regraft experiment run demo
 

@@ -27,13 +27,13 @@ def report(
 ) -> None:
     """Report scores, gains, learning curves and alignments.
 
-    Writes a page, its tables and a CSV to report or report-EXPERIMENT in PATH, or to
-    NAME-report beside NAME.csv.
+    Writes a page, its tables and a CSV to report or report-EXPERIMENT in PATH, or
+    to NAME-report beside NAME.csv.
 
     Example: regraft report results/demo
 
     Args:
-        path: Directory of an experiment, or a CSV with one trained module per line.
+        path: Directory of an experiment, or CSV: a line per module.
         reference: Published results to set beside: paper.
         experiment: Name, where the directory holds several.
         out: Directory. Default: as above.

@@ -28,7 +28,7 @@ class DistillOptions(LearningOptions):
     """
 
     layers: Annotated[int | tuple[int, ...], BeforeValidator(_layers), TOKEN] = 2
-    """0,2,4: which of the teacher's layers."""
+    """These layers (0-based) instead: 0,2,4."""
     learning_rate: float = Field(default=5e-4, ge=0)
     """Peak of a linear schedule."""
     max_length: int = Field(default=128, ge=8)
