@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 test: install lint interop  ## everything that CI runs
 	$(BIN)/pytest
 
-fast: install             ## what takes seconds
+fast: install             ## the 30-second set
 	$(BIN)/pytest -m "not slow and not real"
 
 lint: install

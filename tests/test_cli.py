@@ -104,6 +104,7 @@ def test_texts_may_be_conllu_and_moments_equal_texts(
     assert len({regraft.load(tmp_path / name).hash() for name in "abc"}) == 1
 
 
+@pytest.mark.slow
 def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_scaled_port_says_so(
     assert [choice(score) for score in scores] == ["ridge", "ridge (lsa 0.20)"]
 
 
+@pytest.mark.slow
 def test_plan_with_texts_alone_says_whether_the_port_will_help(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_plan_with_texts_alone_says_whether_the_port_will_help(
         assert len(re.findall(r"^This port .*\.$", out, flags=re.MULTILINE)) == 1
 
 
+@pytest.mark.slow
 def test_plan_chooses_the_scale_as_transfer_does(
     run: Callable,
     make_model: Callable[..., str],

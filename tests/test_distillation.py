@@ -359,6 +359,7 @@ def same(one: Path, other: Path) -> bool:
     return mine.keys() == its.keys() and all(torch.equal(mine[name], its[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_the_same_seed_distills_the_same_student(
     make_language_model: Callable[..., str], tmp_path: Path, texts: list[str]
 ) -> None:

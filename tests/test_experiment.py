@@ -291,6 +291,7 @@ def ran(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_a_new_seed_only_what_is_new(
     content: dict[str, Any], ran: Path, tmp_path: Path
 ) -> None:
@@ -326,6 +327,7 @@ def test_starts_are_what_their_names_say(content: dict[str, Any], ran: Path) -> 
     assert {made[f"matching ner/en lora {row} seed 1"]["seed"] for row in ("student", "tm-skip")} == {1}
 
 
+@pytest.mark.slow
 def test_a_start_fitted_in_sequence_is_ported_by_the_texts_of_its_task(
     content: dict[str, Any], ran: Path, tmp_path: Path
 ) -> None:
@@ -376,6 +378,7 @@ def test_an_estimate_of_what_is_left(content: dict[str, Any], ran: Path) -> None
     assert time_left(grid, teachers) == (7.0, len(others))
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_written_down_and_does_not_stop_the_others(
     content: dict[str, Any], make_model: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -498,6 +501,7 @@ def test_a_cell_that_was_interrupted_goes_on_elsewhere(content: dict[str, Any], 
     assert store.record(cell.key)["resumed"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_fails_a_cell_not_the_run(
     content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +515,7 @@ def test_a_disk_that_is_full_fails_a_cell_not_the_run(
     assert "No space left on device" in next(iter(result.failed.values()))
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_run_is_at_is_waited_for(content: dict[str, Any], ran: Path, tmp_path: Path) -> None:
     root = shutil.copytree(ran, tmp_path / "store")
     more = changed(content, seeds=[0, 1, 7], pairs__matching__starts=["student"])

@@ -233,6 +233,7 @@ def test_on_ray_a_failing_cell_is_written_down_too(content: dict[str, Any], tmp_
     assert result.done == 1  # the teacher
 
 
+@pytest.mark.slow
 def test_tensorboard(content: dict[str, Any], tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _, grid = grid_of({**content, "modules": ["lora"]})

@@ -186,6 +186,7 @@ def test_a_verdict_goes_by_the_head_where_there_is_one() -> None:
     assert Forecast((), 1.0, 1.0, silent=True).verdict is None
 
 
+@pytest.mark.slow
 def test_a_port_reports_what_is_expected_of_it(make_model: Callable[..., str], make_module: Callable[..., str]) -> None:
     teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
     texts = make_texts(80)

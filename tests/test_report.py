@@ -515,6 +515,7 @@ def some_results(draw: st.DrawFn) -> list[Result]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(some_results(), st.randoms())
 def test_order_does_not_matter(results: list[Result], dice: object) -> None:

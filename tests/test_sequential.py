@@ -140,6 +140,7 @@ def test_one_loaded_model_may_be_teacher_and_student(
     torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, "auto"])
 def test_the_same_again_gives_the_same(
     pair: tuple[str, str], make_module: Callable[..., str], scale: float | str

@@ -30,6 +30,7 @@ NER = TASKS["ner"]
 FAST = TrainOptions(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 def test_train_port_train_again_and_evaluate(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path, kind: str
@@ -118,6 +119,7 @@ def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
             keeps_head(module, ner, "teacher")
 
 
+@pytest.mark.slow
 def test_labels_in_another_order_score_the_same(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -227,6 +227,19 @@ def _ridge(problem: Problem) -> Linear:
 
 
 @_register(
+    "blocks",
+    "ridge, with the attention heads of queries, keys and values matched as blocks",
+    "docs/guide.md",
+    needs="covariances",
+    kind="linear",
+)
+def _blocks(problem: Problem) -> Linear:
+    if problem.blocks == (1, 1):
+        return _ridge(problem)
+    return within_blocks(problem.sampled("blocks", 2), *problem.blocks, WRITE_SHRINKAGE)
+
+
+@_register(
     AUTO,
     "for each pair of spaces no map, lsa or ridge: the simplest that predicts held-out activations as well as any",
     "docs/guide.md",
@@ -260,19 +273,6 @@ def choose(problem: Problem) -> Choice:
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
     return Choice(method, fitted[method], shares)
-
-
-@_register(
-    "blocks",
-    "ridge, with the attention heads of queries, keys and values matched as blocks",
-    "docs/guide.md",
-    needs="covariances",
-    kind="linear",
-)
-def _blocks(problem: Problem) -> Linear:
-    if problem.blocks == (1, 1):
-        return _ridge(problem)
-    return within_blocks(problem.sampled("blocks", 2), *problem.blocks, WRITE_SHRINKAGE)
 
 
 def method_named(name: str) -> Method:

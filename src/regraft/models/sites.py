@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .families import Family
-
 if TYPE_CHECKING:
+    from .families import Family
     from .pretrained import BaseModel
 
 Place = tuple[int, str]
