@@ -113,7 +113,6 @@ def test_mistakes_are_refused_in_words() -> None:
     alone = {SPACE: SplitMoments(Moments.of(torch.randn(9, 5), torch.randn(9, 7)), Moments.zeros(5, 7))}
     message = r"'ridge' needs covariances, .* 0\.0\.attention_input .* sample again with cov"
     with pytest.raises(SamplingError, match=message):
-    ):
         fit_spaces("ridge", {SPACE: (5, 7)}, alone)
     with pytest.raises(SamplingError, match=r"ridge has 0 token pairs .* expected at least 2; give more texts"):
         fit_spaces("ridge", {SPACE: (5, 7)}, {SPACE: SplitMoments(*[Moments.zeros(5, 7, full=True)] * 2)})

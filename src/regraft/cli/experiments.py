@@ -122,11 +122,11 @@ def run_experiment(
 ) -> None:
     """Carry out what is not done.
 
-    Teachers come first, then transfers, then students. Stop it whenever you like, kill it: the same command goes on where it was.
-    Several runs may share a store. A cell that fails is shown at the end, does not
-    stop the others, and is tried again by the next run. What cannot work (data that
-    are not there, ports between widths that differ without an alignment) is refused
-    before anything is trained.
+    Teachers come first, then transfers, then students. Stop it whenever you like,
+    kill it: the same command goes on where it was. Several runs may share a store.
+    A cell that fails is shown at the end, does not stop the others, and is tried
+    again by the next run. What cannot work (data that are not there, ports between
+    widths that differ without an alignment) is refused before anything is trained.
 
     Example: regraft experiment run demo
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
@@ -27,7 +28,7 @@ class DistillOptions(LearningOptions):
     language-model head. Of the others, only the hidden states are matched, with the last two.
     """
 
-    layers: Annotated[int | tuple[int, ...], BeforeValidator(_layers), TOKEN] = 2
+    layers: Annotated[int | tuple[int, ...], BeforeValidator(_layers), TOKEN, Parameter(show_default=False)] = 2
     """These layers (0-based) instead: 0,2,4."""
     learning_rate: float = Field(default=5e-4, ge=0)
     """Peak of a linear schedule."""
