@@ -34,7 +34,7 @@ from regraft.experiment.jobs import (
     Transfer,
     key_of,
 )
-from regraft.experiment.load import SHIPPED, find, load
+from regraft.experiment.load import SHIPPED, find, read_experiment
 from regraft.experiment.preflight import check
 from regraft.experiment.run import Ended, run, time_left, times
 from regraft.experiment.spec import Experiment
@@ -186,7 +186,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
 )
 def test_a_file_is_read_strictly(content: dict[str, Any], tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        load(write(changed(content, **changes), tmp_path / "x.yaml"))
+        read_experiment(write(changed(content, **changes), tmp_path / "x.yaml"))
 
 
 def test_a_file_that_is_no_experiment(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_experiment(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(TaskError, match=message):
-            load(path)
+            read_experiment(path)
     with pytest.raises(TaskError, match=r"unknown experiment 'paper-matchin', .* did you mean 'paper-matching'"):
         find("paper-matchin")
     assert find("paper-matching.yaml") == SHIPPED["paper-matching"]
@@ -207,16 +207,18 @@ def test_a_file_that_is_no_experiment(tmp_path: Path) -> None:
 def test_variables_and_packages(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NER_FOLDER", content["tasks"]["ner"]["data"])
     written = write(changed(content, tasks__ner__data="${NER_FOLDER}"), tmp_path / "x.yaml")
-    assert make_grid(load(written)) == make_grid(Experiment.model_validate(content))
+    assert make_grid(read_experiment(written)) == make_grid(Experiment.model_validate(content))
     monkeypatch.delenv("NER_FOLDER")
     with pytest.raises(TaskError, match="environment variable NER_FOLDER, which is not set"):
-        make_grid(load(written))
+        make_grid(read_experiment(written))
     with pytest.raises(TaskError, match="package no_such_package, which is not installed"):
-        make_grid(load(write(changed(content, tasks__ner__data="package:no_such_package/x"), tmp_path / "x.yaml")))
+        make_grid(
+            read_experiment(write(changed(content, tasks__ner__data="package:no_such_package/x"), tmp_path / "x.yaml"))
+        )
 
 
 def test_the_shipped_grids_are_the_papers() -> None:
-    grids = [make_grid(load(SHIPPED[name])) for name in ("paper-matching", "paper-incompatible")]
+    grids = [make_grid(read_experiment(SHIPPED[name])) for name in ("paper-matching", "paper-incompatible")]
     trainings = [[cell for cell in grid.cells.values() if isinstance(cell.job, Train)] for grid in grids]
     assert [len(cells) for cells in trainings] == [248, 96]  # the 344 trainings of the paper's tables
     for grid, languages in zip(grids, ({"ner": 9, "pi": 7, "nli": 15}, {"ner": 9, "pi": 7}), strict=True):
@@ -514,14 +516,14 @@ def test_values_that_cannot_work_are_refused_before_anything_is_trained(
     content: dict[str, Any], changes: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TaskError, match=message):
-        check(make_grid(load(write(changed(content, **changes), tmp_path / "x.yaml"))))
+        check(make_grid(read_experiment(write(changed(content, **changes), tmp_path / "x.yaml"))))
 
 
 def test_a_yaml_merge_is_no_key_that_is_there_twice(content: dict[str, Any], tmp_path: Path) -> None:
     path = write(changed(content, training={"epochs": 1}), tmp_path / "x.yaml")
     merged = path.read_text().replace("training:\n  epochs: 1", "training: {<<: {epochs: 3, rank: 2}, epochs: 1}")
     path.write_text(merged)
-    assert load(path).training.given() == {"epochs": 1.0, "rank": 2}
+    assert read_experiment(path).training.given() == {"epochs": 1.0, "rank": 2}
 
 
 def test_every_weight_counts_in_a_key(content: dict[str, Any], tmp_path: Path) -> None:
@@ -676,4 +678,4 @@ def test_the_files_on_real_data_can_be_planned_and_their_ports_made(
     benchmarks = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml"))
     assert benchmarks
     for path in (SHIPPED["minilm-wikineural"], *benchmarks):
-        check(make_grid(load(path)))
+        check(make_grid(read_experiment(path)))

@@ -55,7 +55,7 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
 
     from ..experiment.executors import Local
     from ..experiment.grid import make_grid
-    from ..experiment.load import SHIPPED, load
+    from ..experiment.load import SHIPPED, read_experiment
     from ..experiment.run import times
     from ..experiment.store import Store
     from ..report.collect import collect
@@ -67,7 +67,7 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     console.print(_WHAT)
     store = Store(out.absolute())
     store.check()
-    experiment = load(SHIPPED["demo"])
+    experiment = read_experiment(SHIPPED["demo"])
     grid = make_grid(experiment)
     torch.set_num_threads(1)  # more would only wait for each other, with models of this size
     with _another_run(store) if len(times(grid, store)) < len(grid.cells) else nullcontext():

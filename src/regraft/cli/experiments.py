@@ -55,11 +55,11 @@ def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose
         verbose: Every cell, with its key and needs.
     """
     from ..experiment.grid import make_grid
-    from ..experiment.load import find, load
+    from ..experiment.load import find, read_experiment
     from ..experiment.run import time_left, times
 
     path = find(file)
-    experiment = load(path)
+    experiment = read_experiment(path)
     grid = make_grid(experiment)
     results = _store(experiment, store)
     took = times(grid, results)
@@ -139,7 +139,7 @@ def run_experiment(
     from ..experiment.executors import Local
     from ..experiment.grid import make_grid
     from ..experiment.launch import is_launched
-    from ..experiment.load import find, load
+    from ..experiment.load import find, read_experiment
     from ..experiment.preflight import check
     from ..training.tracking import check_trackers
 
@@ -152,7 +152,7 @@ def run_experiment(
             "found several processes of a launcher, expected one: a training's processes are started as its cell says "
             "(resources: {teacher: {gpus: 2}})"
         )
-    experiment = load(find(file))
+    experiment = read_experiment(find(file))
     results = _store(experiment, store)
     check_trackers(track)
     results.check()

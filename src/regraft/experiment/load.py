@@ -46,7 +46,7 @@ def find(name: str) -> Path:
     return shipped
 
 
-def load(path: Path) -> Experiment:
+def read_experiment(path: Path) -> Experiment:
     """Read an experiment.
 
     Raises:
