@@ -44,12 +44,12 @@ def convert(
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
     check_output(out, replace)
-    read = load(module)
+    loaded = load(module)
     if to == "adapterhub":
-        read.save_adapterhub(out, model, name, replace)
+        loaded.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")
         return
     if model is not None:
-        read = dataclasses.replace(read, config={**read.config, "base_model_name_or_path": model})
-    read.save(out, replace)
+        loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
+    loaded.save(out, replace)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

@@ -45,8 +45,8 @@ def _store(experiment: Experiment, directory: Path | None) -> Store:
 def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose = False) -> None:
     """Show the cells of an experiment, and what is done of them.
 
-    Says how much work is left; loads and trains nothing. These ship with regraft: demo, minilm-wikineural,
-    paper-incompatible, paper-matching.
+    Says how much work is left; loads and trains nothing. These ship with regraft:
+    demo, minilm-wikineural, paper-incompatible, paper-matching.
 
     Example: regraft experiment plan paper-matching
 

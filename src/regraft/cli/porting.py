@@ -157,7 +157,7 @@ def sample(
     Give each shard of the texts to a job of its own; 'regraft transfer --moments'
     adds them up.
 
-    Example: regraft sample --teacher T --student S --texts part-1.txt --out moments-1
+    Example: regraft sample --teacher T --student S --texts part-1 --out moments-1
 
     Args:
         teacher: Model that modules were trained on.

@@ -49,9 +49,9 @@ def train(
     from ..training.tracking import Tracking
     from . import show
 
-    given = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
-    if init is not None and (peft is not None or given):
-        first = "--peft" if peft is not None else option(given[0])
+    sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
+    if init is not None and (peft is not None or sizes):
+        first = "--peft" if peft is not None else option(sizes[0])
         raise TaskError(f"got {first} beside --init, whose module is what it is; expected one of them")
     module = fine_tune(
         model,
@@ -65,12 +65,12 @@ def train(
         tracking=Tracking.beside(out, track),
     )
     if processes().is_main_process:
-        made = module.provenance["training"]
+        training = module.provenance["training"]
         if init is not None:
-            console.print(f"Started from {init} with {'its' if made['head'] == 'teacher' else 'a fresh'} task head")
-        if made["left_out"]:
-            console.print(f"Left out {made['left_out']} rows of {made['data']} that are marked as missing")
-        show.show_scores(console, made["scores"])
+            console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
+        if training["left_out"]:
+            console.print(f"Left out {training['left_out']} rows of {training['data']} that are marked as missing")
+        show.show_scores(console, training["scores"])
         console.print(f"Wrote {out}")
 
 

@@ -147,21 +147,21 @@ class _Builder:
             ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
             head = "fresh" if start is None else start.head
             options = self.options(task, entry, peft, seed=seed, head=head)
-            made = self.add(
+            result = self.add(
                 "student",
                 place,
                 f"{row} seed {seed}",
                 Train(student, peft, ported, data, options, self.processes("student")),
             )
-            yield number(row, seed, made.where, ported)
+            yield number(row, seed, result.where, ported)
 
     def student(self, setting: str, pair: Pair) -> Source:
         if pair.student is not None:
             return self.model(pair.student)
-        made = pair.distill
-        assert made is not None  # the file says so
-        texts = tuple(self.texts(text, made.column, made.text_split, made.max_texts) for text in made.texts)
-        options = DistillOptions(**{"precision": "float32", **made.given()})
+        recipe = pair.distill
+        assert recipe is not None  # the file says so
+        texts = tuple(self.texts(text, recipe.column, recipe.text_split, recipe.max_texts) for text in recipe.texts)
+        options = DistillOptions(**{"precision": "float32", **recipe.given()})
         job = Distill(self.model(pair.teacher), texts, options, self.processes("distill"))
         return self.add("distill", _Place(setting), "distill", job)
 
@@ -182,18 +182,17 @@ class _Builder:
         elif METHODS[str(start.align)].needs_moments:
             job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
             moments = self.add("sample", replace(place, peft=""), "sample", job)
-        drawn = (
-            seed if METHODS[str(start.align)].draws else 0
-        )  # nothing else of a port that is trained on depends on it
-        port = Transfer(module, teacher, student, start, moments, reading, drawn)
+        # Nothing else of a port that is trained on depends on the seed.
+        port_seed = seed if METHODS[str(start.align)].draws else 0
+        port = Transfer(module, teacher, student, start, moments, reading, port_seed)
         return self.add("transfer", place, f"port {start}", port)
 
     def reading(self, pair: Pair, data: TaskSource) -> Reading:
-        asked = pair.sampling
-        if asked.texts == TASK_TEXTS:
-            return Reading(data, asked.max_texts, asked.pairing)
-        texts = self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
-        return Reading(texts, asked.max_texts, asked.pairing)
+        sampling = pair.sampling
+        if sampling.texts == TASK_TEXTS:
+            return Reading(data, sampling.max_texts, sampling.pairing)
+        texts = self.texts(sampling.texts, sampling.column, sampling.text_split, sampling.max_texts)
+        return Reading(texts, sampling.max_texts, sampling.pairing)
 
     def processes(self, kind: str) -> int:
         # One for each GPU. They count in the key, since a batch is so many rows per device.

@@ -49,20 +49,20 @@ class OnRay:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise TaskError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from error
         machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-        for kind, asked in resources.items():  # Ray would wait for ever
-            if not any(m.get("CPU", 0) >= asked.cpus and m.get("GPU", 0) >= asked.gpus for m in machines):
+        for kind, need in resources.items():  # Ray would wait for ever
+            if not any(m.get("CPU", 0) >= need.cpus and m.get("GPU", 0) >= need.gpus for m in machines):
                 raise TaskError(
-                    f"a {kind} cell asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs, expected no more than one "
+                    f"a {kind} cell asks for {need.cpus:g} CPUs and {need.gpus:g} GPUs, expected no more than one "
                     "machine of the cluster has; change resources in the file"
                 )
 
     def submit(self, store: Store, cell: Cell) -> None:
         """Hand a cell to the cluster."""
-        taken = self._resources.get(cell.kind, Resources())
+        share = self._resources.get(cell.kind, Resources())
         work = ray.remote(_on_worker).options(
-            name=cell.label, num_cpus=taken.cpus, num_gpus=taken.gpus, max_retries=self._retries
+            name=cell.label, num_cpus=share.cpus, num_gpus=share.gpus, max_retries=self._retries
         )
-        self._pending[work.remote(store, cell, self._trackers, max(1, int(taken.cpus)))] = cell.key
+        self._pending[work.remote(store, cell, self._trackers, max(1, int(share.cpus)))] = cell.key
 
     def next(self, patience: float | None) -> Outcome | None:
         """Wait for whichever cell ends first."""

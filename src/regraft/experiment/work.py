@@ -73,7 +73,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             out = store.work(cell.key)
             if not out.exists():  # it appears whole
                 make(store, cell.job, out, Tracking(trackers, cell.label, store.root))
-            made = {
+            record = {
                 "seconds": time.perf_counter() - start,
                 "resumed": resumed,  # then the seconds are those of the last attempt
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -81,7 +81,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
                 "process": os.getpid(),
                 "versions": {name: version(name) for name in _VERSIONED},
             }
-            store.finish(cell.key, {**described, **made, **_result(out)})
+            store.finish(cell.key, {**described, **record, **_result(out)})
         except Exception as error:  # of whatever kind: the other cells go on
             with suppress(OSError):  # the disk may be full
                 store.fail(cell.key, {**described, "error": sentence(error), "traceback": traceback.format_exc()})
@@ -179,8 +179,8 @@ def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
     """Give the inputs of the first training rows, each a text of its own."""
     loaded = _data(data, locate).load()
     rows = loaded.splits["train"]
-    found = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
-    return [text if isinstance(text, str) else " ".join(text) for text in found]
+    inputs = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
+    return [text if isinstance(text, str) else " ".join(text) for text in inputs]
 
 
 def _result(out: Path) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from .records import Task
 from .sources import SPLITS, find_rows
 
 # Where a split to train on, or to validate on, is missing, this share of the other one (its end) validates.
-_KEPT_FOR_VALIDATION = 0.1
+_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,24 @@ def load_task(
         renamed[name] = column
     task = replace(task, labels=tuple(labels)) if labels else task
     declared = bool(task.labels)
-    found = find_rows(task, data, language, renamed)
-    missing = {*task.missing, ""} if found.own and task.missing else set(task.missing)
+    raw = find_rows(task, data, language, renamed)
+    missing = {*task.missing, ""} if raw.own and task.missing else set(task.missing)
     rows, left_out = {}, 0
-    for split, read in found.rows.items():
+    for split, read in raw.rows.items():
         checked = [_checked(task, where, row, renamed, missing) for where, row in read]
         rows[split] = [row for row in checked if row is not None]
         left_out += len(checked) - len(rows[split])
         if not rows[split]:
-            raise TaskError(f"{found.source} has no row to use as {split}")
+            raise TaskError(f"{raw.source} has no row to use as {split}")
     if not declared:
         task = replace(task, labels=_names_in(task, rows.values()))
     if len(set(task.labels)) < max(2, len(task.labels)):
-        raise TaskError(f"{found.source}: found the labels {', '.join(task.labels)}, expected two or more, each once")
-    splits = _with_validation(rows, found.source)
+        raise TaskError(f"{raw.source}: found the labels {', '.join(task.labels)}, expected two or more, each once")
+    splits = _with_validation(rows, raw.source)
     return Loaded(
         task,
         {split: Dataset.from_list(splits[split]) for split in SPLITS},
-        found.source,
+        raw.source,
         declared,
         left_out,
         hash_rows(splits),
@@ -158,5 +158,5 @@ def _with_validation(rows: Mapping[str, list[Any]], source: str) -> dict[str, li
     whole = rows["validation"] if "validation" in rows else rows["train"]
     if len(whole) < 2:
         raise TaskError(f"{source} has one row to train and validate on, expected some hundreds")
-    kept = max(1, round(len(whole) * _KEPT_FOR_VALIDATION))
-    return {"train": whole[:-kept], "validation": whole[-kept:], "test": rows["test"]}
+    size = max(1, round(len(whole) * _VALIDATION_SHARE))
+    return {"train": whole[:-size], "validation": whole[-size:], "test": rows["test"]}

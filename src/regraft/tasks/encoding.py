@@ -73,9 +73,9 @@ def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np
     best = predictions.argmax(-1)
     if task.task_type == "SEQ_CLS":
         return {"accuracy": 100 * float((best == labels).mean())}
-    kept = labels != IGNORED
+    labelled = labels != IGNORED
     names = np.array(task.labels)
-    found = [names[row[mask]].tolist() for row, mask in zip(best, kept, strict=True)]
-    truth = [names[row[mask]].tolist() for row, mask in zip(labels, kept, strict=True)]
-    scores = precision_recall_fscore_support(truth, found, average="micro", zero_division=0)
+    spans = [names[row[mask]].tolist() for row, mask in zip(best, labelled, strict=True)]
+    truth = [names[row[mask]].tolist() for row, mask in zip(labels, labelled, strict=True)]
+    scores = precision_recall_fscore_support(truth, spans, average="micro", zero_division=0)
     return {name: 100 * float(value) for name, value in zip(("precision", "recall", "f1"), scores, strict=False)}

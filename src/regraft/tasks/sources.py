@@ -18,8 +18,8 @@ _STEMS = {"train": ("train",), "validation": ("val", "dev", "validation"), "test
 
 
 @dataclass(frozen=True)
-class Found:
-    """Rows that were found, not read yet.
+class RawSplits:
+    """Rows of a task, not read yet.
 
     Attributes:
         rows: by split, one or both of ``train`` and ``validation``, and ``test``.
@@ -32,7 +32,7 @@ class Found:
     own: bool = False
 
 
-def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mapping[str, str]) -> Found:
+def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mapping[str, str]) -> RawSplits:
     """Find the rows of a task.
 
     Args:
@@ -52,7 +52,7 @@ def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mappi
     return _from_folder(place, language, renamed)
 
 
-def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> Found:
+def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> RawSplits:
     folder = data / language if (data / language).is_dir() else data
     paths = {split: _file(folder, split) for split in SPLITS}
     if paths["test"] is None or (paths["train"] is None and paths["validation"] is None):
@@ -63,28 +63,28 @@ def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> Found
         )
     columns = list(renamed.values())
     rows = {split: read_rows(path, columns) for split, path in paths.items() if path is not None}
-    return Found(rows, f"{data}, {language}")
+    return RawSplits(rows, f"{data}, {language}")
 
 
 def _file(folder: Path, split: str) -> Path | None:
-    found = [path for stem in _STEMS[split] for ending in FORMATS if (path := folder / f"{stem}{ending}").is_file()]
-    if len(found) > 1:
+    files = [path for stem in _STEMS[split] for ending in FORMATS if (path := folder / f"{stem}{ending}").is_file()]
+    if len(files) > 1:
         raise TaskError(
-            f"{folder} has both {found[0].name} and {found[1].name}, expected one {split} file; move one away"
+            f"{folder} has both {files[0].name} and {files[1].name}, expected one {split} file; move one away"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
-def _own(task: Task, language: str) -> Found:
+def _own(task: Task, language: str) -> RawSplits:
     if task.hub is None:
         raise TaskError("this task has no data of its own; pass a folder or a data set of the hub with --data")
     config = task.hub.config.format(language=language) if task.hub.config else None
     wanted = {split: there.format(language=language) for split, there in task.hub.splits.items()}
-    found = _from_hub(HubId(task.hub.name, config), wanted)
-    return Found(found.rows, f"{task.hub.name}, {language}", own=True)
+    splits = _from_hub(HubId(task.hub.name, config), wanted)
+    return RawSplits(splits.rows, f"{task.hub.name}, {language}", own=True)
 
 
-def _from_hub(data: HubId, wanted: Mapping[str, str]) -> Found:
+def _from_hub(data: HubId, wanted: Mapping[str, str]) -> RawSplits:
     name, config = data.name, data.config or "default"
     try:
         loaded = load_dataset(name, data.config)
@@ -100,4 +100,4 @@ def _from_hub(data: HubId, wanted: Mapping[str, str]) -> Found:
             f"{wanted['train']} and {wanted['validation']}"
         )
     rows = {split: rows_of(loaded[there], f"{name}, {there}") for split, there in wanted.items() if there in loaded}
-    return Found(rows, f"{name}, {config}")
+    return RawSplits(rows, f"{name}, {config}")

@@ -61,12 +61,12 @@ def train(
     base = resolve(model)
     start = None if init is None else load(init)
     loaded = data.load()
-    kept = keeps_head(start, loaded, options.head)
-    if start is not None and kept and start.labels:
+    keep_head = keeps_head(start, loaded, options.head)
+    if start is not None and keep_head and start.labels:
         loaded = loaded.ordered(start.labels)
     described = {
         **options.model_dump(),
-        "head": "teacher" if kept else "fresh",
+        "head": "teacher" if keep_head else "fresh",
         "model": base.name,
         "model_weights": base.weights_id,
         "start": peft if start is None else start.source,
@@ -81,7 +81,7 @@ def train(
     if start is None:
         adapted = fresh_module(base, loaded.task, peft, options)
     else:
-        adapted = attach(base, start, loaded.task, fresh_head=not kept)
+        adapted = attach(base, start, loaded.task, fresh_head=not keep_head)
     with processes().main_process_first():
         work = work_directory(out, described, replace)
     resume = last_checkpoint(work)

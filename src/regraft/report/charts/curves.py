@@ -83,7 +83,7 @@ class CurvePanel:
 
 def curve_panel(group: Group) -> CurvePanel | None:
     """Draw validation scores against steps, over the trainings that all students have; None where there are none."""
-    by_row = {row: found for row in (BASELINE, *group.transferred) if (found := _curves(group, row))}
+    by_row = {row: curves for row in (BASELINE, *group.transferred) if (curves := _curves(group, row))}
     shared = set.intersection(*map(set, by_row.values())) if by_row else set()
     if not shared:
         return None

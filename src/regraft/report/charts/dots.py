@@ -60,8 +60,8 @@ def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     """Draw gains over the baseline per language, groups of one task on one scale."""
     panels = []
     for task in dict.fromkeys(group.task for group in groups):
-        compared = [found for group in groups if group.task == task and (found := compare(group))]
-        ends = [0.0, *(gain for found in compared for one in found for gain in _gains(one))]
+        compared = [rows for group in groups if group.task == task and (rows := compare(group))]
+        ends = [0.0, *(gain for comparisons in compared for one in comparisons for gain in _gains(one))]
         panels += [_panel(comparisons, ends) for comparisons in compared]
     return panels
 

@@ -39,8 +39,8 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     Returns:
         Two tables; none with fewer than `ENOUGH_POINTS` trainings whose start has an expectation.
     """
-    starts = [(group, row, found) for group in groups for row in group.transferred if (found := _points(group, row))]
-    every = [point for _, _, found in starts for point in found]
+    starts = [(group, row, points) for group in groups for row in group.transferred if (points := _points(group, row))]
+    every = [point for _, _, points in starts for point in points]
     if len(every) < ENOUGH_POINTS:
         return []
     scored = [(point.ahead, point.gain) for point in every if point.ahead is not None]
