@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
@@ -35,9 +35,9 @@ class Overrides(Options):
         return {name: getattr(self, name) for name in self.model_fields_set if name in record.model_fields}
 
 
-def _without(name: str, *fields: str) -> type[Overrides]:
-    """Make a record of the fields of `TrainOptions` but some."""
-    wanted = {key: (info.annotation, info) for key, info in TrainOptions.model_fields.items() if key not in fields}
+def overrides(name: str, record: type[Options], without: Collection[str]) -> type[Overrides]:
+    """Make a part of the file of all fields of a record but some."""
+    wanted = {key: (info.annotation, info) for key, info in record.model_fields.items() if key not in without}
     return create_model(name, __base__=Overrides, **wanted)  # type: ignore[call-overload, no-any-return]
 
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         """Likewise, with a seed."""
 
 else:
-    TrainingOverrides = _without("TrainingOverrides", "seed", "head")
-    TeacherOverrides = _without("TeacherOverrides", "head")
+    TrainingOverrides = overrides("TrainingOverrides", TrainOptions, {"seed", "head"})
+    TeacherOverrides = overrides("TeacherOverrides", TrainOptions, {"head"})
 
 
 _OneOrMore = Field(min_length=1)
