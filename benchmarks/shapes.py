@@ -41,6 +41,7 @@ from regraft.port.spaces import spaces_of
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import detach
 from regraft.training.fresh import fresh_module
+from regraft.training.options import TrainOptions
 
 PAIRS = {
     "12 x 768 to 6 x 768, vocabulary 119,547": (
@@ -94,7 +95,7 @@ def make_model(config: Any, out: Path, texts: list[str]) -> None:
 
 def make_module(teacher: Path, kind: str, out: Path) -> None:
     base = resolve(teacher)
-    model = fresh_module(base, NER, kind, rank=8, alpha=8, bottleneck_size=96)
+    model = fresh_module(base, NER, kind, TrainOptions())
     detach(model, base, "random", {"labels": list(NER.labels)}).save(out, replace=True)
 
 

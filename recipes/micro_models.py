@@ -35,7 +35,8 @@ from transformers import (
 
 from regraft.demo.shipped import LANGUAGES, SEED, TASKS
 from regraft.distillation.masking import collator, encode
-from regraft.distillation.students import Settings, distill
+from regraft.distillation.options import DistillOptions
+from regraft.distillation.students import distill
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LONGEST = 80
@@ -62,7 +63,9 @@ RECIPES = {
     "wide-teacher": Recipe(width=96, layers=4, seed=2, tokenizer="unigram", vocabulary=700, texts=40000, epochs=4),
     "apart-student": Recipe(width=64, layers=2, seed=3, tokenizer="wordpiece", vocabulary=500, texts=40000, epochs=5),
 }
-DISTILLATION = Settings(epochs=2.0, batch_size=64, learning_rate=1e-3, max_length=LONGEST, seed=4, save_every=1000)
+DISTILLATION = DistillOptions(
+    epochs=2.0, batch_size=64, learning_rate=1e-3, max_length=LONGEST, seed=4, save_every=1000
+)
 DISTILLATION_TEXTS = 40000
 
 
@@ -182,7 +185,12 @@ def main() -> None:
         elif name == "student":
             texts = [str(text) for text in pretraining_texts(DISTILLATION_TEXTS, DISTILLATION.seed, LANGUAGES)]
             done = distill(
-                models_folder / "teacher", models_folder / name, texts, 2, DISTILLATION, True, progress=False
+                models_folder / "teacher",
+                models_folder / name,
+                texts,
+                options=DISTILLATION,
+                replace=True,
+                progress=False,
             )
             halve(done.path)
             print(done.before, done.after)

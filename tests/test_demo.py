@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from regraft.experiment.grid import make_grid
-from regraft.experiment.load import SHIPPED, load
+from regraft.experiment.load import SHIPPED, read_experiment
 from regraft.experiment.preflight import check
 from regraft.experiment.store import Store
 from regraft.report.collect import collect
 
 
 def test_its_grid_is_the_paper_in_miniature() -> None:
-    grid = make_grid(load(SHIPPED["demo"]))
+    grid = make_grid(read_experiment(SHIPPED["demo"]))
     check(grid)
     assert len(grid.cells) == 148
     places = {(number.setting, number.task, number.language, number.peft) for number in grid.numbers}
@@ -59,4 +59,4 @@ def test_it_shows_that_skip_helps_where_models_match(
     assert code == 0, error
     assert "demo: 16 cells, 16 done" in again
     store = Store(tmp_path / "results")
-    assert len({store.record(number.key)["process"] for number in make_grid(load(part)).numbers}) == 2
+    assert len({store.record(number.key)["process"] for number in make_grid(read_experiment(part)).numbers}) == 2

@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 
 from regraft.distillation import losses
 from regraft.distillation.masking import collator, encode, split
+from regraft.distillation.options import DistillOptions
 from regraft.distillation.shallower import choose_layers, load_teacher, matched_states, shallower
-from regraft.distillation.students import Distilled, Settings, distill
+from regraft.distillation.students import Distilled, distill
 from regraft.distillation.trainer import Distiller
 from regraft.errors import ModelError, ModuleFileError, PlanError, RegraftError, SamplingError, TaskError
 from regraft.files.texts import read_texts
 from regraft.models.families import FAMILIES
 from regraft.models.pretrained import resolve
+from regraft.schema import make
 
-FAST = Settings(max_steps=12, batch_size=8, learning_rate=5e-3, save_every=5)
+FAST = DistillOptions(max_steps=12, batch_size=8, learning_rate=5e-3, save_every=5)
 DECODERS = ("llama", "mistral", "qwen2")
 
 
@@ -201,7 +202,7 @@ def test_distilled_students_load_and_are_nearer_to_their_teacher(
 ) -> None:
     teacher = make_language_model(model_type) if with_head else make_model(model_type)
     out = tmp_path / "student"
-    result = distill(teacher, out, texts, settings=FAST, progress=False)
+    result = distill(teacher, out, texts, options=FAST, progress=False)
     assert result.layers == (0, 2)
     assert result.after["loss"] < result.before["loss"]
     names = {"loss", "kl", "lm", "cosine", "teacher_lm"} if with_head else {"loss", "cosine", "hidden"}
@@ -254,7 +255,7 @@ def test_the_teachers_pooler_is_the_students(
     whole.base_model.pooler = pooler
     whole.save_pretrained(tmp_path / "teacher")
     wordpiece_tokenizer().save_pretrained(tmp_path / "teacher")
-    distill(tmp_path / "teacher", tmp_path / "student", texts, settings=FAST, progress=False)
+    distill(tmp_path / "teacher", tmp_path / "student", texts, options=FAST, progress=False)
     student, report = AutoModel.from_pretrained(tmp_path / "student", output_loading_info=True)
     assert not report["missing_keys"]
     assert torch.equal(student.pooler.dense.weight, pooler.dense.weight)
@@ -265,7 +266,7 @@ def test_the_teachers_pooler_is_the_students(
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
         assert torch.equal(loaded.bert.pooler.dense.weight, pooler.dense.weight)
     # A checkpoint without one yields none, rather than one of random weights.
-    distill(make_language_model(model_type), tmp_path / "other", texts, settings=FAST, progress=False)
+    distill(make_language_model(model_type), tmp_path / "other", texts, options=FAST, progress=False)
     assert not [name for name in load_file(tmp_path / "other" / "model.safetensors") if "pooler" in name]
 
 
@@ -364,7 +365,7 @@ def test_the_same_seed_distills_the_same_student(
 ) -> None:
     teacher = make_language_model("bert")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        distill(teacher, tmp_path / name, texts, settings=replace(FAST, seed=seed), progress=False)
+        distill(teacher, tmp_path / name, texts, options=FAST.model_copy(update={"seed": seed}), progress=False)
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")
 
@@ -375,10 +376,10 @@ def test_a_killed_distillation_goes_on_and_ends_as_if_nothing_had_happened(
 ) -> None:
     """Killed within an epoch: order, masks and dropout go on where they were."""
     teacher = make_language_model("bert")
-    settings = replace(FAST, max_steps=None, epochs=25)  # 8 steps an epoch, checkpoints every 5
-    whole = distill(teacher, tmp_path / "whole", texts, settings=settings, progress=False)
+    settings = FAST.model_copy(update={"max_steps": None, "epochs": 25})  # 8 steps an epoch, checkpoints every 5
+    whole = distill(teacher, tmp_path / "whole", texts, options=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
-    options = {"settings": settings, "progress": False}
+    options = {"options": settings, "progress": False}
     other = get_context("fork").Process(target=distill, args=(teacher, out, texts), kwargs=options)
     other.start()
     for _ in range(3000):
@@ -390,10 +391,10 @@ def test_a_killed_distillation_goes_on_and_ends_as_if_nothing_had_happened(
     assert work.is_dir()
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):
-        distill(teacher, out, texts, settings=replace(settings, learning_rate=1.0), progress=False)
+        distill(teacher, out, texts, options=settings.model_copy(update={"learning_rate": 1.0}), progress=False)
     with pytest.raises(TaskError, match="unfinished training with other texts"):
-        distill(teacher, out, texts[1:], settings=settings, progress=False)
-    resumed = distill(teacher, out, texts, settings=settings, progress=False)
+        distill(teacher, out, texts[1:], options=settings, progress=False)
+    resumed = distill(teacher, out, texts, options=settings, progress=False)
     assert same(tmp_path / "whole", out)
     assert resumed.before == whole.before
     assert resumed.after == whole.after
@@ -404,10 +405,12 @@ def test_a_killed_distillation_goes_on_and_ends_as_if_nothing_had_happened(
 
 def test_only_students_are_replaced(make_model: Callable[..., str], tmp_path: Path, texts: list[str]) -> None:
     teacher, out = make_model(), tmp_path / "out"
-    quick = replace(FAST, max_steps=1)
+    quick = FAST.model_copy(update={"max_steps": 1})
 
-    def again(replace_existing: bool, layers: list[int]) -> Distilled:
-        return distill(teacher, out, texts, layers, quick, replace_existing, progress=False)
+    def again(replace: bool, layers: list[int]) -> Distilled:
+        return distill(
+            teacher, out, texts, options=quick.model_copy(update={"layers": layers}), replace=replace, progress=False
+        )
 
     again(False, [0])
     with pytest.raises(ModuleFileError, match="exists; choose another name, or replace it"):
@@ -418,7 +421,7 @@ def test_only_students_are_replaced(make_model: Callable[..., str], tmp_path: Pa
     with pytest.raises(ModuleFileError, match=r"holds notes\.txt, which regraft did not write"):
         again(True, [1])
     with pytest.raises(ModuleFileError, match="which regraft did not write"):
-        distill(teacher, Path(teacher), texts, settings=quick, replace_existing=True, progress=False)
+        distill(teacher, Path(teacher), texts, options=quick, replace=True, progress=False)
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -427,29 +430,31 @@ def test_only_students_are_replaced(make_model: Callable[..., str], tmp_path: Pa
     [
         ({"precision": "bf16"}, "unknown precision 'bf16', expected one of"),
         ({"max_steps": 0}, "max_steps is 0, expected 1 or more"),
-        ({"epochs": float("inf")}, "epochs is inf, expected a number above 0"),
+        ({"epochs": float("inf")}, "epochs is inf, expected a finite number"),
     ],
 )
 def test_settings_that_do_not_serve(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        replace(FAST, **wrong)
+        make(DistillOptions, wrong, TaskError)
 
 
 def test_what_does_not_serve_leaves_nothing_behind(
     make_model: Callable[..., str], tmp_path: Path, texts: list[str]
 ) -> None:
     teacher = make_model()
-    cases: tuple[tuple[type[RegraftError], str, tuple[Any, ...], Settings], ...] = (
+    cases: tuple[tuple[type[RegraftError], str, tuple[Any, ...], DistillOptions], ...] = (
         (SamplingError, "found 1 non-empty texts", (teacher, ["the river", " "]), FAST),
-        (PlanError, "names layer 9", (teacher, texts, [9]), FAST),
+        (PlanError, "names layer 9", (teacher, texts), FAST.model_copy(update={"layers": (9,)})),
         (ModelError, "is a directory without config.json", (tmp_path, texts), FAST),
     )
     for error, message, (model, *arguments), settings in cases:
         with pytest.raises(error, match=message):
-            distill(model, tmp_path / "out", *arguments, settings=settings, progress=False)
+            distill(model, tmp_path / "out", *arguments, options=settings, progress=False)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TaskError, match="the distillation diverged"):
-        distill(teacher, tmp_path / "out", texts, settings=replace(FAST, learning_rate=1e30), progress=False)
+        distill(
+            teacher, tmp_path / "out", texts, options=FAST.model_copy(update={"learning_rate": 1e30}), progress=False
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -512,8 +517,8 @@ def test_bad_input_to_the_command_is_one_sentence_and_exit_2(
 @pytest.mark.slow
 def test_a_real_encoder_is_distilled_on_real_text(minilm: str, data: Path, tmp_path: Path) -> None:
     texts = read_texts(data / "wikineural" / "en" / "val.conllu", limit=100)
-    settings = Settings(max_steps=12, batch_size=8, max_length=64, save_every=12)
-    result = distill(minilm, tmp_path / "student", texts, settings=settings, progress=False)
+    settings = DistillOptions(max_steps=12, batch_size=8, max_length=64, save_every=12)
+    result = distill(minilm, tmp_path / "student", texts, options=settings, progress=False)
     assert result.layers == (0, 2, 4)
     assert result.after["loss"] < 0.9 * result.before["loss"]
     student = AutoModel.from_pretrained(tmp_path / "student")

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from conftest import make_texts
+from cyclopts import App
 from pydantic import Field
 
 import regraft
-from regraft.errors import PlanError, SamplingError
+from regraft.cli.app import HOW, flat
+from regraft.errors import PlanError, RegraftError, SamplingError
+from regraft.experiment.spec import overrides
 from regraft.port import pipeline
 from regraft.port.options import PortOptions, parse_start
 from regraft.schema import Options, make
+from regraft.tasks.options import DataOptions
+from regraft.training.finetuning import train
+from regraft.training.options import TrainOptions
 
 
 class Bounded(Options):
@@ -76,16 +83,10 @@ def test_a_field_of_the_record_is_an_option_everywhere(
         strength: int = Field(default=3, ge=1)
         """How strong it is."""
 
-    from cyclopts import App
-
-    from regraft.cli.app import HOW, flat
-
     app = App()
 
     def command(options=More()) -> None:  # type: ignore[no-untyped-def]  # noqa: B008
         print(options.strength)
-
-    from typing import Annotated
 
     command.__annotations__["options"] = Annotated[More, flat(HOW)]
     app.default(command)
@@ -102,6 +103,43 @@ def test_a_field_of_the_record_is_an_option_everywhere(
     report = regraft.transfer(module, student, options=More(strength=4)).report
     assert report["options"]["strength"] == 4
     assert regraft.transfer(module, student, strength=5).report["options"]["strength"] == 5
+
+
+def test_a_field_of_how_to_train_is_an_option_a_key_of_the_file_and_written_down(
+    ner_folder: Path, make_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class More(TrainOptions):
+        strength: int = Field(default=3, ge=1)
+        """How strong it is."""
+
+    app = App()
+
+    def command(options=More()) -> None:  # type: ignore[no-untyped-def]  # noqa: B008
+        print(options.over(More(epochs=9, strength=9)).model_dump(include={"epochs", "strength"}))
+
+    command.__annotations__["options"] = Annotated[More, flat(HOW)]
+    app.default(command)
+    for line in (["--help"], ["--strength", "5"]):
+        with pytest.raises(SystemExit):
+            app(line)
+    said = capsys.readouterr().out
+    assert "--strength" in said
+    assert "How strong it is." in said
+    assert said.endswith("{'epochs': 9.0, 'strength': 5}\n")
+
+    part = overrides("Part", More, {"seed"})
+    assert part.model_fields["strength"].description == "How strong it is."
+    assert make(part, {"strength": 2}).strength == 2  # type: ignore[attr-defined]
+    with pytest.raises(RegraftError, match="strength is 0, expected 1 or more"):
+        make(part, {"strength": 0})
+    with pytest.raises(RegraftError, match=r"unknown key 'strenght', .* did you mean 'strength'"):
+        make(part, {"strenght": 2})
+
+    options = More(strength=4, epochs=1, max_train=8, max_eval=4)
+    trained = train(
+        make_model(layers=1), tmp_path / "out", data=DataOptions(data=ner_folder), options=options, progress=False
+    )
+    assert trained.provenance["training"]["strength"] == 4
 
 
 @pytest.mark.parametrize(

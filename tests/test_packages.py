@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["alignment", "models", "modules"])
+@pytest.mark.parametrize(
+    "name", ["alignment", "distillation", "experiment", "models", "modules", "report", "tasks", "training"]
+)
 def test_a_package_exports_what_its_stub_says_and_no_name_of_its_files(name: str) -> None:
     package = importlib.import_module(f"regraft.{name}")
     assert package.__all__

@@ -12,8 +12,10 @@ from transformers import AutoModel, AutoTokenizer
 
 import regraft
 from regraft.files.texts import read_texts
+from regraft.tasks.options import DataOptions
 from regraft.training.evaluation import evaluate
-from regraft.training.finetuning import Settings, train
+from regraft.training.finetuning import train
+from regraft.training.options import EvaluateOptions, TrainOptions
 
 pytestmark = pytest.mark.real
 
@@ -63,15 +65,22 @@ def test_lsa_recovers_a_permutation_of_a_real_encoder(minilm: str, texts: list[s
 
 @pytest.mark.slow
 def test_ner_trains_ports_and_improves_on_real_rows(minilm: str, data: Path, tmp_path: Path) -> None:
-    settings = Settings(epochs=2, max_train=96, max_eval=16, max_length=64, learning_rate=3e-3)
+    settings = TrainOptions(epochs=2, max_train=96, max_eval=16, max_length=64, learning_rate=3e-3)
     folder = data / "wikineural"
-    teacher = train(minilm, tmp_path / "teacher", "bottleneck", data=folder, settings=settings, progress=False)
+    teacher = train(
+        minilm, tmp_path / "teacher", peft="bottleneck", data=DataOptions(data=folder), options=settings, progress=False
+    )
     curve = [json.loads(line) for line in (tmp_path / "teacher" / "curve.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in curve if "f1" in row]
     assert losses[-1] < losses[0] / 2
     regraft.transfer(teacher, minilm, layers="skip").save(tmp_path / "ported")
     assert regraft.load(tmp_path / "ported").labels == teacher.labels
-    scores = evaluate(tmp_path / "ported", data=folder, settings=settings, progress=False)
+    scores = evaluate(
+        tmp_path / "ported",
+        data=DataOptions(data=folder),
+        options=EvaluateOptions(max_eval=16, max_length=64),
+        progress=False,
+    )
     assert set(scores) == {"precision", "recall", "f1"}
 
 

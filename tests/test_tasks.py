@@ -17,11 +17,12 @@ import regraft
 from regraft.errors import TaskError
 from regraft.tasks.data import load_task
 from regraft.tasks.encoding import IGNORED, encode_split, score
+from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS, Hub, Task
 from regraft.tasks.sources import SPLITS
 from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
-from regraft.training.options import Settings
+from regraft.training.options import EvaluateOptions, TrainOptions
 
 NER, PI, NLI, OWN = (TASKS[name] for name in ("ner", "pi", "nli", "classification"))
 
@@ -272,7 +273,8 @@ def test_integers_are_places_in_the_tasks_list_whatever_the_order_of_a_head(
     labels = ["contradiction", "entailment", "neutral"]
     regraft.Module(plain.config, plain.tensors, "turned", {"labels": labels}).save(tmp_path / "turned")
     scores = [
-        evaluate(tmp_path / "turned", data=tmp_path / data, task="nli", progress=False) for data in ("names", "places")
+        evaluate(tmp_path / "turned", data=DataOptions(task="nli", data=tmp_path / data), progress=False)
+        for data in ("names", "places")
     ]
     assert scores[0] == scores[1]
     assert load_task(NLI, tmp_path / "names").fingerprint == load_task(NLI, tmp_path / "places").fingerprint
@@ -310,10 +312,10 @@ def test_texts_train_port_and_keep_what_they_learnt(
         rows.append({"text": " ".join(dice.permutation(words)), "label": ["art", "books"][i % 2]})
     write_rows(tmp_path / "data", rows, ".jsonl")
     learns = kind == "lora"  # a bottleneck cannot turn what a model of random weights says into labels
-    settings = Settings(epochs=12 if learns else 2, batch_size=8, learning_rate=3e-2, rank=4, bottleneck_size=16)
+    settings = TrainOptions(epochs=12 if learns else 2, batch_size=8, learning_rate=3e-2, rank=4, bottleneck_size=16)
     base = make_model(teacher, layers=2, initializer_range=0.05)
-    options = {"task": "classification", "data": tmp_path / "data", "progress": False}
-    trained = train(base, tmp_path / "teacher", kind, settings=settings, **options)
+    options = {"data": DataOptions(task="classification", data=tmp_path / "data"), "progress": False}
+    trained = train(base, tmp_path / "teacher", peft=kind, options=settings, **options)
     assert trained.labels == ("art", "books")
     scores = trained.provenance["training"]["scores"]
     if learns:
@@ -323,7 +325,7 @@ def test_texts_train_port_and_keep_what_they_learnt(
     ported.save(tmp_path / "ported")
     if teacher == student:  # the same weights: it knows already
         assert evaluate(tmp_path / "ported", **options) == scores["test"]
-    again = train(ported.base_model, tmp_path / "again", init=tmp_path / "ported", settings=settings, **options)
+    again = train(ported.base_model, tmp_path / "again", init=tmp_path / "ported", options=settings, **options)
     if learns:
         assert again.provenance["training"]["scores"]["test"]["accuracy"] > 75
     assert evaluate(tmp_path / "again", **options) == again.provenance["training"]["scores"]["test"]
@@ -339,7 +341,12 @@ def test_a_checkpoint_without_the_pooler_that_its_head_reads_is_refused(
     wordpiece_tokenizer().save_pretrained(tmp_path / "bare")
     write_rows(tmp_path / "data", PAIRS, ".tsv")
     with pytest.raises(regraft.RegraftError, match=r"lacks bert\.pooler\.dense\.bias, a pretrained weight"):
-        train(str(tmp_path / "bare"), tmp_path / "out", data=tmp_path / "data", task="nli", progress=False)
+        train(
+            str(tmp_path / "bare"),
+            tmp_path / "out",
+            data=DataOptions(task="nli", data=tmp_path / "data"),
+            progress=False,
+        )
     assert not (tmp_path / "out.training").exists()
 
 
@@ -374,10 +381,11 @@ def test_pairs_of_real_texts_train_port_and_score(
     minilm: str, data: Path, tmp_path: Path, name: str, folder: str, language: str
 ) -> None:
     """The whole walk on real rows, too few of them to learn the task: a port onto the same model changes no answer."""
-    settings = Settings(epochs=2, max_train=32, max_eval=16, max_length=32)
-    options = {"task": name, "data": data / folder, "language": language, "settings": settings, "progress": False}
-    trained = train(minilm, tmp_path / "teacher", **options)
+    settings = TrainOptions(epochs=2, max_train=32, max_eval=16, max_length=32)
+    options = {"data": DataOptions(task=name, data=data / folder, lang=language), "progress": False}
+    trained = train(minilm, tmp_path / "teacher", options=settings, **options)
     curve = [json.loads(line) for line in (tmp_path / "teacher" / "curve.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in curve if "accuracy" in row] == [0, 1, 2]
     regraft.transfer(trained, minilm).save(tmp_path / "ported")
-    assert evaluate(tmp_path / "ported", **options) == trained.provenance["training"]["scores"]["test"]
+    scoring = EvaluateOptions(max_eval=16, max_length=32)
+    assert evaluate(tmp_path / "ported", options=scoring, **options) == trained.provenance["training"]["scores"]["test"]

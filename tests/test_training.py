@@ -15,17 +15,19 @@ from transformers import set_seed
 import regraft
 from regraft.errors import ModuleFileError, TaskError
 from regraft.models.pretrained import resolve
+from regraft.schema import make
 from regraft.tasks.data import load_task
+from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import attach, keeps_head
 from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
 from regraft.training.fresh import fresh_module
-from regraft.training.options import Settings, preset
+from regraft.training.options import TrainOptions, preset
 from regraft.training.runs import last_checkpoint
 
 NER = TASKS["ner"]
-FAST = Settings(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
+FAST = TrainOptions(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
 
 
 @pytest.mark.slow
@@ -35,8 +37,10 @@ def test_train_port_train_again_and_evaluate(
 ) -> None:
     teacher = make_model(layers=4, initializer_range=0.05)
     student = make_model("distilbert", layers=2)
-    longer = replace(FAST, epochs=8, learning_rate=2e-2)
-    trained = train(teacher, tmp_path / "teacher", kind, data=ner_folder, settings=longer, progress=False)
+    longer = FAST.model_copy(update={"epochs": 8, "learning_rate": 2e-2})
+    trained = train(
+        teacher, tmp_path / "teacher", peft=kind, data=DataOptions(data=ner_folder), options=longer, progress=False
+    )
     scores = trained.provenance["training"]["scores"]
     assert scores["test"]["f1"] > scores["before training"]["f1"] + 20
     assert not (tmp_path / "teacher.training").exists()
@@ -46,13 +50,18 @@ def test_train_port_train_again_and_evaluate(
     assert validated[0]["step"] == 0
     assert max(row["f1"] for row in validated[1:]) == scores["validation"]["f1"]
 
-    again = evaluate(tmp_path / "teacher", data=ner_folder, progress=False)
+    again = evaluate(tmp_path / "teacher", data=DataOptions(data=ner_folder), progress=False)
     assert again == pytest.approx(scores["test"])
     load_peft(teacher, tmp_path / "teacher", labels=len(NER.labels))
 
     regraft.transfer(regraft.load(tmp_path / "teacher"), student).save(tmp_path / "ported")
     result = train(
-        student, tmp_path / "student", init=tmp_path / "ported", data=ner_folder, settings=FAST, progress=False
+        student,
+        tmp_path / "student",
+        init=tmp_path / "ported",
+        data=DataOptions(data=ner_folder),
+        options=FAST,
+        progress=False,
     )
     assert result.peft_type == trained.peft_type
     assert result.labels == NER.labels
@@ -72,7 +81,7 @@ def test_fresh_heads_follow_the_seed_of_the_training(
 
     def head(seed: int, start: regraft.Module | None) -> torch.Tensor:
         set_seed(seed)
-        model = fresh_module(base, NER, "lora", 4, 4, 6) if start is None else attach(base, start, NER, fresh_head=True)
+        model = fresh_module(base, NER, "lora", FAST) if start is None else attach(base, start, NER, fresh_head=True)
         return model.base_model.model.classifier.modules_to_save["default"].weight
 
     assert torch.equal(head(0, ported), head(0, None))
@@ -115,16 +124,25 @@ def test_labels_in_another_order_score_the_same(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:
     base = make_model(layers=2, initializer_range=0.05)
-    longer = replace(FAST, epochs=8, learning_rate=2e-2)
-    trained = train(base, tmp_path / "trained", data=ner_folder, settings=longer, progress=False)
+    longer = FAST.model_copy(update={"epochs": 8, "learning_rate": 2e-2})
+    trained = train(base, tmp_path / "trained", data=DataOptions(data=ner_folder), options=longer, progress=False)
     turned = regraft.transfer(trained, base, labels=list(reversed(NER.labels)))
     turned.save(tmp_path / "turned")
     assert turned.hash() != trained.hash()
-    scores = [evaluate(tmp_path / name, data=ner_folder, progress=False) for name in ("trained", "turned")]
+    scores = [
+        evaluate(tmp_path / name, data=DataOptions(data=ner_folder), progress=False) for name in ("trained", "turned")
+    ]
     assert scores[0] == scores[1]
     assert scores[0]["f1"] > 10
     # The first evaluation of a training that starts there sees the same head.
-    again = train(base, tmp_path / "again", init=tmp_path / "turned", data=ner_folder, settings=FAST, progress=False)
+    again = train(
+        base,
+        tmp_path / "again",
+        init=tmp_path / "turned",
+        data=DataOptions(data=ner_folder),
+        options=FAST,
+        progress=False,
+    )
     assert again.labels == tuple(reversed(NER.labels))
     before = again.provenance["training"]["scores"]["before training"]
     assert before == pytest.approx(trained.provenance["training"]["scores"]["validation"])
@@ -137,9 +155,16 @@ def test_a_module_moves_to_another_label_set_with_a_fresh_head(
     module = make_module(base, "lora", labels=3)
     with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
         train(
-            base, tmp_path / "x", init=module, data=ner_folder, settings=replace(FAST, head="teacher"), progress=False
+            base,
+            tmp_path / "x",
+            init=module,
+            data=DataOptions(data=ner_folder),
+            options=FAST.model_copy(update={"head": "teacher"}),
+            progress=False,
         )
-    moved = train(base, tmp_path / "moved", init=module, data=ner_folder, settings=FAST, progress=False)
+    moved = train(
+        base, tmp_path / "moved", init=module, data=DataOptions(data=ner_folder), options=FAST, progress=False
+    )
     assert moved.tensors["base_model.model.classifier.weight"].shape == (9, 32)
 
 
@@ -148,18 +173,26 @@ def test_the_papers_preset_and_what_overrides_it() -> None:
     assert (paper.epochs, paper.batch_size, paper.learning_rate, paper.head) == (30, 64, 1e-5, "fresh")
     assert (paper.rank, paper.alpha, paper.bottleneck_size) == (8, 8, 96)
     assert preset("paper", NER).epochs == preset("paper", TASKS["nli"]).epochs == 10
-    assert preset("paper", NER, learning_rate=3e-4, epochs=None) == replace(preset("paper", NER), learning_rate=3e-4)
-    assert preset("fast", NER) == Settings()
+    assert TrainOptions(learning_rate=3e-4).over(preset("paper", NER)) == preset("paper", NER).model_copy(
+        update={"learning_rate": 3e-4}
+    )
+    assert preset("fast", NER) == TrainOptions()
     with pytest.raises(TaskError, match="unknown preset 'papr', expected one of fast, paper; did you mean 'paper'"):
         preset("papr", NER)
     with pytest.raises(TaskError, match="unknown precision 'bf16'"):
-        Settings(precision="bf16")
+        make(TrainOptions, {"precision": "bf16"}, TaskError)
 
 
 def test_the_same_seed_trains_the_same_module(ner_folder: Path, make_model: Callable[..., str], tmp_path: Path) -> None:
     base = make_model(layers=2)
     hashes = [
-        train(base, tmp_path / name, data=ner_folder, settings=replace(FAST, seed=seed), progress=False).hash()
+        train(
+            base,
+            tmp_path / name,
+            data=DataOptions(data=ner_folder),
+            options=FAST.model_copy(update={"seed": seed}),
+            progress=False,
+        ).hash()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -170,10 +203,10 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     ner_folder: Path, make_model: Callable[..., str], tmp_path: Path
 ) -> None:
     base = make_model(layers=2)
-    settings = replace(FAST, epochs=12)
-    whole = train(base, tmp_path / "whole", data=ner_folder, settings=settings, progress=False)
+    settings = FAST.model_copy(update={"epochs": 12})
+    whole = train(base, tmp_path / "whole", data=DataOptions(data=ner_folder), options=settings, progress=False)
     out, work = tmp_path / "killed", tmp_path / "killed.training"
-    options = {"data": ner_folder, "settings": settings, "progress": False}
+    options = {"data": DataOptions(data=ner_folder), "options": settings, "progress": False}
     other = get_context("fork").Process(target=train, args=(base, out), kwargs=options)
     other.start()
     for _ in range(3000):
@@ -185,12 +218,18 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     assert work.is_dir()
     assert not out.exists()  # a directory appears whole or not at all
     with pytest.raises(TaskError, match="unfinished training with other learning_rate"):
-        train(base, out, data=ner_folder, settings=replace(settings, learning_rate=1.0), progress=False)
+        train(
+            base,
+            out,
+            data=DataOptions(data=ner_folder),
+            options=settings.model_copy(update={"learning_rate": 1.0}),
+            progress=False,
+        )
     write_split(tmp_path / "val.conllu", 80, seed=7)
     write_split(tmp_path / "test.conllu", 30, seed=1)
     with pytest.raises(TaskError, match="unfinished training with other data, data_hash"):
-        train(base, out, data=tmp_path, settings=settings, progress=False)
-    resumed = train(base, out, data=ner_folder, settings=settings, progress=False)
+        train(base, out, data=DataOptions(data=tmp_path), options=settings, progress=False)
+    resumed = train(base, out, data=DataOptions(data=ner_folder), options=settings, progress=False)
     assert resumed.hash() == whole.hash()
     curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]
     assert curves[0] == curves[1]
@@ -211,19 +250,19 @@ def test_modules_that_do_not_fit_the_task_are_refused(
     base = make_model(layers=2)
     three = make_module(base, "lora", labels=3)
     with pytest.raises(ModuleFileError, match="has a head of 3 labels, the task has 9"):
-        evaluate(Path(three), data=ner_folder, progress=False)
+        evaluate(Path(three), data=DataOptions(data=ner_folder), progress=False)
     nine = regraft.load(make_module(base, "lora", labels=9))
     regraft.Module(nine.config, nine.tensors, "nine", {"labels": [*"abcdefghi"]}).save(tmp_path / "nine")
     with pytest.raises(ModuleFileError, match="was trained on labels a, b, c"):
-        evaluate(tmp_path / "nine", data=ner_folder, progress=False)
+        evaluate(tmp_path / "nine", data=DataOptions(data=ner_folder), progress=False)
     with pytest.raises(TaskError, match="unknown task 'nre', expected one of classification, ner, nli, pi; did"):
-        train(base, tmp_path / "x", task="nre", data=ner_folder)
+        make(DataOptions, {"task": "nre"}, TaskError)
     with pytest.raises(TaskError, match="unknown PEFT method 'lra'"):
-        train(base, tmp_path / "x", "lra", data=ner_folder)
+        train(base, tmp_path / "x", peft="lra", data=DataOptions(data=ner_folder))
     with pytest.raises(TaskError, match="has no output LayerNorm for a bottleneck; use lora"):
-        train(make_model("llama", layers=2), tmp_path / "x", "bottleneck", data=ner_folder)
+        train(make_model("llama", layers=2), tmp_path / "x", peft="bottleneck", data=DataOptions(data=ner_folder))
     with pytest.raises(TaskError, match="unknown split 'tset'"):
-        evaluate(Path(three), data=ner_folder, split="tset")
+        evaluate(Path(three), data=DataOptions(data=ner_folder), split="tset")
 
 
 def test_checkpoints_never_replace_what_is_not_theirs(
@@ -232,13 +271,13 @@ def test_checkpoints_never_replace_what_is_not_theirs(
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training" / "notes.txt").write_text("mine")
     with pytest.raises(TaskError, match="holds something else"):
-        train(make_model(layers=2), tmp_path / "out", data=ner_folder, settings=FAST, replace_existing=True)
+        train(make_model(layers=2), tmp_path / "out", data=DataOptions(data=ner_folder), options=FAST, replace=True)
     assert (tmp_path / "out.training" / "notes.txt").exists()
 
 
 def test_bad_data_leaves_nothing_behind(make_model: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(TaskError):
-        train(make_model(layers=2), tmp_path / "out", data=tmp_path / "nowhere")
+        train(make_model(layers=2), tmp_path / "out", data=DataOptions(data=tmp_path / "nowhere"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,7 +295,14 @@ def test_starts_that_do_not_fit_the_model_are_refused(
         (bare, student, "has task type None, expected TOKEN_CLS"),
     ):
         with pytest.raises(ModuleFileError, match=message):
-            train(model, tmp_path / "out", init=Path(init), data=ner_folder, settings=FAST, progress=False)
+            train(
+                model,
+                tmp_path / "out",
+                init=Path(init),
+                data=DataOptions(data=ner_folder),
+                options=FAST,
+                progress=False,
+            )
         with pytest.raises(ModuleFileError, match=message):
-            evaluate(Path(init), model, data=ner_folder, progress=False)
+            evaluate(Path(init), model, data=DataOptions(data=ner_folder), progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -7,9 +7,10 @@ the field. The command line, the experiment file, the provenance and the report 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from cyclopts import Parameter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from .errors import RegraftError, unknown_choice
 
@@ -41,6 +42,7 @@ class Options(Strict):
 
 
 Record = TypeVar("Record", bound=Strict)
+Values = TypeVar("Values", bound=Iterable[Any])
 
 
 def make(
@@ -75,11 +77,18 @@ def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
         problem = first["msg"].removeprefix("Value error, ")
         return f"{place}: {problem}" if place else problem
     if first["type"] == "literal_error":
-        return unknown_choice(place, found, [part.strip("' ") for part in _parts(context["expected"])])
-    bound = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
-    if (key := bound.get(first["type"])) is not None:
-        side = {"ge": "{} or more", "gt": "a number above {}", "le": "{} or less", "lt": "a number below {}"}[key]
-        return f"{place} is {found}, expected {side.format(context[key])}"
+        field = str(first["loc"][-1])
+        unknown = unknown_choice(field, found, [part.strip("' ") for part in _parts(context["expected"])])
+        return unknown if place == called(field) else f"{place}: {unknown}"
+    bounds = {
+        "greater_than_equal": "{ge:g} or more",
+        "greater_than": "a number above {gt:g}",
+        "less_than_equal": "{le:g} or less",
+        "less_than": "a number below {lt:g}",
+        "finite_number": "a finite number",
+    }
+    if (bound := bounds.get(first["type"])) is not None:
+        return f"{place} is {found}, expected {bound.format(**context)}"
     shown = "" if isinstance(found, Mapping) else f" (found {found!r})"
     return f"{place}: {first['msg']}{shown}"
 
@@ -104,7 +113,7 @@ def one_of(kind: str, valid: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def each_once(values: Iterable[Any]) -> Any:
+def each_once(values: Values) -> Values:
     """Check that a list names nothing twice.
 
     Raises:
@@ -116,3 +125,15 @@ def each_once(values: Iterable[Any]) -> Any:
             raise ValueError(f"{value} is listed twice")
         seen.append(value)
     return values
+
+
+def names(value: Any) -> Any:
+    """Read names that commas separate; a list of names stays as it is."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+TOKEN = Parameter(n_tokens=1, converter=lambda _, tokens: tokens[0].value)
+"""Of a field whose validator reads what stands on the command line."""
+
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(names), TOKEN]
+"""Names in order; on the command line, separated by commas."""

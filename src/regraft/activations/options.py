@@ -11,6 +11,8 @@ from ..schema import Options
 if TYPE_CHECKING:
     import torch
 
+Pairing = Literal["offsets", "position"]
+
 
 class TextOptions(Options):
     """Texts to run models on."""
@@ -38,7 +40,7 @@ class TextOptions(Options):
 class SampleOptions(Options):
     """What of two models is compared: which tokens go together, of how much of a text, in which batches."""
 
-    pairing: Literal["offsets", "position"] = "offsets"
+    pairing: Pairing = "offsets"
     """offsets (by shared characters) or position."""
     max_length: int = Field(default=256, ge=8)
     """Tokens after which a text is cut."""

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as replaced
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from ..modules import module as modules_module
-from .app import ReplaceOpt, app, console
+from .app import OUTPUT, Out, Replace, app, console
 
 _FORMATS = ("adapterhub", "peft")
 
 
-@app.command()
+@app.command
 def convert(
-    module: Annotated[str, typer.Argument(help="Directory or hub id of a module that PEFT or AdapterHub saved.")],
-    to: Annotated[str, typer.Option(help="peft or adapterhub. A module that has this format already is written anew.")],
-    out: Annotated[Path, typer.Option(help="Directory to write the converted module to.")],
-    model: Annotated[
-        str | None, typer.Option(help="Model the module was trained on. Default: the one its configuration names.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="What AdapterHub is to call the adapter and its head.")] = "regraft",
-    replace: ReplaceOpt = False,
+    module: str,
+    /,
+    *,
+    to: str,
+    out: Out,
+    model: str | None = None,
+    name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
+    replace: Replace = False,
 ) -> None:
-    """Convert a module between PEFT and AdapterHub's 'adapters' library, bit for bit; what would change is refused."""
+    """Convert a module between PEFT and AdapterHub's library, exactly.
+
+    What would change is refused. A module that has the format already is written
+    anew.
+
+    Example: regraft convert my-lora --to adapterhub --out my-adapter
+
+    Args:
+        module: Module that PEFT or AdapterHub saved: directory or hub id.
+        to: peft or adapterhub.
+        out: Directory to write the converted module to.
+        model: Model it was trained on. Default: as it says.
+        name: AdapterHub's name of the adapter and head.
+    """
+    import dataclasses
+
+    from ..modules.module import check_output, load
+
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
-    modules_module.check_output(out, replace)
-    read = modules_module.load(module)
+    check_output(out, replace)
+    loaded = load(module)
     if to == "adapterhub":
-        read.save_adapterhub(out, model, name, replace)
+        loaded.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")
         return
     if model is not None:
-        read = replaced(read, config={**read.config, "base_model_name_or_path": model})
-    read.save(out, replace)
+        loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
+    loaded.save(out, replace)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

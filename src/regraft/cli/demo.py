@@ -9,21 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import typer
+from cyclopts import Parameter
 
-from ..experiment.executors import Local
-from ..experiment.grid import make_grid
-from ..experiment.load import SHIPPED, load
-from ..experiment.run import times
-from ..experiment.store import Store
-from ..report.collect import collect
-from ..report.writing import save, work_out
-from .app import QuietOpt, app, console
-from .experiments import run_shown
-from .reporting import show
+from .app import OUTPUT, Quiet, app, console
+
+if TYPE_CHECKING:
+    from ..experiment.store import Store
 
 _WHAT = (
     "The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from "
@@ -46,26 +39,41 @@ The real thing:
 """
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Directory for modules, tables and the page.")] = Path("results/demo"),
-    quiet: QuietOpt = False,
-) -> None:
-    """See the whole paper in miniature, in about two minutes on 2 cores and without a network.
+@app.command
+def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), quiet: Quiet = False) -> None:
+    """See the whole paper in miniature, in about two minutes.
 
-    Runs 'regraft experiment run demo' and reports. A second run shows what is there already.
+    Runs 'regraft experiment run demo' and reports, on 2 cores and without a
+    network. A second run shows what is there already.
+
+    Example: regraft demo
+
+    Args:
+        out: Directory for modules, tables and the page.
     """
+    import torch
+
+    from ..experiment.executors import Local
+    from ..experiment.grid import make_grid
+    from ..experiment.load import SHIPPED, read_experiment
+    from ..experiment.run import times
+    from ..experiment.store import Store
+    from ..report.collect import collect
+    from ..report.writing import save, work_out
+    from .experiments import run_shown
+    from .reporting import show
+
     begun = time.monotonic()
     console.print(_WHAT)
     store = Store(out.absolute())
     store.check()
-    experiment = load(SHIPPED["demo"])
+    experiment = read_experiment(SHIPPED["demo"])
     grid = make_grid(experiment)
     torch.set_num_threads(1)  # more would only wait for each other, with models of this size
     with _another_run(store) if len(times(grid, store)) < len(grid.cells) else nullcontext():
         done = run_shown(experiment, grid, store, Local(), quiet, each_cell=not console.is_terminal)
     if not done:
-        raise typer.Exit(1)
+        sys.exit(1)
     title, results = collect(store.root, experiment.name)
     summary = work_out(results, title)
     show(summary)

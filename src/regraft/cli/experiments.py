@@ -3,74 +3,71 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..errors import TaskError, unknown_choice
-from ..experiment.executors import Executor, Local
-from ..experiment.grid import Cell, Grid, make_grid
-from ..experiment.jobs import Distill, Train
-from ..experiment.launch import is_launched
-from ..experiment.load import SHIPPED, find, load
-from ..experiment.preflight import check
-from ..experiment.run import run, time_left, times
-from ..experiment.spec import KINDS, Experiment
-from ..experiment.store import Store
-from ..experiment.work import Outcome
-from ..tasks.records import task_named
-from ..training.tracking import check_trackers
-from .app import QuietOpt, TrackOpt, app, console
+from .app import HOW, OUTPUT, Quiet, Track, Verbose, app, console
 
-experiments = typer.Typer(
-    help="Describe a grid of trainings in one file; plan it, run it, stop it, go on.", no_args_is_help=True
-)
-app.add_typer(experiments, name="experiment")
+if TYPE_CHECKING:
+    from ..experiment.executors import Executor
+    from ..experiment.grid import Cell, Grid
+    from ..experiment.spec import Experiment
+    from ..experiment.store import Store
+    from ..experiment.work import Outcome
 
-FileArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE", help=f"An experiment in YAML; or the name of one that ships with regraft: {', '.join(SHIPPED)}."
-    ),
-]
-StoreOpt = Annotated[
-    Path | None,
-    typer.Option(
-        help="Directory of the results, which experiments may share; on a cluster, one that all machines see. "
-        "Default: results/NAME."
-    ),
+experiments = App(name="experiment", help="Plan and run a grid of trainings from one file.")
+app.command(experiments)
+
+StoreOption = Annotated[
+    Path | None, Parameter(name="--store", group=OUTPUT, help="Directory of results. Default: results/NAME.")
 ]
 _EXECUTORS = ("local", "ray")
 
 
-def store_of(experiment: Experiment, directory: Path | None) -> Store:
-    """Return the store that the user chose, or the experiment's own."""
+def _store(experiment: Experiment, directory: Path | None) -> Store:
+    """Return the store that the user names, or the experiment's own."""
+    from ..experiment.store import Store
+
     return Store((directory or Path("results") / experiment.name).absolute())
 
 
-@experiments.command("plan")
-def plan_experiment(
-    file: FileArg,
-    store: StoreOpt = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Every cell, with its key and what it needs.")] = False,
-) -> None:
-    """Show the cells of an experiment, what is done already, and how much work is left. Loads and trains nothing."""
+@experiments.command(name="plan")
+def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose = False) -> None:
+    """Show the cells of an experiment, and what is done of them.
+
+    Says how much work is left; loads and trains nothing. These ship with regraft:
+    demo, minilm-wikineural, paper-incompatible, paper-matching.
+
+    Example: regraft experiment plan paper-matching
+
+    Args:
+        file: An experiment in YAML, or the name of one that ships with regraft.
+        verbose: Every cell, with its key and needs.
+    """
+    from ..experiment.grid import make_grid
+    from ..experiment.load import find, read_experiment
+    from ..experiment.run import time_left, times
+
     path = find(file)
-    experiment = load(path)
+    experiment = read_experiment(path)
     grid = make_grid(experiment)
-    kept = store_of(experiment, store)
-    took = times(grid, kept)
+    results = _store(experiment, store)
+    took = times(grid, results)
     failed = {
-        key: failure["error"] for key in grid.cells if key not in took and (failure := kept.failure(key)) is not None
+        key: failure["error"] for key in grid.cells if key not in took and (failure := results.failure(key)) is not None
     }
     console.print(f"{experiment.name}: {path}", soft_wrap=True)
-    console.print(f"results: {kept.root}", soft_wrap=True)
+    console.print(f"results: {results.root}", soft_wrap=True)
     if verbose:
         _show_cells(grid, took, failed)
     _show_counts(grid, took, failed)
@@ -84,6 +81,8 @@ def plan_experiment(
 
 
 def _show_counts(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> None:
+    from ..experiment.spec import KINDS
+
     table = Table("cells", "number", "done", "failed", "need")
     numbers = Counter(cell.kind for cell in grid.cells.values())
     for kind in (kind for kind in KINDS if numbers[kind]):
@@ -109,28 +108,41 @@ def _show_cells(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> N
     console.print(table)
 
 
-@experiments.command("run")
+@experiments.command(name="run")
 def run_experiment(
-    file: FileArg,
-    store: StoreOpt = None,
-    executor: Annotated[
-        str,
-        typer.Option(help="local: in this process, one cell at a time. ray: on a Ray cluster, or all of this machine."),
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster, such as auto. Default: start one on this machine.")
-    ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often Ray tries a cell again whose worker was lost.")] = 3,
-    track: TrackOpt = None,
-    quiet: QuietOpt = False,
+    file: str,
+    /,
+    *,
+    store: StoreOption = None,
+    executor: Annotated[str, Parameter(group=HOW)] = "local",
+    address: Annotated[str | None, Parameter(group=HOW)] = None,
+    retries: Annotated[int, Parameter(group=HOW, validator=Number(gte=0))] = 3,
+    track: Track = (),
+    quiet: Quiet = False,
 ) -> None:
-    """Carry out what is not done: teachers first, then transfers, then students.
+    """Carry out what is not done.
 
-    Stop it whenever you like, kill it: the same command goes on where it was. Several runs may share a store. A cell
-    that fails is shown at the end, does not stop the others, and is tried again by the next run. What cannot
-    work (data that are not there, ports between widths that differ without an alignment) is refused before anything is
-    trained.
+    Teachers come first, then transfers, then students. Stop it whenever you like,
+    kill it: the same command goes on where it was. Several runs may share a store.
+    A cell that fails is shown at the end, does not stop the others, and is tried
+    again by the next run. What cannot work (data that are not there, ports between
+    widths that differ without an alignment) is refused before anything is trained.
+
+    Example: regraft experiment run demo
+
+    Args:
+        file: An experiment in YAML, or the name of one that ships with regraft.
+        executor: local: cell by cell, here. ray: a cluster.
+        address: Of a Ray cluster, such as auto.
+        retries: Of a cell whose Ray worker was lost.
     """
+    from ..experiment.executors import Local
+    from ..experiment.grid import make_grid
+    from ..experiment.launch import is_launched
+    from ..experiment.load import find, read_experiment
+    from ..experiment.preflight import check
+    from ..training.tracking import check_trackers
+
     if executor not in _EXECUTORS:
         raise TaskError(unknown_choice("executor", executor, _EXECUTORS))
     if address is not None and executor != "ray":
@@ -140,19 +152,19 @@ def run_experiment(
             "found several processes of a launcher, expected one: a training's processes are started as its cell says "
             "(resources: {teacher: {gpus: 2}})"
         )
-    experiment = load(find(file))
-    kept = store_of(experiment, store)
-    check_trackers(track or ())
-    kept.check()
+    experiment = read_experiment(find(file))
+    results = _store(experiment, store)
+    check_trackers(track)
+    results.check()
     grid = make_grid(experiment)
     check(grid)
-    workers: Executor = Local(track or ())
+    workers: Executor = Local(track)
     if executor == "ray":
         from ..experiment.on_ray import OnRay
 
-        workers = OnRay(experiment.resources, address, retries, track or ())
-    if not run_shown(experiment, grid, kept, workers, quiet):
-        raise typer.Exit(1)
+        workers = OnRay(experiment.resources, address, retries, track)
+    if not run_shown(experiment, grid, results, workers, quiet):
+        sys.exit(1)
 
 
 def run_shown(
@@ -173,6 +185,9 @@ def run_shown(
         quiet: no progress bar and no line per cell.
         each_cell: a line per cell.
     """
+    from ..experiment.run import run, time_left, times
+    from ..experiment.spec import KINDS
+
     gc.freeze()  # the Trainer collects garbage at every start: a third of a second less without what the imports left
     _say_what_is_left_out(experiment, grid, store)
     took = times(grid, store)
@@ -236,6 +251,9 @@ def _say_what_is_left_out(experiment: Experiment, grid: Grid, store: Store) -> N
 
 def _said(cell: Cell, record: Mapping[str, Any]) -> str:
     """Say what came of a cell in a few words."""
+    from ..experiment.jobs import Distill, Train
+    from ..tasks.records import task_named
+
     if isinstance(cell.job, Train):
         metric = task_named(cell.job.data.task).metrics[-1]
         return f"  {metric} {record['scores']['test'][metric]:.1f}"

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..activations.options import RunOptions, SampleOptions, TextOptions
-from ..errors import PlanError, SamplingError
-from ..port.options import AUTO, PortOptions, names, parse_layers
+from ..errors import PlanError, SamplingError, TaskError
+from ..port.options import AUTO, PortOptions, parse_layers
+from ..schema import make, names
 from ..tasks.options import TaskOptions
+from ..training.options import EvaluateOptions
 from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Out, Replace, app, console, flat
 
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ def sample(
     Give each shard of the texts to a job of its own; 'regraft transfer --moments'
     adds them up.
 
-    Example: regraft sample --teacher T --student S --texts part-1.txt --out moments-1
+    Example: regraft sample --teacher T --student S --texts part-1 --out moments-1
 
     Args:
         teacher: Model that modules were trained on.
@@ -197,7 +199,6 @@ def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None) -> Rows
     if rows.data is None:
         return None
     from ..training.evaluation import Rows
-    from ..training.options import Settings
 
-    settings = Settings(batch_size=options.batch_size, max_length=options.max_length, max_eval=max_eval)
-    return Rows(rows.data, rows.task, rows.lang, settings)
+    size = {"batch_size": options.batch_size, "max_length": options.max_length, "max_eval": max_eval}
+    return Rows(rows, make(EvaluateOptions, size, TaskError))

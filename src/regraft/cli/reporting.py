@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
 from ..errors import ReportError
-from ..files.directories import check_writable
-from ..report.collect import collect
-from ..report.contents import Contents
-from ..report.render import to_rich
-from ..report.results import Result, read_results
-from ..report.table import plural
-from ..report.writing import FILES, save, work_out
-from .app import ReplaceOpt, app, console
+from .app import OUTPUT, Replace, app, console
+
+if TYPE_CHECKING:
+    from ..report.contents import Contents
+    from ..report.results import Result
 
 
-@app.command()
+@app.command
 def report(
-    path: Annotated[
-        Path, typer.Argument(help="Directory of an experiment, or a CSV with one trained module per line.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory to write to. Default: report or report-EXPERIMENT in PATH, NAME-report beside NAME.csv."
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Published results to set beside these. paper: 'Is Modularity Transferable?'")
-    ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="Name of the experiment, where the directory holds several.")
-    ] = None,
-    replace: ReplaceOpt = False,
+    path: Path,
+    /,
+    *,
+    reference: str | None = None,
+    experiment: str | None = None,
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    replace: Replace = False,
 ) -> None:
-    """Report scores, gains over a random start, learning curves and alignments: a page, tables and a CSV."""
+    """Report scores, gains, learning curves and alignments.
+
+    Writes a page, its tables and a CSV to report or report-EXPERIMENT in PATH, or
+    to NAME-report beside NAME.csv.
+
+    Example: regraft report results/demo
+
+    Args:
+        path: Directory of an experiment, or CSV: a line per module.
+        reference: Published results to set beside: paper.
+        experiment: Name, where the directory holds several.
+        out: Directory. Default: as above.
+    """
+    from ..files.directories import check_writable
+    from ..report.writing import FILES, save, work_out
+
     if out is None and path.is_dir():
         out = path / (f"report-{experiment}" if experiment else "report")
     out = out or path.with_name(f"{path.stem}-report")
@@ -51,6 +54,9 @@ def report(
 
 def show(summary: Contents) -> None:
     """Print what matters most of a report."""
+    from ..report.render import to_rich
+    from ..report.table import plural
+
     for setting in summary.settings:
         console.print(to_rich(setting.sections[0].tables[0]))
     for table in summary.summary:
@@ -62,6 +68,9 @@ def show(summary: Contents) -> None:
 
 
 def _read(path: Path, experiment: str | None) -> tuple[str, list[Result]]:
+    from ..report.collect import collect
+    from ..report.results import read_results
+
     if path.is_dir():
         return collect(path, experiment)
     if experiment is not None:

@@ -1,1 +1,5 @@
 """Task-agnostic distillation: a shallower student of a model, the paper's first step."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ..errors import TaskError, unknown_choice
-from ..training.devices import PRECISIONS
-from ..training.options import check_numbers
+from cyclopts import Parameter
+from pydantic import BeforeValidator, Field
+
+from ..activations.options import TextOptions
+from ..schema import TOKEN
+from ..training.options import LearningOptions
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to distill. Every field that changes the outcome is here, and is written beside the result.
+def _layers(value: Any) -> Any:
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    numbers = [part.strip() for part in value.split(",") if part.strip()]
+    if not numbers or not all(map(str.isdecimal, numbers)):
+        raise ValueError(f"found {value!r}, expected numbers such as 0,2,4; for every k-th layer use --every")
+    return tuple(map(int, numbers))
+
+
+class DistillOptions(LearningOptions):
+    """How to distill.
 
     The weights of the first three losses are those of DistilBERT's released script; they are for teachers with a
     language-model head. Of the others, only the hidden states are matched, with the last two.
-
-    Attributes:
-        epochs: passes over the texts.
-        max_steps: stop after this many steps, whatever `epochs` says.
-        batch_size: texts per step and device.
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps that warm up.
-        seed: of which texts are held out, of masks, the order of the texts and dropout.
-        max_length: tokens after which a text is cut; what follows is not read.
-        temperature: that softens both models' predictions.
-        weight_kl: of the divergence from the teacher's predictions.
-        weight_lm: of the language model's own loss.
-        weight_cosine: of the angle between the last hidden states.
-        weight_hidden: of the distance from the teacher's hidden states, layer by layer.
-        mlm_probability: share of the tokens that a masked language model has to predict.
-        precision: one of `precision.PRECISIONS`; ``"auto"`` is mixed with bfloat16, or else float16, where a GPU can,
-            and float32 elsewhere. Weights are float32 always.
-        save_every: steps from one checkpoint, and evaluation, to the next.
     """
 
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    warmup: float = 0.06
-    seed: int = 0
-    max_length: int = 128
-    temperature: float = 2.0
-    weight_kl: float = 5.0
-    weight_lm: float = 2.0
-    weight_cosine: float = 1.0
-    weight_hidden: float = 1.0
-    mlm_probability: float = 0.15
-    precision: str = "auto"
-    save_every: int = 500
+    layers: Annotated[int | tuple[int, ...], BeforeValidator(_layers), TOKEN, Parameter(show_default=False)] = 2
+    """These layers (0-based) instead: 0,2,4."""
+    learning_rate: float = Field(default=5e-4, ge=0)
+    """Peak of a linear schedule."""
+    max_length: int = Field(default=128, ge=8)
+    """Tokens after which a text is cut."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many steps."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Softens both models' predictions."""
+    weight_kl: float = Field(default=5.0, ge=0)
+    """Of the teacher's predictions."""
+    weight_lm: float = Field(default=2.0, ge=0)
+    """Of the language model's own loss."""
+    weight_cosine: float = Field(default=1.0, ge=0)
+    """Of the last hidden states' angle."""
+    weight_hidden: float = Field(default=1.0, ge=0)
+    """Of hidden states' distance (no LM head)."""
+    mlm_probability: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the tokens to be predicted."""
+    save_every: int = Field(default=500, ge=1)
+    """Steps between checkpoints."""
 
-    def __post_init__(self) -> None:
-        check_numbers(self, "max_steps", "batch_size", "max_length", "save_every")
-        if self.precision not in PRECISIONS:
-            raise TaskError(unknown_choice("precision", self.precision, PRECISIONS))
+
+class DistillTexts(TextOptions):
+    """Texts to learn from."""
+
+    texts: tuple[str, ...] = Field(min_length=1)  # type: ignore[assignment]
+    """Text, .conllu, table or hub data set; repeatable"""
+
+    def read_all(self) -> list[str]:
+        """Read the texts of all sources.
+
+        Raises:
+            SamplingError: one cannot be read.
+        """
+        from ..files.texts import read_texts
+
+        return [text for one in self.texts for text in read_texts(one, self.column, self.max_texts, self.text_split)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..training.devices import mixed_precision, one_device, processes
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .masking import collator, encode, split
-from .options import Settings
+from .options import DistillOptions
 from .shallower import choose_layers, load_teacher, matched_states, shallower
 from .trainer import Distiller
 
@@ -96,9 +96,9 @@ def distill(
     teacher: str | Path,
     out: Path,
     texts: Sequence[str],
-    layers: int | Sequence[int] = 2,
-    settings: Settings | None = None,
-    replace_existing: bool = False,
+    *,
+    options: DistillOptions | None = None,
+    replace: bool = False,
     progress: bool = True,
     tracking: Tracking | None = None,
 ) -> Distilled:
@@ -118,9 +118,8 @@ def distill(
         out: where the student goes: configuration, weights (in float32), tokenizer, ``regraft.json``, ``curve.jsonl``
             and a model card. transformers loads it with every class that loads the teacher.
         texts: plain texts.
-        layers: k for every k-th layer, or the layers' numbers (0-based, ascending).
-        settings: how to train.
-        replace_existing: replace a student that is there already.
+        options: how to train; of its layers, k for every k-th layer, or the layers' numbers (0-based, ascending).
+        replace: replace a student that is there already.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
 
@@ -128,40 +127,40 @@ def distill(
         Where the student is, and its losses before and after.
 
     Raises:
-        RegraftError: a model, texts, layers, settings or directories that do not serve.
+        RegraftError: a model, texts, layers, options or directories that do not serve.
     """
-    settings = settings or Settings()
-    mixed = mixed_precision(settings.precision)
-    check_writable(out, replace_existing, student_files(out))
+    options = options or DistillOptions()
+    mixed = mixed_precision(options.precision)
+    check_writable(out, replace, student_files(out))
     base = resolve(teacher)
     depth = base.config.num_hidden_layers
-    taken = choose_layers(layers, depth)
-    parts = split(texts, settings.seed)
+    layers = choose_layers(options.layers, depth)
+    parts = split(texts, options.seed)
     described = {
-        **asdict(settings),
+        **options.model_dump(),
         "teacher": base.name,
         "teacher_weights": base.weights_id,
-        "layers": list(taken),
+        "layers": list(layers),
         "texts": {"train": len(parts[0]), "held_out": len(parts[1]), "hash": hash_rows(parts)},
     }
     model, has_head = load_teacher(base)
-    weights = _weights(settings, has_head)
+    weights = _weights(options, has_head)
     tokenizer = base.tokenizer()
     masked = has_head and not base.family.causal
-    data_collator = collator(tokenizer, settings.mlm_probability if masked else None, settings.seed)
-    train, held_out = (encode(part, tokenizer, min(settings.max_length, base.longest), masked) for part in parts)
-    set_seed(settings.seed)
-    student = shallower(model, base.family, taken)
+    data_collator = collator(tokenizer, options.mlm_probability if masked else None, options.seed)
+    train, held_out = (encode(part, tokenizer, min(options.max_length, base.longest), masked) for part in parts)
+    set_seed(options.seed)
+    student = shallower(model, base.family, layers)
     with processes().main_process_first():
-        work = work_directory(out, described, replace_existing)
+        work = work_directory(out, described, replace)
     resume = last_checkpoint(work)
     trainer = Distiller(
         teacher=model,
         weights=weights,
-        temperature=settings.temperature,
-        matched=matched_states(taken, depth),
+        temperature=options.temperature,
+        matched=matched_states(layers, depth),
         model=student,
-        args=one_device(_arguments(work, settings, mixed, progress, start_evaluated=resume is not None)),
+        args=one_device(_arguments(work, options, mixed, progress, start_evaluated=resume is not None)),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=data_collator,
@@ -178,46 +177,46 @@ def distill(
     if trainer.is_world_process_zero():
         report["losses"] = {"before": before, "after": after}
         student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
-        write_student(out, student, base.tokenizer(), report, curve, replace_existing)  # a tokenizer that cuts nothing
+        write_student(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
         shutil.rmtree(work)
     trainer.accelerator.wait_for_everyone()
-    return Distilled(Path(out), taken, before, after)
+    return Distilled(Path(out), layers, before, after)
 
 
-def _weights(settings: Settings, has_head: bool) -> dict[str, float]:
+def _weights(options: DistillOptions, has_head: bool) -> dict[str, float]:
     if has_head:
-        weights = {"kl": settings.weight_kl, "lm": settings.weight_lm, "cosine": settings.weight_cosine}
+        weights = {"kl": options.weight_kl, "lm": options.weight_lm, "cosine": options.weight_cosine}
     else:
-        weights = {"cosine": settings.weight_cosine, "hidden": settings.weight_hidden}
+        weights = {"cosine": options.weight_cosine, "hidden": options.weight_hidden}
     if not any(weights.values()):
         raise TaskError(f"the weights of {', '.join(weights)} are all 0, expected a positive one: nothing would train")
     return weights
 
 
 def _arguments(
-    work: Path, settings: Settings, mixed: str | None, progress: bool, start_evaluated: bool
+    work: Path, options: DistillOptions, mixed: str | None, progress: bool, start_evaluated: bool
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup,
         lr_scheduler_type="linear",
-        seed=settings.seed,
+        seed=options.seed,
         use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
         bf16=mixed == "bfloat16",
         fp16=mixed == "float16",
         eval_strategy="steps",
-        eval_steps=settings.save_every,
+        eval_steps=options.save_every,
         eval_on_start=not start_evaluated,
         save_strategy="steps",
-        save_steps=settings.save_every,
+        save_steps=options.save_every,
         save_total_limit=1,
         logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-        logging_steps=settings.save_every,
+        logging_steps=options.save_every,
         remove_unused_columns=False,  # masking reads which tokens are special
         ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
         dataloader_pin_memory=torch.cuda.is_available(),

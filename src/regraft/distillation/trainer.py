@@ -49,20 +49,20 @@ class Distiller(Trainer):  # type: ignore[misc]
 
     def _losses(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Return for each loss its (texts, tokens) values, and which of them count."""
-        read = {name: value for name, value in inputs.items() if name != "labels"}
+        batch = {name: value for name, value in inputs.items() if name != "labels"}
         with torch.no_grad():
-            expected = self.teacher(**read, output_hidden_states=True)
-        found = model(**read, output_hidden_states=True)
-        attended = read["attention_mask"].bool()
-        mine, its = found.hidden_states, expected.hidden_states
+            expected = self.teacher(**batch, output_hidden_states=True)
+        outputs = model(**batch, output_hidden_states=True)
+        attended = batch["attention_mask"].bool()
+        mine, its = outputs.hidden_states, expected.hidden_states
         losses = {"cosine": (cosine_distance(mine[-1], its[-1]), attended)}
         if "hidden" in self.weights:
             losses["hidden"] = (hidden_distance(mine[1:], [its[state] for state in self.matched]), attended)
         if "kl" in self.weights:
-            losses["kl"] = (divergence(found.logits, expected.logits, self.temperature), attended)
+            losses["kl"] = (divergence(outputs.logits, expected.logits, self.temperature), attended)
         if "lm" in self.weights:
-            labels = inputs["labels"] if "labels" in inputs else _next_tokens(read["input_ids"], attended)
-            losses["lm"] = (language_model(found.logits, labels), labels != IGNORED)
+            labels = inputs["labels"] if "labels" in inputs else _next_tokens(batch["input_ids"], attended)
+            losses["lm"] = (language_model(outputs.logits, labels), labels != IGNORED)
             if not model.training:
                 losses["teacher_lm"] = (language_model(expected.logits, labels), labels != IGNORED)
         return losses

@@ -8,13 +8,12 @@ from functools import cache
 from typing import Any
 
 from ..alignment.methods import METHODS
-from ..distillation import options as distilling
+from ..distillation.options import DistillOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
 from ..port.options import PortOptions, parse_start
 from ..tasks.records import Task, task_named
-from ..training import options as training_options
-from ..training.options import preset
+from ..training.options import TrainOptions, preset
 from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
 
@@ -139,7 +138,7 @@ class _Builder:
                 setting, name, task.metrics[-1], language, peft, row, seed, key, start.where if start else None
             )
 
-        top = self.settings(task, entry, peft, teachers=True)
+        top = self.options(task, entry, peft, teachers=True)
         module = self.add(TEACHER, place, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
@@ -147,24 +146,23 @@ class _Builder:
             start = parse_start(row)
             ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
             head = "fresh" if start is None else start.head
-            chosen = self.settings(task, entry, peft, seed=seed, head=head)
-            made = self.add(
+            options = self.options(task, entry, peft, seed=seed, head=head)
+            result = self.add(
                 "student",
                 place,
                 f"{row} seed {seed}",
-                Train(student, peft, ported, data, chosen, self.processes("student")),
+                Train(student, peft, ported, data, options, self.processes("student")),
             )
-            yield number(row, seed, made.where, ported)
+            yield number(row, seed, result.where, ported)
 
     def student(self, setting: str, pair: Pair) -> Source:
         if pair.student is not None:
             return self.model(pair.student)
-        made = pair.distill
-        assert made is not None  # the file says so
-        texts = tuple(self.texts(text, made.column, made.text_split, made.max_texts) for text in made.texts)
-        layers = made.layers if isinstance(made.layers, int) else tuple(made.layers)  # a key is of tuples
-        chosen = distilling.Settings(**{"precision": "float32", **made.given()})
-        job = Distill(self.model(pair.teacher), texts, layers, chosen, self.processes("distill"))
+        recipe = pair.distill
+        assert recipe is not None  # the file says so
+        texts = tuple(self.texts(text, recipe.column, recipe.text_split, recipe.max_texts) for text in recipe.texts)
+        options = DistillOptions(**{"precision": "float32", **recipe.given()})
+        job = Distill(self.model(pair.teacher), texts, options, self.processes("distill"))
         return self.add("distill", _Place(setting), "distill", job)
 
     def port(
@@ -184,18 +182,17 @@ class _Builder:
         elif METHODS[str(start.align)].needs_moments:
             job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
             moments = self.add("sample", replace(place, peft=""), "sample", job)
-        drawn = (
-            seed if METHODS[str(start.align)].draws else 0
-        )  # nothing else of a port that is trained on depends on it
-        port = Transfer(module, teacher, student, start, moments, reading, drawn)
+        # Nothing else of a port that is trained on depends on the seed.
+        port_seed = seed if METHODS[str(start.align)].draws else 0
+        port = Transfer(module, teacher, student, start, moments, reading, port_seed)
         return self.add("transfer", place, f"port {start}", port)
 
     def reading(self, pair: Pair, data: TaskSource) -> Reading:
-        asked = pair.sampling
-        if asked.texts == TASK_TEXTS:
-            return Reading(data, asked.max_texts, asked.pairing)
-        texts = self.texts(asked.texts, asked.column, asked.text_split, asked.max_texts)
-        return Reading(texts, asked.max_texts, asked.pairing)
+        sampling = pair.sampling
+        if sampling.texts == TASK_TEXTS:
+            return Reading(data, sampling.max_texts, sampling.pairing)
+        texts = self.texts(sampling.texts, sampling.column, sampling.text_split, sampling.max_texts)
+        return Reading(texts, sampling.max_texts, sampling.pairing)
 
     def processes(self, kind: str) -> int:
         # One for each GPU. They count in the key, since a batch is so many rows per device.
@@ -207,19 +204,20 @@ class _Builder:
         self.cells.setdefault(key, Cell(key, kind, f"{place} {what}", groups, needs_of(job), job))
         return Source(key, key, made=True)
 
-    def settings(
-        self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any
-    ) -> training_options.Settings:
+    def options(self, task: Task, entry: TaskData, peft: str, teachers: bool = False, **more: Any) -> TrainOptions:
         # From the most general to the most special; what is said of teachers counts more than all that is not.
         layers = (self.experiment.training, entry.training, self.experiment.modules[peft])
-        values = {key: value for layer in layers for key, value in layer.given().items()}
-        if teachers:
-            values |= {key: value for layer in layers for key, value in layer.given_for_teachers().items()}
-            more = {"head": "fresh"}
         # What the machine has is not to decide: the outcome is one for each key.
-        values.setdefault("precision", "float32")
+        values: dict[str, Any] = {"precision": "float32"}
         name = next((layer.preset for layer in reversed(layers) if layer.preset), "fast")
-        return preset(name, task, **{**values, **more})
+        values |= preset(name, task).model_dump(exclude_unset=True)
+        for layer in layers:
+            values |= layer.given()
+        if teachers:
+            for layer in layers:
+                values |= layer.teacher.given()
+            more = {"head": "fresh"}
+        return TrainOptions(**{**values, **more})
 
 
 def _model(name: str) -> Source:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..activations import sampling
-from ..distillation import options as distilling
+from ..distillation.options import DistillOptions
 from ..files.hub import HubId, locate
 from ..port.options import PortOptions
 from ..schema import Options
-from ..training import options as training_options
+from ..training.options import TrainOptions
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 RECIPE = 1
@@ -45,8 +45,7 @@ class Distill:
 
     teacher: Source
     texts: tuple[TextSource, ...]
-    layers: int | tuple[int, ...]
-    settings: distilling.Settings
+    settings: DistillOptions
     processes: int
 
 
@@ -58,7 +57,7 @@ class Train:
     peft: str
     start: Source | None
     data: TaskSource
-    settings: training_options.Settings
+    settings: TrainOptions
     processes: int
 
 
@@ -125,8 +124,13 @@ def _plain(value: Any) -> Any:
         return _plain(_start(value))
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Options):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Distill):  # keys have always had them here
+            plain["layers"] = plain["settings"].pop("layers")
+        return plain
     return value
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import TaskError, unknown_choice
+from ..schema import sentence
 from .spec import Experiment
 
 SHIPPED: Mapping[str, Path] = {path.stem: path for path in sorted((Path(__file__).parent / "files").glob("*.yaml"))}
@@ -45,7 +46,7 @@ def find(name: str) -> Path:
     return shipped
 
 
-def load(path: Path) -> Experiment:
+def read_experiment(path: Path) -> Experiment:
     """Read an experiment.
 
     Raises:
@@ -60,8 +61,4 @@ def load(path: Path) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"
-        raise TaskError(f"{path}{', ' if place else ''}{place}: {problem}{found}") from error
+        raise TaskError(f"{path}, {sentence(error)}") from error

@@ -18,6 +18,7 @@ from ..port.pipeline import Port
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..training.fresh import fresh_config
+from ..training.options import TrainOptions
 from .grid import Cell, Grid
 from .jobs import Distill, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, on_hub
 
@@ -48,7 +49,9 @@ class _Port:
     task: str
     labels: tuple[str, ...] | None
     start: PortOptions
-    sizes: tuple[int, ...]
+    rank: int
+    alpha: int
+    bottleneck_size: int
 
 
 def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource | _Port]:
@@ -68,7 +71,6 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
                 yield from _files(job.reading)
             trained = grid.cells[job.module.where].job
             assert isinstance(trained, Train)
-            chosen = trained.settings
             yield _Port(
                 job.teacher,
                 job.student,
@@ -76,7 +78,9 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
                 trained.data.task,
                 trained.data.labels,
                 job.start,
-                (chosen.rank, chosen.alpha, chosen.bottleneck_size),
+                trained.settings.rank,
+                trained.settings.alpha,
+                trained.settings.bottleneck_size,
             )
 
 
@@ -107,13 +111,14 @@ def _base(grid: Grid, source: Source) -> BaseModel:
     assert isinstance(job, Distill)
     teacher = resolve(job.teacher.where)
     config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = len(choose_layers(job.layers, config.num_hidden_layers))
+    config.num_hidden_layers = len(choose_layers(job.settings.layers, config.num_hidden_layers))
     return BaseModel(f"student of {teacher.name}", config)
 
 
 def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str) -> None:
     task = task_named(port.task)
-    config = plain_config(fresh_config(teacher, task, port.peft, *port.sizes), teacher)
+    options = TrainOptions(rank=port.rank, alpha=port.alpha, bottleneck_size=port.bottleneck_size)
+    config = plain_config(fresh_config(teacher, task, port.peft, options), teacher)
     labels = len(port.labels or task.labels) or 2  # any number will do for shapes
     shapes = expected_tensors(config, teacher.skeleton(HEAD_CLASSES[task.task_type], labels))
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)

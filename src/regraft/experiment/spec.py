@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
-from ..activations.pairing import PAIRINGS
-from ..distillation import options as distilling
+from ..activations.options import Pairing, TextOptions
+from ..distillation.options import DistillOptions, DistillTexts
 from ..errors import unknown_choice
 from ..port.options import parse_start
+from ..schema import Options, Strict, each_once, one_of
 from ..tasks.records import task_named
-from ..training import options as training_options
-from ..training.fresh import PEFT_KINDS
-from ..training.options import PRESETS
+from ..training.options import PRESETS, TrainOptions
 
 KINDS = ("distill", "teacher", "sample", "transfer", "student")
 TASK_TEXTS = "task"
 
 
-class Strict(BaseModel):
-    """A part of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: Any) -> Any:
-        for key in given if isinstance(given, Mapping) else ():
-            if key not in cls.model_fields:
-                raise ValueError(unknown_choice("key", key, cls.model_fields))
-        return given
-
-
-class Overrides(Strict):
-    """Fields of a settings record."""
+class Overrides(Options):
+    """Options of a training, of which what is set here counts."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,112 +29,65 @@ class Overrides(Strict):
             raise ValueError("precision auto is another one on another machine; say float32, bfloat16 or float16")
         return given
 
+    def given(self) -> dict[str, Any]:
+        """The options that are set here."""
+        record = DistillOptions if isinstance(self, DistillOptions) else TrainOptions
+        return {name: getattr(self, name) for name in self.model_fields_set if name in record.model_fields}
 
-def _overrides(name: str, record: type, without: Collection[str]) -> type[Overrides]:
-    """Make a model of the fields of a settings record, none of them required."""
-    hints = get_type_hints(record)
-    wanted = {field.name: (hints[field.name] | None, None) for field in fields(record) if field.name not in without}
+
+def overrides(name: str, record: type[Options], without: Collection[str]) -> type[Overrides]:
+    """Make a part of the file of all fields of a record but some."""
+    wanted = {key: (info.annotation, info) for key, info in record.model_fields.items() if key not in without}
     return create_model(name, __base__=Overrides, **wanted)  # type: ignore[call-overload, no-any-return]
 
 
 if TYPE_CHECKING:
 
     class TrainingOverrides(Overrides):
-        """Fields of `training_options.Settings`, none of them required."""
+        """`TrainOptions` but for the seed, of which there is a list, and the head, which is the start's."""
 
     class TeacherOverrides(Overrides):
-        """Likewise."""
-
-    class DistillingOverrides(Overrides):
-        """Fields of `distillation.settings.Settings`, none of them required."""
+        """Likewise, with a seed."""
 
 else:
-    TrainingOverrides = _overrides("TrainingOverrides", training_options.Settings, {"seed", "head"})
-    TeacherOverrides = _overrides("TeacherOverrides", training_options.Settings, {"head"})
-    DistillingOverrides = _overrides("DistillingOverrides", distilling.Settings, ())
-
-
-def _given(part: Strict, without: Collection[str] = ()) -> dict[str, Any]:
-    return {key: value for key, value in part.model_dump(exclude=set(without)).items() if value is not None}
-
-
-def _one_of(what: str, valid: Collection[str]) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in valid:
-            raise ValueError(unknown_choice(what, value, valid))
-        return value
-
-    return AfterValidator(check)
-
-
-def _each_once(values: list[Any]) -> list[Any]:
-    twice = [value for position, value in enumerate(values) if value in values[:position]]
-    if twice:
-        raise ValueError(f"{twice[0]} is listed twice")
-    return values
+    TrainingOverrides = overrides("TrainingOverrides", TrainOptions, {"seed", "head"})
+    TeacherOverrides = overrides("TeacherOverrides", TrainOptions, {"head"})
 
 
 _OneOrMore = Field(min_length=1)
 
 
 class Training(TrainingOverrides):
-    """How to train: a preset, fields of `settings.Settings` that replace its values, and those of the teachers.
+    """How to train: a preset, options that replace its values, and those of the teachers.
 
     Attributes:
-        preset: a key of `settings.PRESETS`.
-        teacher: fields that differ for the teachers; their seed is 0 unless it is given here.
+        preset: a key of `training.options.PRESETS`.
+        teacher: options that differ for the teachers; their seed is 0 unless it is given here.
     """
 
-    preset: Annotated[str | None, _one_of("preset", PRESETS)] = None
+    preset: Annotated[str | None, one_of("preset", PRESETS)] = None
     teacher: TeacherOverrides = TeacherOverrides()
 
-    def given(self) -> dict[str, Any]:
-        """The fields of `settings.Settings` that are set here."""
-        return _given(self, {"preset", "teacher"})
 
-    def given_for_teachers(self) -> dict[str, Any]:
-        """Those of the teachers."""
-        return _given(self.teacher)
+class Distilling(Overrides, DistillOptions, DistillTexts):
+    """How the student is made of the teacher: texts, and options of ``regraft distill``."""
 
-
-class Distilling(DistillingOverrides):
-    """How the student is made of the teacher: texts, layers, and fields of `distillation.settings.Settings`.
-
-    Attributes:
-        texts: files or data sets of the hub, as for ``regraft distill``.
-        column: what holds the texts of a table.
-        text_split: split of a data set on the hub.
-        max_texts: read so many texts of each, the first.
-        layers: k for every k-th layer, or the teacher's layers to take.
-    """
-
-    texts: Annotated[list[str], _OneOrMore]
-    column: str = "text"
-    text_split: str = "train"
     max_texts: int | None = Field(default=None, ge=2)
-    layers: int | list[int] = 2
-
-    def given(self) -> dict[str, Any]:
-        """The fields of `distillation.settings.Settings` that are set here."""
-        return _given(self, {"texts", "column", "text_split", "max_texts", "layers"})
+    """Read so many texts of each, the first."""
 
 
-class Sampling(Strict):
+class Sampling(TextOptions):
     """What starts that align are fitted on.
 
     Attributes:
         texts: ``"task"``, the inputs of each task's own training rows; or a file or data set of the hub.
-        column: what holds the texts of a table.
-        text_split: split of a data set on the hub.
         max_texts: use so many texts, or training rows, the first.
-        pairing: a key of `pairing.PAIRINGS`.
+        pairing: which tokens go together.
     """
 
     texts: str = TASK_TEXTS
-    column: str = "text"
-    text_split: str = "train"
     max_texts: int = Field(default=1000, ge=2)
-    pairing: Annotated[str, _one_of("pairing", PAIRINGS)] = "offsets"
+    pairing: Pairing = "offsets"
 
 
 class Pair(Strict):
@@ -160,7 +97,7 @@ class Pair(Strict):
         teacher: directory, hub id, or ``package:NAME/PATH`` inside an installed package.
         student: likewise; or else `distill`.
         distill: how to make the student of the teacher first.
-        starts: what the student's modules start from, see `starts.parse_start`.
+        starts: what the student's modules start from, see `port.options.parse_start`.
         tasks: names of the tasks, all by default.
         sampling: for starts that align.
     """
@@ -168,7 +105,7 @@ class Pair(Strict):
     teacher: str
     student: str | None = None
     distill: Distilling | None = None
-    starts: Annotated[list[str], _OneOrMore, AfterValidator(_each_once)]
+    starts: Annotated[list[str], _OneOrMore, AfterValidator(each_once)]
     tasks: list[str] | None = None
     sampling: Sampling = Sampling()
 
@@ -176,7 +113,7 @@ class Pair(Strict):
     @classmethod
     def _named(cls, starts: list[str]) -> list[str]:
         # In the one form of each name, so that two spellings of a start are one row.
-        return _each_once([name if (start := parse_start(name)) is None else str(start) for name in starts])
+        return each_once([name if (start := parse_start(name)) is None else str(start) for name in starts])
 
     @model_validator(mode="after")
     def _one_student(self) -> Pair:
@@ -198,11 +135,19 @@ class TaskData(Strict):
     """
 
     task: str | None = None
-    languages: Annotated[list[str], _OneOrMore, AfterValidator(_each_once)]
+    languages: Annotated[list[str], _OneOrMore, AfterValidator(each_once)]
     data: str | None = None
     columns: dict[str, str] | None = None
     labels: list[str] | None = None
     training: Training = Training()
+
+
+def _kind(name: str) -> str:
+    from ..training.fresh import PEFT_KINDS  # which imports PEFT
+
+    if name not in PEFT_KINDS:
+        raise ValueError(unknown_choice("kind of module", name, PEFT_KINDS))
+    return name
 
 
 class Resources(Strict):
@@ -232,7 +177,7 @@ class Experiment(Strict):
         name: of the results.
         pairs: name of a setting, such as ``matching`` -> its models and starts.
         tasks: name -> data.
-        modules: kinds of module, of `starts.PEFT_KINDS`: a list, or kind -> what differs in its training.
+        modules: kinds of module, of `training.fresh.PEFT_KINDS`: a list, or kind -> what differs in its training.
         seeds: of the students' trainings.
         training: how to train.
         resources: kind of cell (of `KINDS`) -> what it takes of a machine.
@@ -241,10 +186,12 @@ class Experiment(Strict):
     name: str = Field(pattern=r"^\w[\w.-]*$")
     pairs: Annotated[dict[str, Pair], _OneOrMore]
     tasks: Annotated[dict[str, TaskData], _OneOrMore]
-    modules: Annotated[dict[Annotated[str, _one_of("kind of module", PEFT_KINDS)], Training], _OneOrMore]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(_each_once)] = [0]
+    modules: Annotated[dict[Annotated[str, AfterValidator(_kind)], Training], _OneOrMore]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(each_once)] = Field(
+        default_factory=lambda: [0]
+    )
     training: Training = Training()
-    resources: dict[Annotated[str, _one_of("kind of cell", KINDS)], Resources] = {}
+    resources: dict[Annotated[str, one_of("kind of cell", KINDS)], Resources] = Field(default_factory=dict)
 
     @field_validator("modules", mode="before")
     @classmethod
@@ -253,7 +200,7 @@ class Experiment(Strict):
             return given
         if not all(isinstance(kind, str) for kind in given):
             raise ValueError("expected a list of names, or a mapping: kind -> what differs in its training")
-        return {kind: {} for kind in _each_once(given)}
+        return {kind: {} for kind in each_once(given)}
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Experiment:

@@ -24,8 +24,7 @@ from ..files.texts import read_texts
 from ..models.pretrained import resolve
 from ..modules import module
 from ..port import pipeline, spaces
-from ..tasks.data import load_task
-from ..tasks.records import task_named
+from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
@@ -72,7 +71,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             out = store.work(cell.key)
             if not out.exists():  # it appears whole
                 make(store, cell.job, out, Tracking(trackers, cell.label, store.root))
-            made = {
+            record = {
                 "seconds": time.perf_counter() - start,
                 "resumed": resumed,  # then the seconds are those of the last attempt
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -80,7 +79,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
                 "process": os.getpid(),
                 "versions": versions(),
             }
-            store.finish(cell.key, {**described, **made, **_result(out)})
+            store.finish(cell.key, {**described, **record, **_result(out)})
         except Exception as error:  # of whatever kind: the other cells go on
             with suppress(OSError):  # the disk may be full
                 store.fail(cell.key, {**described, "error": sentence(error), "traceback": traceback.format_exc()})
@@ -118,25 +117,27 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
 def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
     texts = [text for source in job.texts for text in _read(source, locate)]
     # A checkpoint of an earlier attempt whose paths were others does not count: the directory is ours, start over.
-    distill(locate(job.teacher), out, texts, job.layers, job.settings, True, progress=False, tracking=tracking)
+    distill(locate(job.teacher), out, texts, options=job.settings, replace=True, progress=False, tracking=tracking)
 
 
 def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
     train(
         locate(job.model),
         out,
-        job.peft,
-        None if job.start is None else locate(job.start),
-        locate(job.data.data) or None,
-        job.data.language,
-        job.data.task,
-        job.settings,
-        replace_existing=True,  # as above
+        data=_data(job.data, locate),
+        options=job.settings,
+        peft=job.peft,
+        init=None if job.start is None else locate(job.start),
+        replace=True,  # as above
         progress=False,
-        columns=dict(job.data.columns),
-        labels=job.data.labels,
         tracking=tracking,
     )
+
+
+def _data(data: TaskSource, locate: Locate) -> DataOptions:
+    columns = tuple(f"{name}={column}" for name, column in data.columns)
+    where = locate(data.data) or None
+    return DataOptions(task=data.task, data=where, lang=data.language, column=columns, labels=data.labels)
 
 
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
@@ -174,10 +175,10 @@ def _read(texts: TextSource, locate: Locate) -> list[str]:
 
 def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
     """Give the inputs of the first training rows, each a text of its own."""
-    loaded = load_task(task_named(data.task), locate(data.data) or None, data.language, dict(data.columns), data.labels)
+    loaded = _data(data, locate).load()
     rows = loaded.splits["train"]
-    found = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
-    return [text if isinstance(text, str) else " ".join(text) for text in found]
+    inputs = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
+    return [text if isinstance(text, str) else " ".join(text) for text in inputs]
 
 
 def _result(out: Path) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from ..activations.options import SampleOptions
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..modules.peft_types import Convention
-from ..schema import make
+from ..schema import TOKEN, Names, make
 from .layers import MATCHINGS
 
 AUTO: Literal["auto"] = "auto"
@@ -45,13 +45,7 @@ def _scale(value: Any) -> Any:
     return factor
 
 
-def names(value: Any) -> Any:
-    """Read names that commas separate; a list of names stays as it is."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-_Token = Parameter(n_tokens=1, converter=lambda _, tokens: tokens[0].value)  # what it says is read by the validator
-Layers = Annotated[str | tuple[int, ...], BeforeValidator(parse_layers), _Token]
+Layers = Annotated[str | tuple[int, ...], BeforeValidator(parse_layers), TOKEN]
 
 
 class PortOptions(SampleOptions):
@@ -65,15 +59,11 @@ class PortOptions(SampleOptions):
     """released or measured: which space maps writes."""
     sequential: Annotated[bool | None, Parameter(name="--sequential", negative="--apart")] = None
     """Fit layer by layer with the module in place."""
-    scale: Annotated[float | Literal["auto"], BeforeValidator(_scale), _Token] = 1.0
+    scale: Annotated[float | Literal["auto"], BeforeValidator(_scale), TOKEN] = 1.0
     """Factor of what the module writes: N or auto."""
     head: Literal["teacher", "fresh"] | None = None
     """teacher or fresh. Default: teacher, if it fits."""
-    labels: Annotated[
-        tuple[str, ...] | None,
-        BeforeValidator(names),
-        _Token,
-    ] = None
+    labels: Names = None
     """Student's labels: A,B. Default: the teacher's."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn."""

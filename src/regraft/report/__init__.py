@@ -1,6 +1,5 @@
 """Tables and pages of results."""
 
-from .results import Alignment, Expected, Point, Result
-from .writing import write
+import lazy_loader as _lazy
 
-__all__ = ["Alignment", "Expected", "Point", "Result", "write"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -73,9 +73,9 @@ def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np
     best = predictions.argmax(-1)
     if task.task_type == "SEQ_CLS":
         return {"accuracy": 100 * float((best == labels).mean())}
-    first = labels != IGNORED
+    labelled = labels != IGNORED
     names = np.array(task.labels)
-    answers = [names[row[mask]].tolist() for row, mask in zip(best, first, strict=True)]
-    truth = [names[row[mask]].tolist() for row, mask in zip(labels, first, strict=True)]
-    scores = precision_recall_fscore_support(truth, answers, average="micro", zero_division=0)
+    spans = [names[row[mask]].tolist() for row, mask in zip(best, labelled, strict=True)]
+    truth = [names[row[mask]].tolist() for row, mask in zip(labels, labelled, strict=True)]
+    scores = precision_recall_fscore_support(truth, spans, average="micro", zero_division=0)
     return {name: 100 * float(value) for name, value in zip(("precision", "recall", "f1"), scores, strict=False)}

@@ -44,8 +44,8 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
             f"shape, such as {min(wrong)}); port it to this model first (regraft transfer)"
         )
     model = get_peft_model(_with_head(base, task), parse_config({**module.config, "inference_mode": False}))
-    drawn = get_peft_model_state_dict(model, save_embedding_layers=False) if fresh_head else {}
-    heads = {key: drawn[key] for key in head_keys(module) if fresh_head}
+    fresh = get_peft_model_state_dict(model, save_embedding_layers=False) if fresh_head else {}
+    heads = {key: fresh[key] for key in head_keys(module) if fresh_head}
     set_peft_model_state_dict(model, {**module.tensors, **heads})
     return model
 

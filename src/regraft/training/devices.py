@@ -8,22 +8,19 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from ..errors import TaskError, unknown_choice
+from ..errors import TaskError
+from .options import Precision
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-
-def mixed_precision(precision: str) -> str | None:
+def mixed_precision(precision: Precision) -> str | None:
     """Say in which type a training computes besides float32; None for none.
 
     Args:
-        precision: one of `PRECISIONS`; ``"auto"`` is bfloat16, or else float16, where a GPU can, and float32 elsewhere.
+        precision: ``"auto"`` is bfloat16, or else float16, where a GPU can, and float32 elsewhere.
 
     Raises:
-        TaskError: an unknown precision, or one that this machine cannot train in.
+        TaskError: this machine cannot train in it.
     """
-    if precision not in PRECISIONS:
-        raise TaskError(unknown_choice("precision", precision, PRECISIONS))
     if precision == "float16" and not torch.cuda.is_available():
         raise TaskError("got precision float16 without a GPU, expected float32 or bfloat16; 'auto' chooses what serves")
     if precision == "auto" and torch.cuda.is_available():

@@ -1,8 +1,8 @@
-"""Evaluation."""
+"""Score a module, or a port of one, on labelled rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,39 +12,32 @@ from transformers import set_seed
 from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..models.pretrained import resolve
 from ..modules.module import Module, load
-from ..tasks.data import load_task
+from ..tasks.options import DataOptions, TaskOptions
 from ..tasks.records import task_named
 from ..tasks.sources import SPLITS
-from .attachment import attach, in_order_of
-from .options import Settings
+from .attachment import attach, check_head, in_order_of
+from .options import EvaluateOptions, TrainOptions
 from .trainer import _score, _trainer
 
 
 def evaluate(
     directory: str | Path,
     model: str | Path | None = None,
-    data: str | Path | None = None,
-    language: str = "en",
-    task: str = "ner",
+    *,
+    data: TaskOptions | None = None,
     split: str = "test",
-    settings: Settings | None = None,
+    options: EvaluateOptions | None = None,
     progress: bool = True,
-    columns: Mapping[str, str] | None = None,
-    labels: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Score a module on a split of a task.
 
     Args:
         directory: the module. Where the names of its labels are known, they are matched with the task's by name.
         model: its base model; by default the one its configuration names.
-        data: as for `train`.
-        language: as for `train`.
-        task: as for `train`.
+        data: the task and its rows.
         split: ``"train"``, ``"validation"`` or ``"test"``.
-        settings: batch size and lengths.
+        options: batch size and lengths.
         progress: whether to draw progress bars.
-        columns: as for `train`.
-        labels: as for `train`.
 
     Returns:
         Metric -> percent.
@@ -52,19 +45,22 @@ def evaluate(
     Raises:
         RegraftError: data, model or module that do not serve.
     """
-    settings = settings or Settings()
+    data = data or DataOptions()
     if split not in SPLITS:
         raise TaskError(unknown_choice("split", split, SPLITS))
     module = load(directory)
     if model is None and not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
-    loaded = in_order_of(module, load_task(task_named(task), data, language, columns, labels))
+    loaded = in_order_of(module, data.load())
     base = resolve(model if model is not None else module.base_model)
-    set_seed(settings.seed)
+    scored = TrainOptions(
+        **dict(options or EvaluateOptions())
+    )  # what the Trainer wants to know besides changes no score
+    set_seed(scored.seed)
     adapted = attach(base, module, loaded.task)
     with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
-        trainer = _trainer(base, adapted, Path(work), settings, loaded, progress)
-        return _score(trainer, base, loaded, split, settings.max_eval, settings)
+        trainer = _trainer(base, adapted, Path(work), scored, loaded, progress)
+        return _score(trainer, base, loaded, split, scored.max_eval, scored)
 
 
 # How many rows choose a scale unless the user says: few, as they cost labels, and each is scored once per scale.
@@ -76,16 +72,12 @@ class Rows:
     """The validation split of a task's data.
 
     Attributes:
-        data: folder or data set of the hub.
-        task: a key of `tasks.records.TASKS`.
-        lang: language of the data.
-        settings: batch size and lengths.
+        data: the task and its rows.
+        options: batch size and lengths.
     """
 
-    data: str
-    task: str
-    lang: str
-    settings: Settings
+    data: TaskOptions
+    options: EvaluateOptions
 
     def check(self, module: Module, head: str | None, labels: Sequence[str] | None) -> None:
         """Check, before models run, that what the teacher's module becomes can be scored.
@@ -98,13 +90,11 @@ class Rows:
         Raises:
             RegraftError: there is no such task, its data cannot be loaded, or the module is for another.
         """
-        from ..tasks.data import load_task
-        from .attachment import check_head, in_order_of
-
-        record = task_named(self.task)
-        check_head(module, record, fresh_head=True)  # data of another task would only be found to lack columns
+        check_head(
+            module, task_named(self.data.task), fresh_head=True
+        )  # data of another task would only be found to lack columns
         named = module if labels is None else replace(module, provenance={**module.provenance, "labels": [*labels]})
-        loaded = in_order_of(named, load_task(record, self.data, self.lang))
+        loaded = in_order_of(named, self.data.load())
         check_head(named, loaded.task, fresh_head=head == "fresh" or labels is not None)
 
     def scores(self, ported: Module, progress: bool = False) -> dict[str, float]:
@@ -114,15 +104,13 @@ class Rows:
             return evaluate(
                 Path(directory) / "module",
                 data=self.data,
-                language=self.lang,
-                task=self.task,
                 split="validation",
-                settings=self.settings,
+                options=self.options,
                 progress=progress,
             )
 
     def judge(self) -> Callable[[Module], float]:
         """Give what chooses a scale: the metric that trainings go by."""
-        some = replace(self, settings=replace(self.settings, max_eval=self.settings.max_eval or JUDGED))
-        metric = task_named(self.task).metrics[-1]
+        some = replace(self, options=self.options.model_copy(update={"max_eval": self.options.max_eval or JUDGED}))
+        metric = task_named(self.data.task).metrics[-1]
         return lambda candidate: some.scores(candidate)[metric]

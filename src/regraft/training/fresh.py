@@ -12,33 +12,32 @@ from ..models.pretrained import HEAD_CLASSES, BaseModel
 from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
 from .attachment import _with_head
+from .options import TrainOptions
 
 
-def _lora(base: BaseModel, rank: int, alpha: int, _size: int, options: Mapping[str, Any]) -> PeftConfig:
+def _lora(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
     targets = [base.family.sites[site].rpartition(".")[2] for site in ("query", "value")]
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **options)
+    return LoraConfig(r=size.rank, lora_alpha=size.alpha, target_modules=targets, **options)
 
 
-def _bottleneck(base: BaseModel, _rank: int, _alpha: int, size: int, options: Mapping[str, Any]) -> PeftConfig:
+def _bottleneck(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
     if "output_norm" not in base.family.sites:
         raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
-    return BottleneckConfig(bottleneck_size=size, **options)
+    return BottleneckConfig(bottleneck_size=size.bottleneck_size, **options)
 
 
 _FRESH: Mapping[str, Callable[..., PeftConfig]] = {"bottleneck": _bottleneck, "lora": _lora}
 PEFT_KINDS = tuple(_FRESH)
 
 
-def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftConfig:
+def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftConfig:
     """Configure a module that is trained from random weights.
 
     Args:
         base: the base model.
         task: says which head.
         peft: ``"lora"`` (on query and value) or ``"bottleneck"``.
-        rank: of a LoRA.
-        alpha: of a LoRA.
-        bottleneck_size: width of a bottleneck.
+        options: its size.
 
     Raises:
         TaskError: another `peft`, or a model without a place for a bottleneck.
@@ -47,15 +46,15 @@ def fresh_config(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, 
         raise TaskError(unknown_choice("PEFT method", peft, _FRESH))
     # PEFT would leave out the first layer of DistilBERT's head.
     head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
-    return _FRESH[peft](base, rank, alpha, bottleneck_size, {"task_type": task.task_type, "modules_to_save": head})
+    return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
 
 
-def fresh_module(base: BaseModel, task: Task, peft: str, rank: int, alpha: int, bottleneck_size: int) -> PeftModel:
+def fresh_module(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftModel:
     """Put a module of random weights, and a fresh task head, on a base model; arguments as for `fresh_config`.
 
     Raises:
         TaskError: as `fresh_config`.
         ModelError: a checkpoint that lacks weights which the head reads.
     """
-    config = fresh_config(base, task, peft, rank, alpha, bottleneck_size)
+    config = fresh_config(base, task, peft, options)
     return get_peft_model(_with_head(base, task), config)

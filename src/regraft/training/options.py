@@ -2,84 +2,66 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import Field
 
 from ..errors import TaskError, unknown_choice
-from ..models.families import HEADS
+from ..schema import Options
 from ..tasks.records import Task
-from .devices import PRECISIONS
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Every field that changes the outcome is here, and is written beside the result.
+class LearningOptions(Options):
+    """What every training has. Whatever changes the outcome is a field, and is written beside the result."""
 
-    Attributes:
-        epochs: passes over the training split.
-        batch_size: rows per step and device.
-        learning_rate: peak of a linear schedule.
-        warmup: share of the steps that warm up.
-        length_grouped: whether batches are made of rows of similar length, which saves padding.
-        precision: one of `precision.PRECISIONS`; ``"auto"`` is mixed precision where a GPU has it.
-        seed: of the fresh weights, the order of the data and dropout.
-        max_length: tokens after which an input is cut.
-        max_train: how many training rows to use, all by default.
-        max_eval: how many validation and test rows to use, all by default.
-        rank: of a fresh LoRA.
-        alpha: of a fresh LoRA.
-        bottleneck_size: width of a fresh bottleneck.
-        head: whether a start from a module keeps its task head (``"teacher"``) or draws one anew (``"fresh"``); by
-            default it keeps a ported one whose label names are known and those of the task.
-    """
-
-    epochs: float = 3.0
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup: float = 0.06
-    length_grouped: bool = True
-    precision: str = "auto"
-    seed: int = 0
-    max_length: int = 256
-    max_train: int | None = None
-    max_eval: int | None = None
-    rank: int = 8
-    alpha: int = 8
-    bottleneck_size: int = 96
-    head: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise TaskError(unknown_choice("precision", self.precision, PRECISIONS))
-        check_numbers(self, "batch_size", "max_length", "max_train", "max_eval", "rank", "alpha", "bottleneck_size")
-        if not 0 <= self.warmup < 1:
-            raise TaskError(f"warmup is {self.warmup}, expected a share of the steps, from 0 to below 1")
-        if self.head is not None and self.head not in HEADS:
-            raise TaskError(unknown_choice("head", self.head, HEADS))
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training data."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per step and device."""
+    learning_rate: float = Field(default=1e-3, ge=0)
+    """Peak of a linear schedule."""
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the steps that warm up."""
+    precision: Precision = "auto"
+    """auto, float32, bfloat16, float16."""
+    seed: int = Field(default=0, ge=0)
+    """Of all that is random."""
+    max_length: int = Field(default=256, ge=8)
+    """Tokens after which a text is cut."""
 
 
-def check_numbers(settings: Any, *counts: str) -> None:
-    """Refuse numbers that no training has: counts below 1, no epochs, a learning rate or a seed below 0.
+class TrainOptions(LearningOptions):
+    """How to fine-tune a module."""
 
-    Args:
-        settings: a record with ``epochs``, ``learning_rate`` and ``seed``.
-        counts: names of its fields that are 1 or more, or None.
+    length_grouped: Annotated[bool, Parameter(negative="--shuffled")] = True
+    """Batch similar lengths."""
+    max_train: int | None = Field(default=None, ge=1)
+    """Use so many training rows."""
+    max_eval: int | None = Field(default=None, ge=1)
+    """Use so many validation and test rows."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of a fresh LoRA."""
+    alpha: int = Field(default=8, ge=1)
+    """Alpha of a fresh LoRA."""
+    bottleneck_size: int = Field(default=96, ge=1)
+    """Width of a fresh bottleneck."""
+    head: Literal["teacher", "fresh"] | None = None
+    """Head of --init: teacher (if it fits), fresh"""
 
-    Raises:
-        TaskError: such a number.
-    """
-    for name in counts:
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise TaskError(f"{name} is {value}, expected 1 or more")
-    if not (settings.epochs > 0 and math.isfinite(settings.epochs)):
-        raise TaskError(f"epochs is {settings.epochs}, expected a number above 0")
-    if not (settings.learning_rate >= 0 and math.isfinite(settings.learning_rate)):
-        raise TaskError(f"learning_rate is {settings.learning_rate}, expected 0 or more")
-    if settings.seed < 0:
-        raise TaskError(f"seed is {settings.seed}, expected 0 or more")
+
+class EvaluateOptions(Options):
+    """How to score a module."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per batch."""
+    max_length: int = Field(default=256, ge=8)
+    """Tokens after which a text is cut."""
+    max_eval: int | None = Field(default=None, ge=1)
+    """Score so many rows."""
 
 
 def _paper(task: Task) -> dict[str, Any]:
@@ -101,18 +83,16 @@ def _paper(task: Task) -> dict[str, Any]:
 PRESETS: Mapping[str, Callable[[Task], dict[str, Any]]] = {"fast": lambda _: {}, "paper": _paper}
 
 
-def preset(name: str, task: Task, **overrides: Any) -> Settings:
-    """Return the settings of a preset.
+def preset(name: str, task: Task) -> TrainOptions:
+    """Return the values of a preset, to be put under what the user says: ``options.over(preset(name, task))``.
 
     Args:
-        name: ``"fast"`` (the defaults of `Settings`) or ``"paper"``.
+        name: ``"fast"`` (the defaults of `TrainOptions`) or ``"paper"``.
         task: the paper trains some longer than others.
-        overrides: values that replace the preset's; None leaves it.
 
     Raises:
         TaskError: an unknown preset.
     """
     if name not in PRESETS:
         raise TaskError(unknown_choice("preset", name, PRESETS))
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return Settings(**{**PRESETS[name](task), **given})
+    return TrainOptions(**PRESETS[name](task))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import TaskError, unknown_choice
 
@@ -34,6 +34,11 @@ class Tracking:
 
     def __post_init__(self) -> None:
         check_trackers(self.to)
+
+    @classmethod
+    def beside(cls, out: Path, to: Sequence[str]) -> Self:
+        """Name the run after what it makes, and put TensorBoard's files next to that."""
+        return cls(tuple(to), out.name, out.absolute().parent)
 
 
 def check_trackers(names: Sequence[str]) -> None:

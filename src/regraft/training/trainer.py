@@ -1,4 +1,4 @@
-"""Trainer."""
+"""transformers' Trainer, set up for a task."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..models.pretrained import BaseModel
 from ..tasks.data import Loaded
 from ..tasks.encoding import collator, encode_split, score
 from .devices import mixed_precision, one_device
-from .options import Settings
+from .options import TrainOptions
 
 
 def _encoded(
-    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: BaseModel, settings: Settings
+    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: BaseModel, options: TrainOptions
 ) -> Dataset:
     rows = loaded.splits[split]
     rows = rows.select(range(min(len(rows), limit or len(rows))))
-    return encode_split(loaded.task, rows, tokenizer, min(settings.max_length, base.longest))
+    return encode_split(loaded.task, rows, tokenizer, min(options.max_length, base.longest))
 
 
 def _trainer(
     base: BaseModel,
     model: PeftModel,
     work: Path,
-    settings: Settings,
+    options: TrainOptions,
     loaded: Loaded,
     progress: bool,
     trains: bool = False,
@@ -38,16 +38,16 @@ def _trainer(
 ) -> Trainer:
     task = loaded.task
     tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
-    mixed = mixed_precision(settings.precision)
+    mixed = mixed_precision(options.precision)
     arguments = TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=2 * options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup,
         lr_scheduler_type="linear",
-        seed=settings.seed,
+        seed=options.seed,
         eval_strategy="epoch" if trains else "no",
         eval_on_start=eval_on_start,
         save_strategy="epoch",
@@ -55,7 +55,7 @@ def _trainer(
         load_best_model_at_end=trains,
         metric_for_best_model=task.metrics[-1],
         logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-        train_sampling_strategy="group_by_length" if settings.length_grouped else "random",
+        train_sampling_strategy="group_by_length" if options.length_grouped else "random",
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",
@@ -66,8 +66,8 @@ def _trainer(
     trainer = Trainer(
         model=model,
         args=one_device(arguments),
-        train_dataset=_encoded(loaded, "train", settings.max_train, tokenizer, base, settings) if trains else None,
-        eval_dataset=_encoded(loaded, "validation", settings.max_eval, tokenizer, base, settings) if trains else None,
+        train_dataset=_encoded(loaded, "train", options.max_train, tokenizer, base, options) if trains else None,
+        eval_dataset=_encoded(loaded, "validation", options.max_eval, tokenizer, base, options) if trains else None,
         data_collator=collator(task, tokenizer),
         compute_metrics=lambda output: score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
     )
@@ -76,8 +76,8 @@ def _trainer(
 
 
 def _score(
-    trainer: Trainer, base: BaseModel, loaded: Loaded, split: str, limit: int | None, settings: Settings
+    trainer: Trainer, base: BaseModel, loaded: Loaded, split: str, limit: int | None, options: TrainOptions
 ) -> dict[str, float]:
-    rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, settings)
+    rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, options)
     metrics = trainer.predict(rows).metrics
     return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}
