@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
+from regraft.cli.main import COMMANDS
+
 HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "huggingface_hub")
-COMMANDS = (
-    "plan", "transfer", "sample", "methods", "train", "evaluate", "distill", "convert", "report", "demo",
-    "experiment plan", "experiment run",
-)  # fmt: skip
 
 
 def child(code: str) -> str:
@@ -66,3 +65,11 @@ def test_auto_classes_load_a_bottleneck(
         f"{order}\nprint(type(peft.AutoPeftModelForFeatureExtraction.from_pretrained({module!r}).base_model).__name__)"
     )
     assert child(code) == "BottleneckModel\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_they_say(name: str) -> None:
+    place, summary = COMMANDS[name]
+    module, _, function = place.partition(":")
+    command = getattr(importlib.import_module(f"regraft.cli.{module}"), function)
+    assert command.__doc__.splitlines()[0] == summary

@@ -7,12 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Replace, app, console
+from .app import OUTPUT, Out, Replace, console
 
 _FORMATS = ("adapterhub", "peft")
 
 
-@app.command
 def convert(
     module: str,
     /,

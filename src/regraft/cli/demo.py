@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .app import OUTPUT, Quiet, app, console
+from .app import OUTPUT, Quiet, console
 
 if TYPE_CHECKING:
     from ..experiment.store import Store
@@ -39,7 +39,6 @@ The real thing:
 """
 
 
-@app.command
 def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), quiet: Quiet = False) -> None:
     """See the whole paper in miniature, in about two minutes.
 

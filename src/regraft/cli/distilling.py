@@ -8,10 +8,9 @@ from cyclopts import Parameter
 
 from ..distillation.options import DistillOptions, DistillTexts
 from ..errors import TaskError
-from .app import HOW, TEXTS, Out, Quiet, Replace, Track, app, console, flat
+from .app import HOW, TEXTS, Out, Quiet, Replace, Track, console, flat
 
 
-@app.command
 def distill(
     *,
     teacher: str,

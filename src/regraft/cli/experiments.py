@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..errors import TaskError, unknown_choice
-from .app import HOW, OUTPUT, Quiet, Track, Verbose, app, console
+from .app import HOW, OUTPUT, Quiet, Track, Verbose, console
 
 if TYPE_CHECKING:
     from ..experiment.executors import Executor
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ..experiment.spec import Experiment
     from ..experiment.store import Store
     from ..experiment.work import Outcome
-
-experiments = App(name="experiment", help="Plan and run a grid of trainings from one file.")
-app.command(experiments)
 
 StoreOption = Annotated[
     Path | None, Parameter(name="--store", group=OUTPUT, help="Directory of results. Default: results/NAME.")
@@ -41,7 +38,6 @@ def _store(experiment: Experiment, directory: Path | None) -> Store:
     return Store((directory or Path("results") / experiment.name).absolute())
 
 
-@experiments.command(name="plan")
 def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose = False) -> None:
     """Show the cells of an experiment, and what is done of them.
 
@@ -108,7 +104,6 @@ def _show_cells(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> N
     console.print(table)
 
 
-@experiments.command(name="run")
 def run_experiment(
     file: str,
     /,

@@ -8,12 +8,35 @@ import sys
 import warnings
 
 import pydantic
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from . import converting, demo, distilling, experiments, porting, reporting, training  # noqa: F401 (they register)
 from .app import app, errors, option
+
+# In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
+# stands here too, so that the list of commands needs none of them.
+COMMANDS = {
+    "plan": ("porting:plan", "Show who gets what and, with texts, whether it will help."),
+    "transfer": ("porting:transfer", "Port a teacher's module to a student, for PEFT to load."),
+    "sample": ("porting:sample", "Run two models over texts and keep moments for any port."),
+    "methods": ("porting:methods", "List the alignment methods: what each does and needs."),
+    "train": ("training:train", "Train a module, fresh or ported (--init), and score it."),
+    "evaluate": ("training:evaluate", "Score a module on a task."),
+    "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
+    "convert": ("converting:convert", "Convert a module between PEFT and AdapterHub's library, exactly."),
+    "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
+    "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
+    "report": ("reporting:report", "Report scores, gains, learning curves and alignments."),
+    "demo": ("demo:demo", "See the whole paper in miniature, in about two minutes."),
+}
+
+
+_EXPERIMENT = App(name="experiment", help="Plan and run a grid of trainings from one file.", sort_key=7)
+app.command(_EXPERIMENT)
+for _number, (_name, (_place, _summary)) in enumerate(COMMANDS.items()):
+    _group, _, _last = _name.rpartition(" ")
+    (_EXPERIMENT if _group else app).command(f"{__package__}.{_place}", name=_last, help=_summary, sort_key=_number)
 
 
 def main() -> None:

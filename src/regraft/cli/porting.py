@@ -13,7 +13,7 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Out, Replace, app, console, flat
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Out, Replace, console, flat
 
 if TYPE_CHECKING:
     from ..training.evaluation import Rows
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Moments = Annotated[tuple[Path, ...], Parameter(group=TEXTS, help="What 'regraft sample' wrote; repeatable.")]
 
 
-@app.command
 def plan(
     module: str,
     /,
@@ -84,7 +83,6 @@ def plan(
         show.show_scores(console, {"validation": scores})
 
 
-@app.command
 def transfer(
     module: str,
     /,
@@ -139,7 +137,6 @@ def transfer(
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 
-@app.command
 def sample(
     *,
     teacher: str,
@@ -181,7 +178,6 @@ def sample(
     console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")
 
 
-@app.command
 def methods() -> None:
     """List the alignment methods: what each does and needs."""
     from rich.table import Table

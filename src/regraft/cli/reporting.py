@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..errors import ReportError
-from .app import OUTPUT, Replace, app, console
+from .app import OUTPUT, Replace, console
 
 if TYPE_CHECKING:
     from ..report.contents import Contents
     from ..report.results import Result
 
 
-@app.command
 def report(
     path: Path,
     /,

@@ -10,10 +10,9 @@ from ..errors import TaskError
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
-from .app import DATA, HOW, Out, Quiet, Replace, Track, app, console, flat, option
+from .app import DATA, HOW, Out, Quiet, Replace, Track, console, flat, option
 
 
-@app.command
 def train(
     *,
     model: str,
@@ -74,7 +73,6 @@ def train(
         console.print(f"Wrote {out}")
 
 
-@app.command
 def evaluate(
     module: str,
     /,
