@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 test: install lint interop  ## everything that CI runs
 	$(BIN)/pytest
 
-fast: install             ## the 30-second set
+fast: install             ## neither what is slow nor what needs real models
 	$(BIN)/pytest -m "not slow and not real"
 
 lint: install
