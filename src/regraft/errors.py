@@ -46,3 +46,8 @@ def unknown_choice(kind: str, got: object, valid: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(got), choices, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"unknown {kind} {got!r}, expected one of {', '.join(choices)}{hint}"
+
+
+def first_line(error: Exception) -> str:
+    """Give the first line of what another library says, to go into a sentence of ours."""
+    return str(error).strip().split("\n")[0]

@@ -5,12 +5,10 @@ transformers' Trainer on accelerate does the training, so its launchers work as 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from ..errors import TaskError
-from ..files.directories import check_writable, new_directory
-from ..files.fingerprints import hash_rows
+from ..files.directories import check_writable, new_directory, write_json, write_json_lines
+from ..files.fingerprints import hash_rows, versions
 from ..files.reading import read_json
 from ..models.pretrained import resolve
 from ..modules.card import student_card
@@ -31,8 +29,6 @@ from .masking import collator, encode, split
 from .options import DistillOptions
 from .shallower import choose_layers, load_teacher, matched_states, shallower
 from .trainer import Distiller
-
-_VERSIONED = ("regraft", "torch", "transformers")
 
 
 def student_files(path: Path) -> list[str]:
@@ -68,15 +64,14 @@ def write_student(
     Raises:
         ModuleFileError: the directory exists, and `replace` is False or it holds more than a student.
     """
-    provenance: dict[str, Any] = {"distillation": dict(report)}
-    provenance["versions"] = {name: version(name) for name in _VERSIONED}
+    provenance: dict[str, Any] = {"distillation": dict(report), "versions": versions()}
     with new_directory(path, replace, student_files(path)) as directory:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
-        (directory / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve))
+        write_json_lines(directory / CURVE, curve)
         (directory / CARD).write_text(student_card(provenance), encoding="utf-8")
         provenance["files"] = sorted({PROVENANCE, *(file.name for file in directory.iterdir())})
-        (directory / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_json(directory / PROVENANCE, provenance)
 
 
 @dataclass(frozen=True)

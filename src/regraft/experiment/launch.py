@@ -62,14 +62,14 @@ def launch(order: Order) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **devices},
-    ) as started:
-        assert started.stderr is not None
-        said = started.stderr.read()
-        started.wait()
-    if started.returncode:
-        told = error_of(file)
-        reason = told.read_text(encoding="utf-8") if told.is_file() else f"exit code {started.returncode}"
-        raise TaskError(f"one of {order.job.processes} processes failed: {reason}") from RuntimeError(said)
+    ) as processes:
+        assert processes.stderr is not None
+        output = processes.stderr.read()
+        processes.wait()
+    if processes.returncode:
+        note = error_of(file)
+        reason = note.read_text(encoding="utf-8") if note.is_file() else f"exit code {processes.returncode}"
+        raise TaskError(f"one of {order.job.processes} processes failed: {reason}") from RuntimeError(output)
 
 
 def error_of(file: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import TaskError
+from ..errors import TaskError, first_line
 from .grid import Cell
 from .spec import Resources
 from .store import Store
@@ -47,22 +47,22 @@ class OnRay:
             try:
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise TaskError(f"cannot reach a Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+                raise TaskError(f"cannot reach a Ray cluster at {address}: {first_line(error)}") from error
         machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-        for kind, need in resources.items():  # Ray would wait for ever
-            if not any(m.get("CPU", 0) >= need.cpus and m.get("GPU", 0) >= need.gpus for m in machines):
+        for kind, needs in resources.items():  # Ray would wait for ever
+            if not any(m.get("CPU", 0) >= needs.cpus and m.get("GPU", 0) >= needs.gpus for m in machines):
                 raise TaskError(
-                    f"a {kind} cell asks for {need.cpus:g} CPUs and {need.gpus:g} GPUs, expected no more than one "
+                    f"a {kind} cell asks for {needs.cpus:g} CPUs and {needs.gpus:g} GPUs, expected no more than one "
                     "machine of the cluster has; change resources in the file"
                 )
 
     def submit(self, store: Store, cell: Cell) -> None:
         """Hand a cell to the cluster."""
-        share = self._resources.get(cell.kind, Resources())
+        needs = self._resources.get(cell.kind, Resources())
         work = ray.remote(_on_worker).options(
-            name=cell.label, num_cpus=share.cpus, num_gpus=share.gpus, max_retries=self._retries
+            name=cell.label, num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=self._retries
         )
-        self._pending[work.remote(store, cell, self._trackers, max(1, int(share.cpus)))] = cell.key
+        self._pending[work.remote(store, cell, self._trackers, max(1, int(needs.cpus)))] = cell.key
 
     def next(self, patience: float | None) -> Outcome | None:
         """Wait for whichever cell ends first."""
@@ -74,7 +74,7 @@ class OnRay:
             return ray.get(ended[0])  # type: ignore[no-any-return]
         except ray.exceptions.RayError as error:  # its worker was lost too often, say
             cause = getattr(error, "cause", None) or error
-            return Outcome(key, "failed", f"{type(cause).__name__}: {str(cause).splitlines()[0]}")
+            return Outcome(key, "failed", f"{type(cause).__name__}: {first_line(cause)}")
 
 
 def _on_worker(store: Store, cell: Cell, trackers: Sequence[str], threads: int) -> Outcome:

@@ -7,7 +7,6 @@ experiment has.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
-from ..files.directories import write_json
+from ..files.directories import obstacle, write_json
 from ..files.reading import read_json
 
 _RECORD = "cell.json"
@@ -41,10 +40,8 @@ class Store:
         Raises:
             ModuleFileError: it is a file, or may not be written.
         """
-        existing = next(parent for parent in (self.root, *self.root.parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            why = "may not be written" if existing.is_dir() else "is no directory"
-            raise ModuleFileError(f"cannot keep results in {self.root}, since {existing} {why}; choose another --store")
+        if why := obstacle(self.root):
+            raise ModuleFileError(f"cannot keep results in {self.root}, since {why}; choose another --store")
 
     def output(self, key: str) -> Path:
         """Where the result of a finished cell is."""

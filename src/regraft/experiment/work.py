@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
 from ..distillation.students import distill
 from ..errors import RegraftError
+from ..files.fingerprints import versions
 from ..files.reading import read_json
 from ..files.texts import read_texts
 from ..models.pretrained import resolve
@@ -31,8 +31,6 @@ from .grid import Cell
 from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, to_json
 from .launch import Order, is_launched, launch
 from .store import Store
-
-_VERSIONED = ("regraft", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": platform.node(),
                 "process": os.getpid(),
-                "versions": {name: version(name) for name in _VERSIONED},
+                "versions": versions(),
             }
             store.finish(cell.key, {**described, **record, **_result(out)})
         except Exception as error:  # of whatever kind: the other cells go on

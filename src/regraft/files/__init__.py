@@ -1,0 +1,1 @@
+"""Everything that is read is checked, everything that is written appears whole."""

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,9 @@ def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection
         ModuleFileError: it exists and may not be replaced, or it cannot be written.
     """
     path = Path(path).absolute()
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if existing != path:
-        if not existing.is_dir():
-            raise ModuleFileError(f"cannot write to {path}, since {existing} is no directory; choose another name")
-        if not os.access(existing, os.W_OK):
-            raise ModuleFileError(f"cannot write to {path}, since {existing} may not be written; choose another place")
+    if not path.exists():
+        if why := obstacle(path):
+            raise ModuleFileError(f"cannot write to {path}, since {why}; choose another place")
         return
     if not path.is_dir():
         raise ModuleFileError(f"{path} is a file, expected the name of a directory; choose another name")
@@ -44,6 +41,14 @@ def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection
         )
     if any(path.iterdir()) and not replace:
         raise ModuleFileError(f"{path} exists; choose another name, or replace it (--replace)")
+
+
+def obstacle(path: Path) -> str:
+    """Say why nothing can be written to a directory that may not exist yet; nothing where it can."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        return f"{existing} is no directory"
+    return "" if os.access(existing, os.W_OK) else f"{existing} may not be written"
 
 
 @contextmanager
@@ -83,3 +88,8 @@ def write_json(path: Path, content: Any) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write a file with one row of JSON per line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

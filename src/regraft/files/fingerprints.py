@@ -1,10 +1,11 @@
-"""Tell one thing from others of its kind: weights, in milliseconds and without reading all of them; texts and rows."""
+"""Tell one thing from others of its kind: weights, in milliseconds and without reading all of them; texts; software."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def hash_files(directory: Path, samples: int = 16, size: int = 4096) -> str:
 def hash_rows(rows: Any) -> str:
     """Hash texts, or rows of a data set: anything that JSON can hold."""
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of regraft and of the libraries that results may depend on."""
+    return {name: version(name) for name in ("regraft", "torch", "transformers", "peft")}
 
 
 def may_be_same(weights: str, other: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from ..errors import ModuleFileError, TaskError
+from ..errors import ModuleFileError, TaskError, first_line
 from .rows import FORMATS
 
 _ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
@@ -44,10 +44,10 @@ def locate(source: str | os.PathLike[str]) -> Path | HubId:
     if isinstance(source, str) and source.startswith(_PACKAGE):
         return _in_package(source)
     path = Path(source).expanduser()
-    found = _ID.fullmatch(source) if isinstance(source, str) else None
-    if found is None or path.exists() or path.suffix in (*FORMATS, ".txt"):
+    hub_id = _ID.fullmatch(source) if isinstance(source, str) else None
+    if hub_id is None or path.exists() or path.suffix in (*FORMATS, ".txt"):
         return path
-    return HubId(found["name"], found["config"])
+    return HubId(hub_id["name"], hub_id["config"])
 
 
 def _in_package(source: str) -> Path:
@@ -91,7 +91,7 @@ def download(name: str, files: Collection[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # the hub's client raises those of many libraries
-        reason = str(error).strip().split("\n")[0]
         raise ModuleFileError(
-            f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id ({reason})"
+            f"{name!r} is no local directory and cannot be fetched from the hub; check the path or the id "
+            f"({first_line(error)})"
         ) from error

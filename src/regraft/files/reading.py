@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import ModuleFileError
+from ..errors import ModuleFileError, first_line
 
 
 def read_json(path: Path) -> Any:
@@ -45,8 +45,9 @@ def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, T
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of whatever kind the garbage leads to
-        reason = str(error).strip().split("\n")[0]
-        raise ModuleFileError(f"cannot read {path}, it may be truncated or hold more than tensors: {reason}") from error
+        raise ModuleFileError(
+            f"cannot read {path}, it may be truncated or hold more than tensors: {first_line(error)}"
+        ) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ModuleFileError(f"{path} holds more than tensors by name, expected what torch.save makes of a state dict")
     return dict(tensors)

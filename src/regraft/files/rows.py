@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..errors import TaskError
+from ..errors import TaskError, first_line
 
 
 def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -105,7 +105,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         dataset = Dataset.from_parquet(str(path))
     except Exception as error:  # pyarrow's errors come under many names, and datasets wraps them
-        raise TaskError(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}") from error
+        raise TaskError(f"cannot read {path} as Parquet: {first_line(error)}") from error
     yield from rows_of(dataset, str(path))
 
 

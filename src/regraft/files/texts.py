@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import load_dataset
 
-from ..errors import SamplingError
+from ..errors import SamplingError, first_line
 from .hub import HubId, locate
 from .rows import FORMATS, read_rows
 
@@ -57,10 +57,9 @@ def _of_data_set(data: HubId, split: str, column: str, streaming: bool) -> Itera
     try:
         rows = load_dataset(data.name, data.config, split=split, streaming=streaming)
     except Exception as error:  # `datasets` raises those of many libraries
-        reason = str(error).strip().split("\n")[0]
         raise SamplingError(
             f"cannot read texts from {data.name}, expected a file here or a data set 'org/name' with a split {split!r} "
-            f"on the hub: {reason}"
+            f"on the hub: {first_line(error)}"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield _text(row, column, f"{data.name}, row {number}")

@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..files.fingerprints import hash_files, hash_parameters
 from .families import Family, family_of
 
@@ -99,7 +99,7 @@ class BaseModel:
                 return auto_class.from_config(config)
         except ValueError as error:
             raise ModelError(
-                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_line(error)}"
+                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {first_line(error)}"
             ) from error
 
     def load(self, auto_class: Any, **options: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -118,7 +118,7 @@ class BaseModel:
         try:
             model, loading = auto_class.from_pretrained(self.name, output_loading_info=True, **options)
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the weights of {self.name!r}: {_line(error)}") from error
+            raise ModelError(f"cannot load the weights of {self.name!r}: {first_line(error)}") from error
         return model, loading
 
     @contextmanager
@@ -162,7 +162,7 @@ class BaseModel:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_line(error)}") from error
+            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {first_line(error)}") from error
         # transformers makes an empty tokenizer of a directory that holds a model alone.
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
@@ -178,7 +178,7 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         return model.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"cannot run on device {str(device)!r}, expected one of this machine: {_line(error)}"
+            f"cannot run on device {str(device)!r}, expected one of this machine: {first_line(error)}"
         ) from error
 
 
@@ -215,9 +215,5 @@ def _config(name: str) -> Any:
     except Exception as error:  # the hub's client raises those of many libraries
         raise ModelError(
             f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
-            f"that can be reached from here: {_line(error)}"
+            f"that can be reached from here: {first_line(error)}"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

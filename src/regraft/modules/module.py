@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError
-from ..files.directories import check_writable, new_directory
+from ..files.directories import check_writable, new_directory, write_json_lines
+from ..files.fingerprints import versions
 from ..files.hub import download, locate
 from ..files.reading import read_json, read_tensors
 from ..models.pretrained import ModelLike, resolve
@@ -33,7 +33,6 @@ HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
 _OURS = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
-_VERSIONED = ("regraft", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Module:
             _write_json(directory / PROVENANCE, provenance)
             (directory / CARD).write_text(model_card(self.config, provenance), encoding="utf-8")
             if curve is not None:
-                (directory / CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve))
+                write_json_lines(directory / CURVE, curve)
         return Path(path)
 
     def save_adapterhub(
@@ -159,8 +158,7 @@ class Module:
         return Path(path)
 
     def _stamped(self) -> dict[str, Any]:
-        versions = {name: version(name) for name in _VERSIONED}
-        return {**self.provenance, "versions": versions, "hash": self.hash()}
+        return {**self.provenance, "versions": versions(), "hash": self.hash()}
 
 
 def check_output(path: str | os.PathLike[str], replace: bool) -> None:

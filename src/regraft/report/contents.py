@@ -13,7 +13,7 @@ from itertools import chain, count
 from .charts.curves import CurvePanel, curve_panel
 from .charts.dots import GainPanel, gain_panels
 from .findings import Finding, findings, missing
-from .groups import TEACHER, Group, groups, ordered
+from .groups import TEACHER, Group, groups, ordered, split_by
 from .results import Result
 from .table import Table, plural
 from .tables import gains, scores
@@ -130,9 +130,6 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
     results = list(results)
     grid = groups(results)
     source = published(results)
-    settings = [
-        [group for group in grid if group.setting == setting] for setting in ordered(group.setting for group in grid)
-    ]
     report = Contents(
         title=title,
         facts=_facts(results),
@@ -146,7 +143,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
                 gains=gain_panels(own),
                 curves=[panel for group in own if (panel := curve_panel(group))],
             )
-            for own in settings
+            for own in split_by("setting", grid)
         ],
         sections=_of_all(grid, reference),
         starts=ordered(row for group in grid for row in group.transferred),

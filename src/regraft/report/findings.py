@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
-from .groups import BASELINE, TEACHER, Group, ordered
+from .groups import BASELINE, TEACHER, Group, ordered, split_by
 from .table import fixed, listed, of_peft, of_task, percent
 
 _LEVEL = 0.05
@@ -30,11 +30,11 @@ class Finding:
 
 def findings(groups: Sequence[Group]) -> list[Finding]:
     """Sum up each setting."""
-    settings = ordered(group.setting for group in groups)
-    return [_finding(setting, [group for group in groups if group.setting == setting]) for setting in settings]
+    return [_finding(own) for own in split_by("setting", groups)]
 
 
-def _finding(setting: str, groups: Sequence[Group]) -> Finding:
+def _finding(groups: Sequence[Group]) -> Finding:
+    setting = groups[0].setting
     comparisons = [comparison for group in groups for comparison in compare(group)]
     starts = ordered(comparison.row for comparison in comparisons)
     if not starts:

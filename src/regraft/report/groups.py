@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Literal
 
 from ..errors import ReportError
 from .results import LEAST, MOST, Result
@@ -70,7 +71,11 @@ class Group:
 
     def places(self, row: str) -> set[Place]:
         """Return the places that a row has."""
-        return {(language, seed) for (name, language), runs in self.cells.items() if name == row for seed in runs}
+        return {(result.language, result.seed) for result in self.results(row)}
+
+    def results(self, row: str) -> list[Result]:
+        """Return all results of a row."""
+        return [result for (name, _), runs in self.cells.items() if name == row for result in runs.values()]
 
     def shared(self, language: str | None = None) -> set[Place]:
         """Return the places, of one language or all, on which rows compare: those that all students have.
@@ -162,3 +167,9 @@ def groups(results: Iterable[Result]) -> list[Group]:
         for peft in ordered(peft for _, _, peft in cells)
         if (setting, task, peft) in cells
     ]
+
+
+def split_by(field: Literal["setting", "task", "peft"], groups: Sequence[Group]) -> list[list[Group]]:
+    """Put together the groups that have the same setting, task or kind of module, in the paper's order."""
+    values = ordered(getattr(group, field) for group in groups)
+    return [[group for group in groups if getattr(group, field) == value] for value in values]

@@ -158,5 +158,5 @@ def _with_validation(rows: Mapping[str, list[Any]], source: str) -> dict[str, li
     whole = rows["validation"] if "validation" in rows else rows["train"]
     if len(whole) < 2:
         raise TaskError(f"{source} has one row to train and validate on, expected some hundreds")
-    size = max(1, round(len(whole) * _VALIDATION_SHARE))
-    return {"train": whole[:-size], "validation": whole[-size:], "test": rows["test"]}
+    count = max(1, round(len(whole) * _VALIDATION_SHARE))
+    return {"train": whole[:-count], "validation": whole[-count:], "test": rows["test"]}

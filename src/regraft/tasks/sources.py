@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from ..errors import TaskError
+from ..errors import TaskError, first_line
 from ..files.hub import HubId, locate
 from ..files.rows import FORMATS, Row, read_rows, rows_of
 from .records import Task
@@ -19,7 +19,7 @@ _STEMS = {"train": ("train",), "validation": ("val", "dev", "validation"), "test
 
 @dataclass(frozen=True)
 class RawSplits:
-    """Rows of a task, not read yet.
+    """Rows that are not read yet.
 
     Attributes:
         rows: by split, one or both of ``train`` and ``validation``, and ``test``.
@@ -80,8 +80,8 @@ def _own(task: Task, language: str) -> RawSplits:
         raise TaskError("this task has no data of its own; pass a folder or a data set of the hub with --data")
     config = task.hub.config.format(language=language) if task.hub.config else None
     wanted = {split: there.format(language=language) for split, there in task.hub.splits.items()}
-    splits = _from_hub(HubId(task.hub.name, config), wanted)
-    return RawSplits(splits.rows, f"{task.hub.name}, {language}", own=True)
+    rows = _from_hub(HubId(task.hub.name, config), wanted).rows
+    return RawSplits(rows, f"{task.hub.name}, {language}", own=True)
 
 
 def _from_hub(data: HubId, wanted: Mapping[str, str]) -> RawSplits:
@@ -89,10 +89,9 @@ def _from_hub(data: HubId, wanted: Mapping[str, str]) -> RawSplits:
     try:
         loaded = load_dataset(name, data.config)
     except Exception as error:  # the hub's client raises those of many libraries
-        reason = str(error).strip().split("\n")[0]
         raise TaskError(
             f"cannot load {name} ({config}) from the hub, and no folder here has that name; pass local "
-            f"files with --data ({reason})"
+            f"files with --data ({first_line(error)})"
         ) from error
     if wanted["test"] not in loaded or not loaded.keys() & {wanted["train"], wanted["validation"]}:
         raise TaskError(

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-from ..errors import ModelError, ModuleFileError
+from ..errors import ModelError, ModuleFileError, first_line
 from ..models.pretrained import HEAD_CLASSES, BaseModel
 from ..modules.config import expected_tensors, parse_config, plain_config
 from ..modules.inventory import head_keys, head_rows
@@ -35,7 +35,7 @@ def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False
         skeleton = base.skeleton(HEAD_CLASSES[task.task_type], rows or len(task.labels))
         expected = expected_tensors(module.config, skeleton)
     except ValueError as error:
-        raise ModuleFileError(f"{module.source} does not fit {base.name}: {str(error).splitlines()[0]}") from error
+        raise ModuleFileError(f"{module.source} does not fit {base.name}: {first_line(error)}") from error
     wrong = {key for key, shape in expected.items() if key not in module.tensors or module.tensors[key].shape != shape}
     wrong |= module.tensors.keys() - expected.keys()
     if wrong:

@@ -1,0 +1,1 @@
+"""Charts of a report, in pixels and ready to be drawn."""

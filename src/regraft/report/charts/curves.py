@@ -13,7 +13,7 @@ from ..comparison import best, whole_curve
 from ..groups import BASELINE, Group, Place
 from ..results import Point
 from ..table import fixed, of_metric, of_peft, of_task
-from .scales import WIDTH, Frame, Tick, apart, scale
+from .scales import WIDTH, Frame, Panel, Tick, apart, scale
 
 _HEIGHT = 240
 _LABEL_GAP = 14
@@ -55,27 +55,15 @@ class Line:
 
 
 @dataclass(frozen=True)
-class CurvePanel:
-    """Curves of one group.
+class CurvePanel(Panel):
+    """Curves of one group over training steps.
 
     Attributes:
-        title: what is shown.
-        description: what is to be seen, in words.
-        width: in pixels.
-        height: in pixels.
-        frame: where the curves are.
-        x: ticks of the training steps.
         y: ticks of the score.
         lines: one per row.
         goal: height of the baseline's best score, where there is a baseline.
     """
 
-    title: str
-    description: str
-    width: int
-    height: int
-    frame: Frame
-    x: Sequence[Tick]
     y: Sequence[Tick]
     lines: Sequence[Line]
     goal: float | None
@@ -123,12 +111,7 @@ def _describe(means: Mapping[str, Mean], goal: float | None, count: int) -> str:
 
 
 def _curves(group: Group, row: str) -> _Curves:
-    return {
-        (language, seed): curve
-        for language in group.common(row)
-        for seed, result in group.cells[row, language].items()
-        if (curve := whole_curve(result))
-    }
+    return {(result.language, result.seed): curve for result in group.results(row) if (curve := whole_curve(result))}
 
 
 def _mean(curves: _Curves) -> Mean:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..comparison import Comparison, compare
-from ..groups import Group
+from ..groups import Group, split_by
 from ..table import fixed, of_peft, of_task
-from .scales import WIDTH, Frame, Tick, scale
+from .scales import WIDTH, Frame, Panel, Tick, scale
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
 _LANE = 10  # between the starts of a language
@@ -28,28 +28,16 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class GainPanel:
+class GainPanel(Panel):
     """Gains of one group.
 
     Attributes:
-        title: what is shown.
-        description: what is to be seen, in words.
-        width: in pixels.
-        height: in pixels.
-        frame: where the dots are.
-        x: ticks of the gain.
         places: heights of the languages, and last of their mean where there are several.
         pitch: from one place to the next.
         dots: one per place and start.
         zero: where there is no gain.
     """
 
-    title: str
-    description: str
-    width: int
-    height: int
-    frame: Frame
-    x: Sequence[Tick]
     places: Sequence[Tick]
     pitch: int
     dots: Sequence[Dot]
@@ -59,10 +47,10 @@ class GainPanel:
 def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     """Draw gains over the baseline per language, groups of one task on one scale."""
     panels = []
-    for task in dict.fromkeys(group.task for group in groups):
-        compared = [rows for group in groups if group.task == task and (rows := compare(group))]
-        ends = [0.0, *(gain for comparisons in compared for one in comparisons for gain in _gains(one))]
-        panels += [_panel(comparisons, ends) for comparisons in compared]
+    for own in split_by("task", groups):
+        by_group = [starts for group in own if (starts := compare(group))]
+        ends = [0.0, *(gain for starts in by_group for start in starts for gain in _gains(start))]
+        panels += [_panel(starts, ends) for starts in by_group]
     return panels
 
 

@@ -31,6 +31,27 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A chart of one group.
+
+    Attributes:
+        title: what is shown.
+        description: what is to be seen, in words.
+        width: in pixels.
+        height: in pixels.
+        frame: where the data are.
+        x: ticks of the horizontal axis.
+    """
+
+    title: str
+    description: str
+    width: int
+    height: int
+    frame: Frame
+    x: Sequence[Tick]
+
+
+@dataclass(frozen=True)
 class Scale:
     """A linear axis.
 

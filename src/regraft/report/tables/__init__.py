@@ -1,0 +1,1 @@
+"""Tables of a report, each made of groups of results."""

@@ -53,7 +53,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
         title="What foretells the gain",
         columns=[Column(head) for head in ("known before training", "trainings", "rank correlation with the gain")],
         labels=1,
-        rows=[texts(name, str(len(found)), fixed(_ranks(found))) for name, found in known],
+        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in known],
         notes=[
             "Spearman's rank correlation, over all trainings whose start has an expectation, with the gain over the "
             "baseline of the same cell. 1: the more was expected the more was gained; 0: no relation. None with fewer "

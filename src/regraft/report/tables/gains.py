@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
-from ..groups import BASELINE, Group, ordered
+from ..groups import BASELINE, Group, ordered, split_by
 from ..results import Result
 from ..table import NONE, Column, Table, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
 
@@ -73,16 +73,15 @@ def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
 
 def wins(groups: Sequence[Group]) -> Table | None:
     """Count, for all settings, in how many cells each transferred start beats the baseline."""
-    comparisons = [comparison for group in groups for comparison in compare(group)]
     rows = []
-    for setting in ordered(group.setting for group in groups):
-        here = [comparison for comparison in comparisons if comparison.group.setting == setting]
+    for part in split_by("setting", groups):
+        here = [comparison for group in part for comparison in compare(group)]
         for row in ordered(comparison.row for comparison in here):
             own = [comparison for comparison in here if comparison.row == row]
             cells = [gain for comparison in own for gain in comparison.by_language.values()]
             won, tied = sum(comparison.wins for comparison in own), sum(comparison.ties for comparison in own)
             counts = (str(won), str(tied), str(len(cells)), percent(won / len(cells)))
-            rows.append(texts(setting, row, *counts, fixed(fmean(cells), signed=True)))
+            rows.append(texts(part[0].setting, row, *counts, fixed(fmean(cells), signed=True)))
     heads = ("setting", "start", "wins", "ties", "cells", "share won", "mean gain")
     return (
         Table(
@@ -103,7 +102,7 @@ def training(groups: Sequence[Group]) -> Table | None:
     rows = []
     for group in groups:
         for row in group.rows:
-            runs = [result for (name, _), by_seed in group.cells.items() if name == row for result in by_seed.values()]
+            runs = group.results(row)
             if any(run.before is not None or run.curve or run.seconds is not None for run in runs):
                 labels = (of_task(group.task), of_peft(group.peft), row)
                 rows.append(texts(*labels, *_training(group, row, runs)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..groups import TEACHER, Group, Spread, ordered
+from ..groups import TEACHER, Group, Spread, ordered, split_by
 from ..results import Result
 from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
 from .reference import Reference
@@ -14,13 +14,13 @@ from .reference import Reference
 def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
     """Lay out the averages of one setting as the paper's Tables 2 and 3 do; `source` is what they are taken from."""
     tasks = {(group.task, group.metric): None for group in groups}
-    by_place = {(group.peft, group.task): group for group in groups}
     rows = []
-    for peft in ordered(group.peft for group in groups):
-        for row in ordered(row for group in groups if group.peft == peft for row in group.rows):
-            cells = [Cell(of_peft(peft)), Cell(row)]
+    for own in split_by("peft", groups):
+        by_task = {group.task: group for group in own}
+        for row in ordered(row for group in own for row in group.rows):
+            cells = [Cell(of_peft(own[0].peft)), Cell(row)]
             for task, _ in tasks:
-                group = by_place.get((peft, task))
+                group = by_task.get(task)
                 cells += _average(group, row) if group else [Cell(NONE), Cell(NONE)]
             rows.append(cells)
     columns = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
@@ -78,7 +78,7 @@ def _on_places(group: Group) -> str:
 
 def languages(groups: Sequence[Group]) -> list[Table]:
     """Lay out the scores of all tasks per language."""
-    return [per_language([group for group in groups if group.task == task]) for task in ordered(g.task for g in groups)]
+    return [per_language(own) for own in split_by("task", groups)]
 
 
 def per_language(groups: Sequence[Group]) -> Table:
@@ -109,12 +109,9 @@ def per_language(groups: Sequence[Group]) -> Table:
 def alignments(groups: Sequence[Group]) -> list[Table]:
     """Lay out, per kind of module and start of one setting, how well each layer's spaces were aligned."""
     tables = []
-    for peft in ordered(group.peft for group in groups):
-        for row in ordered(row for group in groups if group.peft == peft for row in group.transferred):
-            cells = [
-                runs for group in groups if group.peft == peft for (name, _), runs in group.cells.items() if name == row
-            ]
-            aligned = [result for runs in cells for result in runs.values() if result.alignment]
+    for own in split_by("peft", groups):
+        for row in ordered(row for group in own for row in group.transferred):
+            aligned = [result for group in own for result in group.results(row) if result.alignment]
             if aligned:
                 tables.append(_alignment(aligned))
     return tables
