@@ -25,6 +25,8 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 # A console fixes its width when it is made, and workers of pytest-xdist set it to their controller's.
 os.environ["COLUMNS"] = "200"
+# The command line sets a variable that transformers reads when it is imported, which is before its main runs here.
+transformers.utils.logging.disable_progress_bar()
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -431,13 +431,19 @@ def test_own_data_train_port_and_score_by_commands(
         (("--rank", 3), "got --rank beside --init, whose module is what it is"),
         (("--labels", "a,b"), "dev.csv, line 2: found label 'books', expected one of a, b"),
         (("--precision", "float16"), "got precision float16 without a GPU"),
-        (("--task", "nil"), "unknown task 'nil'"),
+        (("--task", "nil"), "Parameter --task specified multiple times"),
     ):
         code, _, error = run("train", *fast, "--out", tmp_path / "again", *arguments)
         assert code == 2, message
         assert message in error
         assert "Traceback" not in error
         assert not list(tmp_path.glob("again*"))
+
+
+def test_an_unknown_task_is_refused(run: Callable, tmp_path: Path) -> None:
+    code, _, error = run("train", "--model", "missing", "--task", "nil", "--out", tmp_path / "out")
+    assert code == 2
+    assert "unknown task 'nil', expected one of classification, ner, nli, pi; did you mean 'nli'?" in error
 
 
 def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str], tmp_path: Path, texts: Path) -> None:

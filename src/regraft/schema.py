@@ -128,12 +128,14 @@ def each_once(values: Values) -> Values:
 
 
 def names(value: Any) -> Any:
-    """Read names that commas separate; a list of names stays as it is."""
+    """Read names that commas separate, in a string or, as the command line gives it, in a tuple of one string."""
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        (value,) = value
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 TOKEN = Parameter(n_tokens=1, converter=lambda _, tokens: tokens[0].value)
 """Of a field whose validator reads what stands on the command line."""
 
-Names = Annotated[tuple[str, ...] | None, BeforeValidator(names), TOKEN]
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(names)]
 """Names in order; on the command line, separated by commas."""
