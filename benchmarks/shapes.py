@@ -37,7 +37,7 @@ from regraft.activations.options import RunOptions
 from regraft.activations.sampling import sample, save_sample
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
-from regraft.port.spaces import spaces_of
+from regraft.port.spaces import space_pairs
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import detach
 from regraft.training.fresh import fresh_module
@@ -105,7 +105,7 @@ def plan(module: Path, student: Path) -> None:
 
 def take_sample(teacher: Path, student: Path, texts: list[str], out: Path) -> None:
     pair = resolve(teacher), resolve(student)
-    save_sample(sample(*pair, spaces_of(*pair, "skip"), texts, run=RunOptions(quiet=True)), out, replace=True)
+    save_sample(sample(*pair, space_pairs(*pair, "skip"), texts, run=RunOptions(quiet=True)), out, replace=True)
 
 
 def port(module: Path, student: Path, moments: Path, out: Path) -> None:

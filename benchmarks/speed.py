@@ -34,8 +34,8 @@ from regraft.activations.sampling import sample
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
-from regraft.models.sites import Space
-from regraft.port.spaces import fit_spaces, spaces_of
+from regraft.models.sites import SpacePair
+from regraft.port.spaces import fit_pairs, space_pairs
 
 BATCH, LENGTH = 32, 256
 
@@ -91,7 +91,7 @@ def overhead(name: str, teacher: str, student: str, module: regraft.Module, text
 def correlation() -> list[str]:
     torch.manual_seed(0)
     x_s, x_t = torch.randn(3000, 768), torch.randn(3000, 1024)
-    space = Space(0, 0, "attention_input")
+    space = SpacePair(0, 0, "attention_input")
 
     def per_column() -> None:
         columns = [r_regression(x_t.numpy(), x_s[:, i].numpy()) for i in range(768)]
@@ -99,7 +99,7 @@ def correlation() -> list[str]:
 
     def ours() -> None:
         moments = Moments.of(x_s, x_t)
-        fit_spaces("lsa", {space: (768, 1024)}, {space: SplitMoments(moments, Moments.zeros(768, 1024))})
+        fit_pairs("lsa", {space: (768, 1024)}, {space: SplitMoments(moments, Moments.zeros(768, 1024))})
 
     ours()
     slow, fast = seconds(per_column), median(seconds(ours) for _ in range(5))
@@ -122,7 +122,11 @@ def sample_only(teacher: str, student: str, texts: str, count: str) -> None:
     pair = resolve(teacher), resolve(student)
     chosen = read_texts(Path(texts))[: int(count)]
     sample(
-        *pair, spaces_of(*pair, "skip"), chosen, SampleOptions(batch_size=BATCH, max_length=64), RunOptions(quiet=True)
+        *pair,
+        space_pairs(*pair, "skip"),
+        chosen,
+        SampleOptions(batch_size=BATCH, max_length=64),
+        RunOptions(quiet=True),
     )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 import regraft
 from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.sampling import sample
-from regraft.models.pretrained import BaseModel, resolve
-from regraft.models.sites import Space
+from regraft.models.pretrained import Pretrained, resolve
+from regraft.models.sites import SpacePair
 from regraft.modules.adapted import AdaptedModel
 
 TEXTS = make_texts(30)
@@ -29,7 +29,9 @@ LORA = {
 }
 
 
-def observed(teacher: BaseModel, student: BaseModel, spaces: list[Space]) -> dict[Space, tuple[Tensor, Tensor]]:
+def observed(
+    teacher: Pretrained, student: Pretrained, spaces: list[SpacePair]
+) -> dict[SpacePair, tuple[Tensor, Tensor]]:
     """Sample and return the mean and the squares of the teacher's activations."""
     taken = sample(
         teacher, student, spaces, TEXTS, SampleOptions(batch_size=8), RunOptions(quiet=True), covariances=False
@@ -39,14 +41,14 @@ def observed(teacher: BaseModel, student: BaseModel, spaces: list[Space]) -> dic
     return {space: (total.mean_t, total.squares_t) for space, total in totals.items()}
 
 
-def real(path: str, model: Any, watched: dict[Space, Callable[[list[Tensor], dict[str, Tensor]], Tensor]]) -> Any:
+def real(path: str, model: Any, watched: dict[SpacePair, Callable[[list[Tensor], dict[str, Tensor]], Tensor]]) -> Any:
     """Run PEFT's model, one text at a time, and return the same of what `watched` makes of what it computes."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     entered: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if name.endswith(("query", "output.LayerNorm", "q_proj")):
             module.register_forward_pre_hook(lambda _, args, name=name: entered.update({name: args[0]}))
-    rows: dict[Space, list[Tensor]] = {space: [] for space in watched}
+    rows: dict[SpacePair, list[Tensor]] = {space: [] for space in watched}
     with torch.no_grad():
         for text in TEXTS:
             states = list(model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states)
@@ -67,16 +69,16 @@ def test_activations_are_those_of_pefts_model_with_lora(
     prefix = "base_model.model.bert." if labels else "base_model.model."
     query = dict(model.named_modules())[f"{prefix}encoder.layer.1.attention.self.query"]
     watched = {
-        Space(2, 1, "attention_input"): lambda states, _: states[1],
-        Space(2, 2, "attention_input"): lambda states, _: states[2],
-        Space(2, 2, "final_hidden"): lambda states, _: states[3],
+        SpacePair(2, 1, "attention_input"): lambda states, _: states[1],
+        SpacePair(2, 2, "attention_input"): lambda states, _: states[2],
+        SpacePair(2, 2, "final_hidden"): lambda states, _: states[3],
         # What LoRA adds to: without what it adds itself.
-        Space(2, 1, "query_output"): lambda states, _: getattr(query, "base_layer", query)(states[1]),
+        SpacePair(2, 1, "query_output"): lambda states, _: getattr(query, "base_layer", query)(states[1]),
     }
     found = observed(AdaptedModel.of(resolve(base), regraft.load(module)), resolve(base), list(watched))
     torch.testing.assert_close(found, real(base, model, watched), rtol=1e-4, atol=1e-4)
     bare = observed(resolve(base), resolve(base), list(watched))
-    assert (bare[Space(2, 2, "final_hidden")][0] - found[Space(2, 2, "final_hidden")][0]).abs().max() > 0.01
+    assert (bare[SpacePair(2, 2, "final_hidden")][0] - found[SpacePair(2, 2, "final_hidden")][0]).abs().max() > 0.01
 
 
 def test_a_bottleneck_reads_what_leaves_the_normalisation_without_it(
@@ -88,17 +90,21 @@ def test_a_bottleneck_reads_what_leaves_the_normalisation_without_it(
     name = "base_model.model.encoder.layer.{}.output.LayerNorm"
     norms = dict(model.named_modules())
     watched = {
-        Space(2, 0, "residual_sum"): lambda _, entered: entered[name.format(0)],
-        Space(2, 0, "layer_output"): lambda _, entered: norms[f"{name.format(0)}.base_layer"](entered[name.format(0)]),
-        Space(2, 1, "attention_input"): lambda states, _: states[1],
-        Space(2, 2, "layer_output"): lambda _, entered: norms[f"{name.format(2)}.base_layer"](entered[name.format(2)]),
-        Space(2, 2, "final_hidden"): lambda states, _: states[3],
+        SpacePair(2, 0, "residual_sum"): lambda _, entered: entered[name.format(0)],
+        SpacePair(2, 0, "layer_output"): lambda _, entered: norms[f"{name.format(0)}.base_layer"](
+            entered[name.format(0)]
+        ),
+        SpacePair(2, 1, "attention_input"): lambda states, _: states[1],
+        SpacePair(2, 2, "layer_output"): lambda _, entered: norms[f"{name.format(2)}.base_layer"](
+            entered[name.format(2)]
+        ),
+        SpacePair(2, 2, "final_hidden"): lambda states, _: states[3],
     }
     found = observed(AdaptedModel.of(resolve(base), regraft.load(module)), resolve(base), list(watched))
     torch.testing.assert_close(found, real(base, model, watched), rtol=1e-4, atol=1e-4)
-    without, behind = (found[Space(2, layer, of)][0] for layer, of in ((0, "layer_output"), (1, "attention_input")))
+    without, behind = (found[SpacePair(2, layer, of)][0] for layer, of in ((0, "layer_output"), (1, "attention_input")))
     assert (without - behind).abs().max() > 0.01
-    without, behind = (found[Space(2, 2, of)][0] for of in ("layer_output", "final_hidden"))
+    without, behind = (found[SpacePair(2, 2, of)][0] for of in ("layer_output", "final_hidden"))
     assert (without - behind).abs().max() > 0.01
 
 
@@ -108,8 +114,8 @@ def test_activations_are_those_of_pefts_decoder(
     base = make_model("llama", layers=2, num_key_value_heads=2)
     module = make_module(base, "lora")
     watched = {
-        Space(1, 1, "attention_input"): lambda _, entered: entered["base_model.model.layers.1.self_attn.q_proj"],
-        Space(1, 1, "final_hidden"): lambda states, _: states[2],
+        SpacePair(1, 1, "attention_input"): lambda _, entered: entered["base_model.model.layers.1.self_attn.q_proj"],
+        SpacePair(1, 1, "final_hidden"): lambda states, _: states[2],
     }
     found = observed(AdaptedModel.of(resolve(base), regraft.load(module)), resolve(base), list(watched))
     torch.testing.assert_close(found, real(base, load_peft(base, module), watched), rtol=1e-4, atol=1e-4)

@@ -209,7 +209,7 @@ def test_plan_refuses_before_it_fits_and_by_the_modules_name(
 ) -> None:
     student = make_model(layers=2, seed=5)
     module, bare, few = (make_module(make_model(layers=4), labels=labels) for labels in (9, None, 3))
-    monkeypatch.setattr(regraft.port.pipeline, "fit_spaces", None)
+    monkeypatch.setattr(regraft.port.pipeline, "fit_pairs", None)
     monkeypatch.setattr(regraft.port.pipeline, "fit_in_sequence", None)
     data = ("--data", ner_folder)
     for arguments, message in (

@@ -17,7 +17,7 @@ from regraft.alignment.methods import METHODS
 from regraft.errors import PlanError
 from regraft.models.pretrained import resolve
 from regraft.port.options import default_spaces
-from regraft.port.spaces import spaces_of
+from regraft.port.spaces import space_pairs
 
 TEXTS = make_texts(60)
 LARGE, SMALL = {"width": 48, "layers": 4}, {"width": 32, "layers": 2}
@@ -55,7 +55,7 @@ def port(
     models = make_model(**teacher, **large), make_model(**student, **small)
     module = regraft.load(make_module(models[0], kind, 3))
     both = resolve(models[0]), resolve(models[1])
-    return module, models[1], sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
+    return module, models[1], sample(*both, space_pairs(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
 
 
 def assert_peft_loads(ported: regraft.Module, student: str, folder: Path) -> None:

@@ -16,13 +16,13 @@ from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import missed_scatter, read_error
-from regraft.models.sites import Space
+from regraft.models.sites import SpacePair
 from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity
 from regraft.port.pipeline import Port
 from regraft.port.plan import Plan
-from regraft.port.spaces import fit_spaces
+from regraft.port.spaces import fit_pairs
 
-Activations = dict[Space, tuple[Tensor, Tensor]]
+Activations = dict[SpacePair, tuple[Tensor, Tensor]]
 BERT = "base_model.model.bert.encoder.layer.{}."
 NAMES = {"lora": {"lora_B @ lora_A", "classifier"}, "bottleneck": {"bottleneck_down", "classifier"}}
 
@@ -45,14 +45,14 @@ def draw(plan: Plan, noise: float, n: int = 4000) -> Activations:
     return drawn
 
 
-def split(drawn: Activations, full: bool = True) -> dict[Space, SplitMoments]:
+def split(drawn: Activations, full: bool = True) -> dict[SpacePair, SplitMoments]:
     return {
         space: SplitMoments(Moments.of(h_s[:3000], h_t[:3000], full), Moments.of(h_s[3000:], h_t[3000:], full))
         for space, (h_s, h_t) in drawn.items()
     }
 
 
-def exact(drawn: Activations) -> dict[Space, Map]:
+def exact(drawn: Activations) -> dict[SpacePair, Map]:
     return {space: ridge(Moments.of(h_s[:3000], h_t[:3000], full=True), 1e-10) for space, (h_s, h_t) in drawn.items()}
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_kept_of_what_the_student_knows_nothing_of(pair: Callable[[st
     drawn = draw(plan, noise=1)
     found = fidelity(plan, module.tensors, exact(drawn), split(drawn))
     assert all(-0.1 < one.r2 <= 0.02 for one in found)
-    maps, _ = fit_spaces("random", plan.widths, None)
+    maps, _ = fit_pairs("random", plan.widths, None)
     assert max(one.r2 for one in fidelity(plan, module.tensors, maps, split(drawn))) < -0.2  # wrong is worse than none
 
 
@@ -110,25 +110,25 @@ def test_the_closed_form_equals_what_the_module_computes(pair: Callable[[str], t
     module, student = pair("lora")
     plan = regraft.plan(module, student, layers="avg", align="ridge", spaces="measured")
     drawn = draw(plan, noise=0.4)
-    maps: dict[Space, Map] = exact(drawn) if linear else fit_spaces("lsa", plan.widths, split(drawn))[0]
+    maps: dict[SpacePair, Map] = exact(drawn) if linear else fit_pairs("lsa", plan.widths, split(drawn))[0]
     tensors = {key: tensor.double() for key, tensor in module.tensors.items()}
     found = {(one.layer, one.site): one.r2 for one in fidelity(plan, tensors, maps, split(drawn))}
 
-    def matrix(space: Space) -> Linear:
+    def matrix(space: SpacePair) -> Linear:
         fitted = maps[space]
         return Linear.of(fitted) if isinstance(fitted, Assignment) else fitted
 
     for site in ("query", "value"):
         shares = []
         for layer in (2, 3):
-            space = Space(1, layer, "attention_input")
+            space = SpacePair(1, layer, "attention_input")
             h_s, h_t = (h[3000:] for h in drawn[space])
             key = f"{BERT.format(layer)}attention.self.{site}.lora_"
             weight = tensors[f"{key}B.weight"] @ tensors[f"{key}A.weight"]
             missed = h_t @ weight.T - h_s @ (weight @ matrix(space).without_offset().reads).T
             shares.append(share(missed, h_t @ weight.T))
         assert found[1, site] == pytest.approx(sum(shares) / 2)
-    space = Space(1, 3, "final_hidden")
+    space = SpacePair(1, 3, "final_hidden")
     h_s, h_t = (h[3000:] for h in drawn[space])
     weight = tensors["base_model.model.classifier.weight"]
     acting = matrix(space)
@@ -144,11 +144,11 @@ def test_what_is_read_counts_where_a_map_was_fitted_on_another_space(pair: Calla
     maps, moments = exact(drawn), split(drawn)
     found = fidelity(plan, module.tensors, maps, moments)
     space, weight = (
-        Space(0, 0, "layer_output"),
+        SpacePair(0, 0, "layer_output"),
         module.tensors[f"{BERT.format(0)}output.LayerNorm.bottleneck_down.weight"],
     )
     h_s, h_t = (h[3000:] for h in drawn[space])
-    acting = maps[Space(0, 0, "ff_output")]
+    acting = maps[SpacePair(0, 0, "ff_output")]
     missed = (h_t - h_s @ acting.reads.T - acting.offset) @ weight.double().T
     assert found[0].r2 == pytest.approx(share(missed, h_t @ weight.double().T))
     lacking = {space: both for space, both in moments.items() if space.name != "layer_output"}

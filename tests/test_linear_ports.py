@@ -19,7 +19,7 @@ from regraft.alignment import linear
 from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Linear
 from regraft.alignment.moments import Moments
-from regraft.models.sites import Space
+from regraft.models.sites import SpacePair
 from regraft.port.execution import transfer_tensors
 from regraft.port.plan import Plan
 
@@ -32,9 +32,9 @@ class Affine:
     """A student's activations, and teachers' that are an exact affine map of them, one per pair of spaces."""
 
     def __init__(self, plan: Plan, shrinkage: float = 1e-12, constant: int | None = None) -> None:
-        self.h_s: dict[Space, Tensor] = {}
-        self.h_t: dict[Space, Tensor] = {}
-        self.maps: dict[Space, Linear] = {}
+        self.h_s: dict[SpacePair, Tensor] = {}
+        self.h_t: dict[SpacePair, Tensor] = {}
+        self.maps: dict[SpacePair, Linear] = {}
         for number, (space, (d_s, d_t)) in enumerate(plan.widths.items()):
             dice = torch.Generator().manual_seed(number)
             h_s = torch.randn(200, d_s, generator=dice, dtype=torch.float64) + 1
@@ -62,16 +62,16 @@ def test_biases_take_on_the_offset_of_what_a_bottleneck_reads(
     teachers = {key: tensor.double() for key, tensor in module.tensors.items()}
     tensors = transfer_tensors(plan, teachers, affine.maps)
     for layer in range(2):
-        space = Space(layer, 2 * layer, reads)
+        space = SpacePair(layer, 2 * layer, reads)
         one, other = (
             BOTTLENECK.format(number).replace("model.encoder", "model.bert.encoder") for number in (layer, 2 * layer)
         )
         found = affine.h_s[space] @ tensors[f"{one}down.weight"].T + tensors[f"{one}down.bias"]
         close(found, affine.h_t[space] @ teachers[f"{other}down.weight"].T + teachers[f"{other}down.bias"])
-        matrix = affine.maps[Space(layer, 2 * layer, writes)].writes
+        matrix = affine.maps[SpacePair(layer, 2 * layer, writes)].writes
         close(tensors[f"{one}up.weight"], matrix @ teachers[f"{other}up.weight"])
         close(tensors[f"{one}up.bias"], matrix @ teachers[f"{other}up.bias"])
-    space = Space(1, 3, "final_hidden")
+    space = SpacePair(1, 3, "final_hidden")
     found = affine.h_s[space] @ tensors[f"{CLASSIFIER}weight"].T + tensors[f"{CLASSIFIER}bias"]
     close(found, affine.h_t[space] @ teachers[f"{CLASSIFIER}weight"].T + teachers[f"{CLASSIFIER}bias"])
     assert {target.action for target in plan.targets} == {"mapped"}
@@ -87,7 +87,7 @@ def test_biases_of_averaged_layers_take_on_their_share(
     key = BOTTLENECK.format("{}") + "down."
     folded = [
         module.tensors[key.format(layer) + "bias"]
-        + module.tensors[key.format(layer) + "weight"] @ affine.maps[Space(1, layer, "layer_output")].offset.float()
+        + module.tensors[key.format(layer) + "weight"] @ affine.maps[SpacePair(1, layer, "layer_output")].offset.float()
         for layer in (2, 3)
     ]
     close(tensors[key.format(1) + "bias"], (folded[0] + folded[1]) / 2)
@@ -100,11 +100,11 @@ def test_weights_without_a_bias_take_on_the_offset_along_a_constant(
     module = regraft.load(make_module(make_model(layers=2), "lora"))
     plan = regraft.plan(module, make_model(width=48, layers=2), align="ridge", spaces="measured")
     teachers = {key: tensor.double() for key, tensor in module.tensors.items()}
-    space, a, b = Space(1, 1, "attention_input"), f"{LORA.format(1)}A.weight", f"{LORA.format(1)}B.weight"
+    space, a, b = SpacePair(1, 1, "attention_input"), f"{LORA.format(1)}A.weight", f"{LORA.format(1)}B.weight"
     exact = Affine(plan, shrinkage=1e-10, constant=7)
     tensors = transfer_tensors(plan, teachers, exact.maps)
     close(exact.h_s[space] @ tensors[a].T, exact.h_t[space] @ teachers[a].T)
-    close(tensors[b], exact.maps[Space(1, 1, "query_output")].writes @ teachers[b])
+    close(tensors[b], exact.maps[SpacePair(1, 1, "query_output")].writes @ teachers[b])
     rough = Affine(plan)
     acting = rough.maps[space]
     tensors = transfer_tensors(plan, teachers, rough.maps)
@@ -139,7 +139,7 @@ def test_a_head_without_a_bias_folds_along_the_constant(
     affine = Affine(plan, shrinkage=1e-10, constant=0)
     teachers = {key: tensor.double() for key, tensor in module.tensors.items()}
     tensors = transfer_tensors(plan, teachers, affine.maps)
-    key, space = "base_model.model.score.weight", Space(1, 1, "final_hidden")
+    key, space = "base_model.model.score.weight", SpacePair(1, 1, "final_hidden")
     assert not [key for key in tensors if key.endswith("score.bias")]
     close(affine.h_s[space] @ tensors[key].T, affine.h_t[space] @ teachers[key].T)
 

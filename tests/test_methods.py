@@ -14,11 +14,11 @@ from regraft.alignment.methods import METHODS, TOLERANCE, Problem, choose
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import r2
 from regraft.errors import SamplingError
-from regraft.models.sites import Space
+from regraft.models.sites import SpacePair
 from regraft.port.options import default_spaces
-from regraft.port.spaces import fit_spaces
+from regraft.port.spaces import fit_pairs
 
-SPACE = Space(0, 0, "attention_input")
+SPACE = SpacePair(0, 0, "attention_input")
 
 
 def split(x_s: Tensor, x_t: Tensor, full: bool = True) -> SplitMoments:
@@ -27,7 +27,7 @@ def split(x_s: Tensor, x_t: Tensor, full: bool = True) -> SplitMoments:
 
 
 def fit(name: str, x_s: Tensor, x_t: Tensor, full: bool = True) -> tuple[Map, Score]:
-    maps, scores = fit_spaces(name, {SPACE: (x_s.shape[1], x_t.shape[1])}, {SPACE: split(x_s, x_t, full)})
+    maps, scores = fit_pairs(name, {SPACE: (x_s.shape[1], x_t.shape[1])}, {SPACE: split(x_s, x_t, full)})
     return maps[SPACE], scores[0]
 
 
@@ -93,7 +93,7 @@ def test_auto_judges_on_held_out_tokens() -> None:
     with pytest.raises(SamplingError, match=r"auto has 1 token pairs .* expected at least 2"):
         choose(replace(problem, moments=Moments.of(x[:1], x[:1], full=True)))
     with pytest.raises(SamplingError, match="alignment 'auto' compares activations; give --texts FILE or --moments"):
-        fit_spaces("auto", {SPACE: (8, 8)}, None)
+        fit_pairs("auto", {SPACE: (8, 8)}, None)
     with pytest.raises(SamplingError, match="alignment 'auto' needs covariances"):
         fit("auto", x, x, full=False)
 

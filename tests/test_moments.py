@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from regraft.activations.sampling import Sample, Source, load_sample, save_sample
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.errors import ModuleFileError, SamplingError
-from regraft.models.sites import Space
+from regraft.models.sites import SpacePair
 
 
 def rows(n: int, seed: int = 0, dtype: torch.dtype = torch.float64, offset: float = 3.0) -> tuple:
@@ -118,7 +118,7 @@ def sampled(seed: int, texts: str, full: bool = True, **source: str) -> Sample:
     moments = SplitMoments(Moments.of(x_s[:40], x_t[:40], full), Moments.of(x_s[40:], x_t[40:], full))
     origin = {"teacher": "t", "student": "s", "teacher_config": "1", "student_config": "2", "pairing": "offsets"}
     origin |= {"teacher_weights": "file:3", "student_weights": "file:4", **source}
-    return Sample(Source(**origin, texts=(texts,)), {Space(0, 2, "attention_input"): moments}, 50, 45, 60)
+    return Sample(Source(**origin, texts=(texts,)), {SpacePair(0, 2, "attention_input"): moments}, 50, 45, 60)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -129,7 +129,7 @@ def test_samples_add_up_and_survive_the_disk(tmp_path: Path, full: bool) -> None
     total = load_sample(tmp_path / "one", tmp_path / "two")
     both_s, both_t = (torch.cat(pair) for pair in zip(rows(50, 0), rows(50, 1), strict=True))
     fit = torch.tensor([*range(40), *range(50, 90)])
-    moments = total.moments[Space(0, 2, "attention_input")]
+    moments = total.moments[SpacePair(0, 2, "attention_input")]
     assert moments.fit.full == moments.held_out.full == full
     assert_equal_to_numpy(moments.fit, both_s[fit], both_t[fit])
     assert (total.pairs, total.paired_tokens, total.student_tokens) == (100, 90, 120)

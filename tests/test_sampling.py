@@ -16,8 +16,8 @@ from regraft.activations.sampling import sample
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
 from regraft.models.pretrained import resolve
-from regraft.models.sites import Space
-from regraft.port.spaces import spaces_of
+from regraft.models.sites import SpacePair
+from regraft.port.spaces import space_pairs
 
 
 def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:
@@ -36,7 +36,7 @@ def hidden_states(path: str, texts: list[str], layer: int) -> list[np.ndarray]:
 def test_moments_are_those_of_the_activations(make_model: Callable[..., str], model_type: str) -> None:
     teacher, student = make_model(layers=4), make_model(model_type, width=48, layers=2)
     texts = make_texts(100)
-    spaces = [Space(1, 2, "attention_input"), Space(0, 0, "layer_output")]
+    spaces = [SpacePair(1, 2, "attention_input"), SpacePair(0, 0, "layer_output")]
     taken = sample(
         resolve(teacher), resolve(student), spaces, texts, SampleOptions(batch_size=4), RunOptions(quiet=True)
     )
@@ -58,7 +58,7 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
 
 def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[..., str]) -> None:
     teacher, student = resolve(make_model(layers=2)), resolve(make_model("distilbert", width=48, layers=2))
-    space = Space(0, 0, "attention_input")
+    space = SpacePair(0, 0, "attention_input")
     full, alone = (
         sample(teacher, student, [space], make_texts(40), run=RunOptions(quiet=True), covariances=covariances).moments[
             space
@@ -73,7 +73,7 @@ def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[.
 
 def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> None:
     model = resolve(make_model(layers=1))
-    space = Space(0, 0, "layer_output")
+    space = SpacePair(0, 0, "layer_output")
     texts = ["the old river city walks"] * 120
     counts = [
         sample(model, model, [space], texts[:count], SampleOptions(batch_size=4), RunOptions(quiet=True)).moments[space]
@@ -88,7 +88,7 @@ def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> N
 
 def test_batches_padding_and_order_change_nothing(make_model: Callable[..., str]) -> None:
     teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", width=48, layers=2))
-    spaces = spaces_of(teacher, student, "skip")
+    spaces = space_pairs(teacher, student, "skip")
     texts = make_texts(80)
     one = sample(teacher, student, spaces, texts, SampleOptions(batch_size=80), RunOptions(quiet=True))
     many = sample(teacher, student, spaces, texts[::-1], SampleOptions(batch_size=7), RunOptions(quiet=True))
@@ -102,7 +102,7 @@ def test_batches_padding_and_order_change_nothing(make_model: Callable[..., str]
 def test_loaded_models_and_half_precision(make_model: Callable[..., str]) -> None:
     path = make_model(layers=2)
     loaded = (transformers.AutoModel.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path))
-    space = [Space(0, 0, "attention_input")]
+    space = [SpacePair(0, 0, "attention_input")]
     exact = sample(resolve(path), resolve(loaded), space, make_texts(40), run=RunOptions(quiet=True))
     rough = sample(resolve(path), resolve(path), space, make_texts(40), run=RunOptions(dtype="bfloat16", quiet=True))
     diagonal = [taken.moments[space[0]].fit.correlation().diagonal() for taken in (exact, rough)]
@@ -122,7 +122,7 @@ def test_loaded_models_stay_as_they_were(make_model: Callable[..., str]) -> None
         sample(
             base,
             resolve(path),
-            [Space(0, 0, "attention_input")],
+            [SpacePair(0, 0, "attention_input")],
             make_texts(40),
             run=RunOptions(dtype=dtype, quiet=True),
         )
@@ -142,13 +142,13 @@ def test_the_side_of_the_padding_changes_nothing(make_model: Callable[..., str])
         taken = sample(
             base,
             resolve(path),
-            [Space(0, 0, "layer_output")],
+            [SpacePair(0, 0, "layer_output")],
             make_texts(40),
             SampleOptions(pairing="position"),
             RunOptions(quiet=True),
         )
         assert taken.paired_tokens == taken.student_tokens
-        taken = sample(base, other, [Space(0, 0, "layer_output")], make_texts(40), run=RunOptions(quiet=True))
+        taken = sample(base, other, [SpacePair(0, 0, "layer_output")], make_texts(40), run=RunOptions(quiet=True))
         pairs.append(taken.pairs)
     assert pairs[0] == pairs[1]
 
@@ -174,14 +174,14 @@ def test_weights_are_told_apart_without_loading_them(make_model: Callable[..., s
 
 def test_causal_models_take_the_last_piece(make_model: Callable[..., str]) -> None:
     teacher, student = make_model("llama", layers=2), make_model("llama", layers=2, seed=1, unigram=True)
-    space = Space(0, 0, "attention_input")
+    space = SpacePair(0, 0, "attention_input")
     taken = sample(resolve(teacher), resolve(student), [space], make_texts(60), run=RunOptions(quiet=True))
     assert 0 < taken.pairs < taken.paired_tokens
 
 
 def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
     teacher, student = resolve(make_model(layers=2)), resolve(make_model(layers=2, unigram=True))
-    space = [Space(0, 0, "layer_output")]
+    space = [SpacePair(0, 0, "layer_output")]
     for texts in ([], [" "], ["one line only"]):
         with pytest.raises(SamplingError, match="non-empty texts, expected at least 2"):
             sample(teacher, student, space, texts, run=RunOptions(quiet=True))
@@ -190,18 +190,18 @@ def test_mistakes_are_refused_in_words(make_model: Callable[..., str]) -> None:
     with pytest.raises(SamplingError, match=r"paired \d+ tokens .* give more texts or use pairing 'offsets'"):
         sample(teacher, student, space, make_texts(9), SampleOptions(pairing="position"), RunOptions(quiet=True))
     with pytest.raises(SamplingError, match=r"the teacher has no gate_output in layer 0"):
-        sample(teacher, student, [Space(0, 0, "gate_output")], make_texts(9), run=RunOptions(quiet=True))
+        sample(teacher, student, [SpacePair(0, 0, "gate_output")], make_texts(9), run=RunOptions(quiet=True))
     with pytest.raises(PlanError, match="unknown site 'ff_gate'"):
-        spaces_of(teacher, student, "skip", ["ff_gate"])
+        space_pairs(teacher, student, "skip", ["ff_gate"])
 
 
 def test_spaces_of_covers_both_conventions(make_model: Callable[..., str]) -> None:
     teacher, student = resolve(make_model(layers=4)), resolve(make_model("distilbert", layers=2))
-    names = {space.name for space in spaces_of(teacher, student, "avg", ["query"])}
+    names = {space.name for space in space_pairs(teacher, student, "avg", ["query"])}
     assert names == {"attention_input", "query_output", "ff_output", "final_hidden"}
-    spaces = spaces_of(teacher, student, "avg")
+    spaces = space_pairs(teacher, student, "avg")
     assert {(space.student_layer, space.teacher_layer) for space in spaces} == {(0, 0), (0, 1), (1, 2), (1, 3)}
-    assert [space for space in spaces if space.name == "final_hidden"] == [Space(1, 3, "final_hidden")]
-    assert Space(3, 3, "pooled") in spaces_of(teacher, teacher, "skip")
+    assert [space for space in spaces if space.name == "final_hidden"] == [SpacePair(1, 3, "final_hidden")]
+    assert SpacePair(3, 3, "pooled") in space_pairs(teacher, teacher, "skip")
     decoders = resolve(make_model("llama", layers=2)), resolve(make_model("llama", layers=2))
-    assert "layer_output" not in {space.name for space in spaces_of(*decoders, "skip")}
+    assert "layer_output" not in {space.name for space in space_pairs(*decoders, "skip")}

@@ -21,7 +21,7 @@ from regraft.activations.sampling import sample
 from regraft.errors import PlanError, SamplingError
 from regraft.models.pretrained import resolve
 from regraft.port.sequential import SCALES
-from regraft.port.spaces import spaces_of
+from regraft.port.spaces import space_pairs
 
 TEXTS = make_texts(60)
 WRITTEN = ("lora_B.weight", "lora_B.bias", "bottleneck_up.weight", "bottleneck_up.bias")
@@ -214,7 +214,7 @@ def test_what_cannot_be_done_is_refused_in_words(pair: tuple[str, str], make_mod
     teacher, student = pair
     module = regraft.load(make_module(teacher))
     both = resolve(teacher), resolve(student)
-    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
+    moments = sample(*both, space_pairs(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
     words = "sequential runs both models with the module in place, which no moments hold; give --texts"
     with pytest.raises(SamplingError, match=words):
         regraft.transfer(module, student, moments=moments, sequential=True)
@@ -232,7 +232,7 @@ def test_auto_with_moments_is_fitted_to_the_bare_models(pair: tuple[str, str], m
     teacher, student = pair
     module = regraft.load(make_module(teacher, labels=3))
     both = resolve(teacher), resolve(student)
-    moments = sample(*both, spaces_of(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
+    moments = sample(*both, space_pairs(*both, "skip"), TEXTS, run=RunOptions(quiet=True))
     from_moments = regraft.transfer(module, student, moments=moments)
     apart = regraft.transfer(module, student, texts=TEXTS, sequential=False, progress=False)
     assert (from_moments.report["align"], from_moments.report["sequential"]) == ("auto", False)

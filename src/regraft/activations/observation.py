@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from ..errors import SamplingError
 from ..models.families import Family
-from ..models.pretrained import BaseModel
-from ..models.sites import HEAD_SPACES, PER_TEXT, find_sites, find_space
+from ..models.pretrained import Pretrained
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, find_sites, find_space
 from ..seeding import generator
 from .options import RunOptions, SampleOptions
 from .pairing import Encoding, Ints, encode, make_pairing, pool
@@ -26,8 +26,8 @@ MIN_PAIRS = 64
 _BATCHES = 4
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
-Spot = tuple[int, str]
-Activations = Mapping[Spot, Tensor]
+Space = tuple[int, str]
+Activations = Mapping[Space, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def in_order(texts: Sequence[str]) -> list[str]:
 
 
 def observe(
-    teacher: BaseModel,
-    student: BaseModel,
-    wanted_t: set[Spot],
-    wanted_s: set[Spot],
+    teacher: Pretrained,
+    student: Pretrained,
+    wanted_t: set[Space],
+    wanted_s: set[Space],
     texts: Sequence[str],
     feed: Callable[[Activations, Activations, bool], None],
     options: SampleOptions,
@@ -98,7 +98,7 @@ def observe(
     pairs = paired = tokens = 0
     where = run.torch_dtype, run.device
     with teacher.running(*where) as model_t, student.running(*where) as model_s:
-        # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_spaces`.
+        # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
         poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
         watched_t, watched_s = (
             _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})
@@ -137,14 +137,14 @@ def held_out_batches(count: int) -> set[int]:
     return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
 
 
-def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: BaseModel) -> dict[Spot, Tensor]:
+def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: Pretrained) -> dict[Space, Tensor]:
     """Pool token vectors to one per pair; what stands for a whole text already has one."""
     return {
         key: x if key[1] in PER_TEXT else pool(x, rows, pair, count, base.family.causal) for key, x in observed.items()
     }
 
 
-def _watched(model: Any, family: Family, who: str, wanted: set[Spot]) -> dict[Spot, tuple[Any, bool]]:
+def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[Space, tuple[Any, bool]]:
     """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
     sites = find_sites(model, family)
     watched = {}
@@ -154,17 +154,17 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Spot]) -> dict[Sp
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
         shape, side = found
         module = model.get_submodule(shape.path)
-        if space not in HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
+        if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
             module = getattr(module, "base_layer", module)
         watched[layer, space] = module, side == "in"
     return watched
 
 
 @contextmanager
-def _recording(watched: Mapping[Spot, tuple[Any, bool]]) -> Iterator[dict[Spot, Tensor]]:
-    seen: dict[Spot, Tensor] = {}
+def _recording(watched: Mapping[Space, tuple[Any, bool]]) -> Iterator[dict[Space, Tensor]]:
+    seen: dict[Space, Tensor] = {}
 
-    def hook(key: Spot, is_input: bool) -> Any:
+    def hook(key: Space, is_input: bool) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
             seen.setdefault(key, value.flatten(0, -2))  # a bottleneck calls a normalisation again, with what it adds
@@ -183,7 +183,7 @@ def _recording(watched: Mapping[Spot, tuple[Any, bool]]) -> Iterator[dict[Spot, 
 
 
 @torch.inference_mode()
-def _observe(model: Any, watched: Mapping[Spot, tuple[Any, bool]], encoding: Encoding) -> dict[Spot, Tensor]:
+def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
     """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     device = next(model.parameters()).device
     with _recording(watched) as seen:

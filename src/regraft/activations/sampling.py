@@ -19,16 +19,16 @@ from ..errors import SamplingError
 from ..files.directories import check_writable, new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
-from ..models.pretrained import BaseModel
-from ..models.sites import Space
+from ..models.pretrained import Pretrained
+from ..models.sites import SpacePair
 from .observation import Activations, in_order, observe
 from .options import RunOptions, SampleOptions
 
 
 def sample(
-    teacher: BaseModel,
-    student: BaseModel,
-    spaces: Sequence[Space],
+    teacher: Pretrained,
+    student: Pretrained,
+    spaces: Sequence[SpacePair],
     texts: Sequence[str],
     options: SampleOptions | None = None,
     run: RunOptions | None = None,
@@ -54,7 +54,7 @@ def sample(
     """
     options, run = options or SampleOptions(), run or RunOptions()
     ordered = in_order(texts)
-    totals: dict[Space, list[Moments]] = {}
+    totals: dict[SpacePair, list[Moments]] = {}
 
     def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
         for space in spaces:
@@ -106,7 +106,7 @@ class Source:
         student: name of the student.
         teacher_config: hash of its architecture.
         student_config: likewise.
-        teacher_weights: what tells its weights from others of the same shape, see `BaseModel.weights_id`.
+        teacher_weights: what tells its weights from others of the same shape, see `Pretrained.weights_id`.
         student_weights: likewise.
         pairing: how tokens were paired.
         texts: hash of the texts, one per shard.
@@ -135,7 +135,7 @@ class Sample:
     """
 
     source: Source
-    moments: Mapping[Space, SplitMoments]
+    moments: Mapping[SpacePair, SplitMoments]
     pairs: int
     paired_tokens: int
     student_tokens: int
@@ -230,12 +230,12 @@ def _load_one(path: Path) -> Sample:
         for part in fields(SplitMoments):
             key = f"{text}.{part.name}"
             parts[part.name] = Moments(manifest["counts"][key], **{name: tensors[f"{key}.{name}"] for name in _STORED})
-        moments[Space.parse(text)] = SplitMoments(**parts)
+        moments[SpacePair.parse(text)] = SplitMoments(**parts)
     source = {**manifest["source"], "texts": tuple(manifest["source"]["texts"])}
     return Sample(Source(**source), moments, manifest["pairs"], manifest["paired_tokens"], manifest["student_tokens"])
 
 
-def check_same_pair(sample: Sample, teacher: BaseModel, student: BaseModel) -> None:
+def check_same_pair(sample: Sample, teacher: Pretrained, student: Pretrained) -> None:
     """Refuse moments of another pair of models.
 
     Raises:

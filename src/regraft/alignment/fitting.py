@@ -12,11 +12,11 @@ from .methods import Choice, Problem, method_named
 from .moments import Moments
 from .scores import r2
 
-Space = TypeVar("Space")
+SpacePair = TypeVar("SpacePair")
 
 
 @dataclass(frozen=True)
-class Score(Generic[Space]):
+class Score(Generic[SpacePair]):
     """How well a pair of spaces was aligned.
 
     Attributes:
@@ -36,7 +36,7 @@ class Score(Generic[Space]):
         candidates: ... of these, each with its ``r2_read``.
     """
 
-    space: Space
+    space: SpacePair
     d_s: int
     d_t: int
     matched: int
@@ -50,7 +50,7 @@ class Score(Generic[Space]):
     candidates: Mapping[str, float] = field(default_factory=dict)
 
 
-def fit_maps(problems: Mapping[Space, Problem], name: str) -> tuple[dict[Space, Map], list[Score[Space]]]:
+def fit_maps(problems: Mapping[SpacePair, Problem], name: str) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
     """Fit a map for every pair of spaces.
 
     Args:
@@ -65,7 +65,7 @@ def fit_maps(problems: Mapping[Space, Problem], name: str) -> tuple[dict[Space, 
         SamplingError: moments are needed and missing, lack the covariances that are needed, or are of too few rows.
     """
     method = method_named(name)
-    maps: dict[Space, Map] = {}
+    maps: dict[SpacePair, Map] = {}
     scores = []
     for space, problem in problems.items():
         if method.needs == "covariances" and problem.moments is not None and not problem.moments.full:
@@ -80,7 +80,7 @@ def fit_maps(problems: Mapping[Space, Problem], name: str) -> tuple[dict[Space, 
     return maps, scores
 
 
-def _score(space: Space, choice: Choice, problem: Problem) -> Score[Space]:
+def _score(space: SpacePair, choice: Choice, problem: Problem) -> Score[SpacePair]:
     fitted = choice.fitted
     d_s, d_t = fitted.student_width, fitted.teacher_width
     matched = d_s - fitted.unmatched

@@ -165,14 +165,14 @@ def sample(
     """
     from ..activations import sampling
     from ..models.pretrained import resolve
-    from ..port.spaces import spaces_of
+    from ..port.spaces import space_pairs
 
     sampling.check_output(out, replace)
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")
     pair = resolve(teacher), resolve(student)
-    spaces = spaces_of(*pair, parse_layers(layers), names(sites))
+    spaces = space_pairs(*pair, parse_layers(layers), names(sites))
     moments = sampling.sample(*pair, spaces, read, options, run)
     sampling.save_sample(moments, out, replace)
     console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from ..errors import ModelError, PlanError
 from ..models.families import Family
-from ..models.pretrained import BaseModel
+from ..models.pretrained import Pretrained
 
 
 def choose_layers(layers: int | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def matched_states(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return (*layers[1:], depth)
 
 
-def load_teacher(base: BaseModel) -> tuple[Any, bool]:
+def load_teacher(base: Pretrained) -> tuple[Any, bool]:
     """Load a teacher in single precision, with its language-model head where its checkpoint has one.
 
     Heads and poolers that transformers would draw at random, because the checkpoint lacks them, are left out. Models

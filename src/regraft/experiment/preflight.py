@@ -10,7 +10,7 @@ import torch
 
 from ..distillation.shallower import choose_layers
 from ..files.texts import read_texts
-from ..models.pretrained import HEAD_CLASSES, BaseModel, resolve
+from ..models.pretrained import HEAD_CLASSES, Pretrained, resolve
 from ..modules.config import expected_tensors, plain_config
 from ..modules.module import Module
 from ..port.options import PortOptions
@@ -103,7 +103,7 @@ def _check(grid: Grid, what: Source | TaskSource | TextSource | _Port, label: st
             _check_port(what, _base(grid, what.teacher), _base(grid, what.student), label)
 
 
-def _base(grid: Grid, source: Source) -> BaseModel:
+def _base(grid: Grid, source: Source) -> Pretrained:
     """Find a model, or say what the one will look like that is yet to be made."""
     if not source.made:
         return resolve(source.where)
@@ -112,10 +112,10 @@ def _base(grid: Grid, source: Source) -> BaseModel:
     teacher = resolve(job.teacher.where)
     config = copy.deepcopy(teacher.config)
     config.num_hidden_layers = len(choose_layers(job.settings.layers, config.num_hidden_layers))
-    return BaseModel(f"student of {teacher.name}", config)
+    return Pretrained(f"student of {teacher.name}", config)
 
 
-def _check_port(port: _Port, teacher: BaseModel, student: BaseModel, label: str) -> None:
+def _check_port(port: _Port, teacher: Pretrained, student: Pretrained, label: str) -> None:
     task = task_named(port.task)
     options = TrainOptions(rank=port.rank, alpha=port.alpha, bottleneck_size=port.bottleneck_size)
     config = plain_config(fresh_config(teacher, task, port.peft, options), teacher)

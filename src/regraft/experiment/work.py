@@ -142,7 +142,7 @@ def _data(data: TaskSource, locate: Locate) -> DataOptions:
 
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
-    pairs = spaces.spaces_of(*pair, job.layers)
+    pairs = spaces.space_pairs(*pair, job.layers)
     texts = _texts(job.reading, locate)
     options = SampleOptions.model_validate({"pairing": job.reading.pairing})
     sampling.save_sample(sampling.sample(*pair, pairs, texts, options, RunOptions(quiet=True)), out)

@@ -1,5 +1,5 @@
 from .families import FAMILIES, Family, TaskHead, load_families
-from .pretrained import BaseModel, resolve
-from .sites import SITES, Place, Space
+from .pretrained import Pretrained, resolve
+from .sites import SITES, Place, SpacePair
 
-__all__ = ["FAMILIES", "SITES", "BaseModel", "Family", "Place", "Space", "TaskHead", "load_families", "resolve"]
+__all__ = ["FAMILIES", "SITES", "Family", "Place", "Pretrained", "SpacePair", "TaskHead", "load_families", "resolve"]

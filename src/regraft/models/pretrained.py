@@ -35,7 +35,7 @@ HEAD_CLASSES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class Pretrained:
     """A base model by name, or one that is loaded already.
 
     Attributes:
@@ -182,22 +182,22 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         ) from error
 
 
-def resolve(model: ModelLike) -> BaseModel:
-    """Turn what a user calls a model into a `BaseModel`; reads a configuration, no weights.
+def resolve(model: ModelLike) -> Pretrained:
+    """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
 
     Raises:
         ModelError: nothing of that name, or a model type without a record in `regraft.models.families`.
     """
-    if isinstance(model, BaseModel):
+    if isinstance(model, Pretrained):
         return model
     tokenizer = None
     if isinstance(model, tuple):
         model, tokenizer = model
     if isinstance(model, str | os.PathLike):
         name = str(model)
-        base = BaseModel(name, _config(name), given_tokenizer=tokenizer)
+        base = Pretrained(name, _config(name), given_tokenizer=tokenizer)
     elif hasattr(model, "config"):
-        base = BaseModel(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)
+        base = Pretrained(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)
     else:
         raise ModelError(
             f"got a {type(model).__name__} for a model, expected a model id, a directory, a loaded model, "

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .families import Family
-    from .pretrained import BaseModel
+    from .pretrained import Pretrained
 
 Place = tuple[int, str]
 """(student layer, site)"""
 
 
 @dataclass(frozen=True, order=True)
-class Space:
+class SpacePair:
     """A pair of activation spaces: one space of a student layer and the same one of a teacher layer."""
 
     student_layer: int
@@ -26,10 +26,10 @@ class Space:
         return f"{self.student_layer}.{self.teacher_layer}.{self.name}"
 
     @staticmethod
-    def parse(text: str) -> Space:
+    def parse(text: str) -> SpacePair:
         """Invert `str`."""
         student_layer, teacher_layer, name = text.split(".")
-        return Space(int(student_layer), int(teacher_layer), name)
+        return SpacePair(int(student_layer), int(teacher_layer), name)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: s
     return shape.in_width if side == "in" else shape.out_width
 
 
-def attention_heads(student: BaseModel, teacher: BaseModel) -> dict[str, tuple[int, int]]:
+def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple[int, int]]:
     """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
 
     def counts(config: Any) -> tuple[int, int]:
@@ -135,7 +135,7 @@ SITES: Mapping[str, Site] = {
     "pooler": Site("pooler_input", "pooled"),
 }
 # What a task head may read, and those of it that have one vector per text, not per token.
-HEAD_SPACES = ("final_hidden", "pooled")
+TASK_HEAD_SPACES = ("final_hidden", "pooled")
 PER_TEXT = ("pooled",)
 
 

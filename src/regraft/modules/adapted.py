@@ -12,7 +12,7 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
-from ..models.pretrained import BaseModel
+from ..models.pretrained import Pretrained
 from .config import PREFIX, parse_config, with_sizes
 from .inventory import take_inventory
 from .module import Module
@@ -23,7 +23,7 @@ _OF_THE_WHOLE_MODEL = ("exclude_modules", "modules_to_save", "task_type")
 
 
 @dataclass(frozen=True)
-class AdaptedModel(BaseModel):
+class AdaptedModel(Pretrained):
     """A base model whose `running` has a module active. The module's task head is not part of it.
 
     Attributes:
@@ -35,7 +35,7 @@ class AdaptedModel(BaseModel):
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def of(base: BaseModel, module: Module) -> AdaptedModel:
+    def of(base: Pretrained, module: Module) -> AdaptedModel:
         """Put a module on its base model; nothing is loaded yet.
 
         Raises:

@@ -13,11 +13,11 @@ from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
 from ..errors import ModuleFileError, unknown_choice
-from ..models.pretrained import HEAD_CLASSES, BaseModel
+from ..models.pretrained import HEAD_CLASSES, Pretrained
 from .peft_types import PEFT_TYPES
 
 
-def plain_config(config: PeftConfig, base: BaseModel) -> dict[str, Any]:
+def plain_config(config: PeftConfig, base: Pretrained) -> dict[str, Any]:
     """Turn a configuration into what PEFT writes of it to a file."""
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     plain |= modules_to_save_once(plain)

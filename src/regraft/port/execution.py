@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..alignment.maps import Map
-from ..models.sites import Space
+from ..models.sites import SpacePair
 from ..seeding import generator
 from .parts import Fold, Part, Target
 from .plan import Plan
@@ -18,7 +18,7 @@ HEAD_STD = 0.02
 
 
 def transfer_tensors(
-    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int = 0, scale: float = 1.0
+    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], seed: int = 0, scale: float = 1.0
 ) -> dict[str, Tensor]:
     """Make the student's tensors.
 
@@ -39,7 +39,9 @@ def transfer_tensors(
     return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
 
 
-def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], seed: int, scale: float) -> Tensor:
+def _make(
+    target: Target, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], seed: int, scale: float
+) -> Tensor:
     if not target.parts:
         return _fresh(target, seed)
     ported = [_port(part, tensors, maps) for part in target.parts]
@@ -54,7 +56,7 @@ def _make(target: Target, tensors: Mapping[str, Tensor], maps: Mapping[Space, Ma
     ).to(dtype)
 
 
-def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map]) -> Tensor:
+def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
     tensor = tensors[part.tensor]
     if part.fold is not None:
         tensor = _folded(tensor, part.fold, tensors, maps)
@@ -69,7 +71,7 @@ def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map]) 
     return tensor.clone() if part.rows is None else tensor[list(part.rows)]
 
 
-def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map]) -> Tensor:
+def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
     """T (R h_s + b) + c is (T R) h_s + (T b + c)."""
     offset = maps[fold.space].offset
     if offset is None:

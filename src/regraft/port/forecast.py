@@ -16,7 +16,7 @@ from torch import Tensor
 from ..alignment.maps import Assignment, Linear, Map
 from ..alignment.moments import Moments, SplitMoments
 from ..alignment.scores import missed_scatter
-from ..models.sites import Space
+from ..models.sites import SpacePair
 from .parts import Target, Via
 from .plan import Plan
 
@@ -44,7 +44,7 @@ class Fidelity:
 
 
 def fidelity(
-    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[Space, Map], moments: Mapping[Space, SplitMoments]
+    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], moments: Mapping[SpacePair, SplitMoments]
 ) -> list[Fidelity]:
     """Work out, for each place of the student's module, how much of what it reads it keeps.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..models.sites import Place, Space
+from ..models.sites import Place, SpacePair
 
 Action = Literal["copied", "averaged", "mapped", "reordered", "fresh", "refused"]
 
@@ -21,8 +21,8 @@ class Via:
         has_bias: whether a bias beside the reading weight takes on the map's offset.
     """
 
-    space: Space
-    lives: Space
+    space: SpacePair
+    lives: SpacePair
     reads: bool
     has_bias: bool = False
 
@@ -37,7 +37,7 @@ class Fold:
     """
 
     weight: str
-    space: Space
+    space: SpacePair
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Part:
     rows: tuple[int, ...] | None = None
 
     @property
-    def spaces(self) -> set[Space]:
+    def spaces(self) -> set[SpacePair]:
         """The pairs of spaces whose maps act on its axes."""
         return {via.space for via in self.vias if via is not None}
 

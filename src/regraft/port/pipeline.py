@@ -12,7 +12,7 @@ from ..activations.options import RunOptions
 from ..activations.sampling import Sample, check_same_pair, load_sample, sample
 from ..alignment.methods import METHODS, Method
 from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
-from ..models.pretrained import BaseModel, ModelLike, resolve
+from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..modules.module import Module
 from ..schema import make
 from .execution import transfer_tensors
@@ -21,7 +21,7 @@ from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
-from .spaces import fit_spaces
+from .spaces import fit_pairs
 
 Moments = Sample | str | Path | Sequence[str | Path]
 """A sample, or one or more directories that ``regraft sample`` wrote."""
@@ -44,8 +44,8 @@ class Port:
     """
 
     module: Module
-    teacher: BaseModel
-    student: BaseModel
+    teacher: Pretrained
+    student: Pretrained
     said: PortOptions = field(default_factory=PortOptions)
     texts: Sequence[str] | None = None
     moments: Sample | None = None
@@ -147,7 +147,7 @@ class Port:
             moments = sample(
                 self.teacher, self.student, sorted(spaces), self.texts, options, self.run, covariances=full
             )
-        maps, scores = fit_spaces(
+        maps, scores = fit_pairs(
             str(options.align),
             self.plan.widths,
             moments.moments if moments else None,

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..alignment.methods import Method, method_named
 from ..errors import PlanError
-from ..models.pretrained import BaseModel
-from ..models.sites import Place, SiteShape, Space, attention_heads, depth, find_sites, space_width
+from ..models.pretrained import Pretrained
+from ..models.sites import Place, SiteShape, SpacePair, attention_heads, depth, find_sites, space_width
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
@@ -48,7 +48,7 @@ class Plan:
     labels: tuple[str, ...]
     targets: tuple[Target, ...]
     left: Mapping[str, str]
-    widths: Mapping[Space, tuple[int, int]]
+    widths: Mapping[SpacePair, tuple[int, int]]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
 
@@ -59,7 +59,7 @@ class Plan:
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
     @property
-    def reads(self) -> set[Space]:
+    def reads(self) -> set[SpacePair]:
         """The pairs of spaces that the module reads: those whose moments a forecast needs."""
         return {via.lives for target in self.targets for _, via in target.reads}
 
@@ -75,8 +75,8 @@ class Plan:
 
 def make_plan(
     module: Module,
-    teacher: BaseModel,
-    student: BaseModel,
+    teacher: Pretrained,
+    student: Pretrained,
     options: PortOptions,
 ) -> Plan:
     """Plan a port from configurations and shapes alone.
@@ -154,8 +154,8 @@ class Draft:
 
     source: str
     inventory: Inventory
-    teacher: BaseModel
-    student: BaseModel
+    teacher: Pretrained
+    student: Pretrained
     teacher_sites: Mapping[Place, SiteShape]
     student_sites: Mapping[Place, SiteShape]
     method: Method
@@ -163,9 +163,9 @@ class Draft:
     targets: list[Target] = field(default_factory=list)
     holdings: dict[Place, Holding] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
-    widths: dict[Space, tuple[int, int]] = field(default_factory=dict)
+    widths: dict[SpacePair, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    refused: set[Space] = field(default_factory=set)
+    refused: set[SpacePair] = field(default_factory=set)
 
     def add(self, place: Place, group: Group, sources: Sequence[Holding | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
@@ -230,8 +230,8 @@ class Draft:
             if lives is None or mapped is None:
                 vias.append(None)
                 continue
-            space = Space(layer, teacher_layer, mapped)
-            home = Space(layer, teacher_layer, lives)
+            space = SpacePair(layer, teacher_layer, mapped)
+            home = SpacePair(layer, teacher_layer, lives)
             d_s, d_t = self._widths(home)
             self.widths[space] = self._widths(space)
             reads = isinstance(axis, Reads)
@@ -297,7 +297,7 @@ class Draft:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _widths(self, space: Space) -> tuple[int, int]:
+    def _widths(self, space: SpacePair) -> tuple[int, int]:
         return (
             space_width(self.student_sites, space.student_layer, space.name),
             space_width(self.teacher_sites, space.teacher_layer, space.name),

@@ -21,15 +21,15 @@ from ..activations.sampling import Sample, sample
 from ..alignment.fitting import Score
 from ..alignment.maps import Linear, Map
 from ..errors import SamplingError
-from ..models.pretrained import BaseModel
-from ..models.sites import HEAD_SPACES, Space, depth, find_sites
+from ..models.pretrained import Pretrained
+from ..models.sites import TASK_HEAD_SPACES, SpacePair, depth, find_sites
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
 from .execution import transfer_tensors
 from .forecast import Forecast, fidelity
 from .options import PortOptions
 from .plan import Plan
-from .spaces import fit_spaces
+from .spaces import fit_pairs
 
 # What ``--scale auto`` chooses from.
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -49,15 +49,15 @@ class Fitted:
             none was searched.
     """
 
-    maps: Mapping[Space, Map]
-    scores: Sequence[Score[Space]]
+    maps: Mapping[SpacePair, Map]
+    scores: Sequence[Score[SpacePair]]
     sample: Sample | None
     scale: float
     scales: Mapping[float, float]
 
 
 @contextmanager
-def held_loaded(base: BaseModel, run: RunOptions) -> Iterator[BaseModel]:
+def held_loaded(base: Pretrained, run: RunOptions) -> Iterator[Pretrained]:
     """Load a model once for several runs over texts."""
     with base.running(run.torch_dtype, run.device) as model:
         yield replace(base, loaded=model, given_tokenizer=base.given_tokenizer or base.tokenizer())
@@ -69,17 +69,17 @@ class _Pair:
 
     plan: Plan
     module: Module
-    teacher: BaseModel
-    student: BaseModel
+    teacher: Pretrained
+    student: Pretrained
     texts: Sequence[str]
     options: PortOptions
     run: RunOptions
 
-    def completed(self, maps: Mapping[Space, Map]) -> dict[Space, Map]:
+    def completed(self, maps: Mapping[SpacePair, Map]) -> dict[SpacePair, Map]:
         """Add to maps those that are still missing: silent ones, that read and write nothing."""
         return {**{space: _silent(*widths) for space, widths in self.plan.widths.items()}, **maps}
 
-    def sampled(self, maps: Mapping[Space, Map], spaces: Sequence[Space], scale: float, title: str) -> Sample:
+    def sampled(self, maps: Mapping[SpacePair, Map], spaces: Sequence[SpacePair], scale: float, title: str) -> Sample:
         """Sample with the module in place on both sides; where the student's has no map yet, it is silent."""
         tensors = transfer_tensors(self.plan, self.module.tensors, self.completed(maps), scale=scale)
         ported = Module(dict(self.plan.config), tensors, "the port so far")
@@ -97,8 +97,8 @@ class _Pair:
 def fit_in_sequence(
     plan: Plan,
     module: Module,
-    teacher: BaseModel,
-    student: BaseModel,
+    teacher: Pretrained,
+    student: Pretrained,
     texts: Sequence[str],
     options: PortOptions,
     run: RunOptions,
@@ -121,11 +121,11 @@ def fit_in_sequence(
         SamplingError: texts or activations that do not serve.
     """
     needed = {*plan.widths, *plan.reads}
-    heads = [space for space in sorted(needed) if space.name in HEAD_SPACES]
+    heads = [space for space in sorted(needed) if space.name in TASK_HEAD_SPACES]
     layers = sorted({space.student_layer for space in needed.difference(heads)})
     stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
-    maps: dict[Space, Map] = {}
-    scores: list[Score[Space]] = []
+    maps: dict[SpacePair, Map] = {}
+    scores: list[Score[SpacePair]] = []
     samples: list[Sample] = []
     align, seed, scale = str(options.align), options.seed, options.factor
     with held_loaded(teacher, run) as loaded_t, held_loaded(student, run) as loaded_s:
@@ -134,13 +134,13 @@ def fit_in_sequence(
         pair = _Pair(plan, module, loaded_t, loaded_s, texts, options, RunOptions(quiet=run.quiet))
 
         def fit(
-            spaces: Sequence[Space], factor: float, what: str
-        ) -> tuple[dict[Space, Map], list[Score[Space]], Sample]:
+            spaces: Sequence[SpacePair], factor: float, what: str
+        ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]], Sample]:
             taken = pair.sampled(maps, spaces, factor, f"Sampling for {what}")
             widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
-            return *fit_spaces(align, widths, taken.moments, seed, plan.attention_heads), taken
+            return *fit_pairs(align, widths, taken.moments, seed, plan.attention_heads), taken
 
-        def keep(found: dict[Space, Map], scored: list[Score[Space]], taken: Sample) -> None:
+        def keep(found: dict[SpacePair, Map], scored: list[Score[SpacePair]], taken: Sample) -> None:
             maps.update(found)
             scores.extend(scored)
             samples.append(taken)
@@ -164,21 +164,21 @@ def fit_in_sequence(
     return Fitted(maps, scores, replace(final, source=source, moments=moments), scale, shares)
 
 
-def _share(pair: _Pair, maps: Mapping[Space, Map], heads: Sequence[Space], scale: float) -> float:
+def _share(pair: _Pair, maps: Mapping[SpacePair, Map], heads: Sequence[SpacePair], scale: float) -> float:
     """Judge a scale by what can be read off the student in the end, see `Fitted.scales`."""
     spaces = heads or [_outputs(pair.student, pair.teacher)]
     taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
     widths = {space: split.fit.cross.shape for space, split in taken.items()}
-    read, scores = fit_spaces("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
+    read, scores = fit_pairs("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
     if not heads:
         return _known(scores[0].r2_read)
     places = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
     return _known(Forecast.of(places).head)
 
 
-def _outputs(student: BaseModel, teacher: BaseModel) -> Space:
+def _outputs(student: Pretrained, teacher: Pretrained) -> SpacePair:
     lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (student, teacher)]
-    return Space(lasts[0], lasts[1], "final_hidden")
+    return SpacePair(lasts[0], lasts[1], "final_hidden")
 
 
 def _known(share: float | None) -> float:

@@ -9,8 +9,8 @@ from ..alignment.maps import Map
 from ..alignment.methods import Problem, method_named
 from ..alignment.moments import SplitMoments
 from ..errors import PlanError, SamplingError, unknown_choice
-from ..models.pretrained import BaseModel
-from ..models.sites import HEAD_SPACES, PER_TEXT, SITES, Space, depth, find_sites, find_space
+from ..models.pretrained import Pretrained
+from ..models.sites import PER_TEXT, SITES, TASK_HEAD_SPACES, SpacePair, depth, find_sites, find_space
 from ..modules.peft_types import spaces_at
 from .layers import match_layers
 
@@ -18,9 +18,9 @@ from .layers import match_layers
 DEFAULT_SITES = ("query", "value", "output_norm")
 
 
-def spaces_of(
-    teacher: BaseModel, student: BaseModel, layers: str | Sequence[int], sites: Sequence[str] | None = None
-) -> list[Space]:
+def space_pairs(
+    teacher: Pretrained, student: Pretrained, layers: str | Sequence[int], sites: Sequence[str] | None = None
+) -> list[SpacePair]:
     """List the pairs of spaces that modules on some sites, and task heads, need, in either convention.
 
     Args:
@@ -42,26 +42,26 @@ def spaces_of(
     depths = [depth(shape) for shape in shapes]
     groups = match_layers(layers, *depths)
     spaces = {
-        Space(layer, share.layer, name) for layer, group in enumerate(groups) for share in group for name in names
+        SpacePair(layer, share.layer, name) for layer, group in enumerate(groups) for share in group for name in names
     }
     lasts = [count - 1 for count in depths]
     return sorted(
         spaces
         | {
-            Space(lasts[1], lasts[0], name)
-            for name in HEAD_SPACES
+            SpacePair(lasts[1], lasts[0], name)
+            for name in TASK_HEAD_SPACES
             if all(find_space(shape, last, name) for shape, last in zip(shapes, lasts, strict=True))
         }
     )
 
 
-def fit_spaces(
+def fit_pairs(
     align: str,
-    widths: Mapping[Space, tuple[int, int]],
-    moments: Mapping[Space, SplitMoments] | None,
+    widths: Mapping[SpacePair, tuple[int, int]],
+    moments: Mapping[SpacePair, SplitMoments] | None,
     seed: int = 0,
     attention_heads: Mapping[str, tuple[int, int]] | None = None,
-) -> tuple[dict[Space, Map], list[Score[Space]]]:
+) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
     """Fit a map for every pair of spaces.
 
     Args:
@@ -85,7 +85,7 @@ def fit_spaces(
     problems = {}
     for space, (d_s, d_t) in sorted(widths.items()):
         split = (moments or {}).get(space)
-        advice = ", or take a fresh head (--head fresh)" if space.name in HEAD_SPACES else ""
+        advice = ", or take a fresh head (--head fresh)" if space.name in TASK_HEAD_SPACES else ""
         if sampled and split is None:
             raise SamplingError(
                 f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..models.families import TaskHead
-from ..models.pretrained import BaseModel
-from ..models.sites import SiteShape, Space, depth, space_width
+from ..models.pretrained import Pretrained
+from ..models.sites import SiteShape, SpacePair, depth, space_width
 from ..modules.config import PREFIX
 from ..modules.inventory import Inventory
 from .parts import Fold, Part, Via
@@ -24,14 +24,14 @@ class TaskHeadPlan:
     """
 
     parts: Mapping[str, Part]
-    widths: Mapping[Space, tuple[int, int]]
+    widths: Mapping[SpacePair, tuple[int, int]]
     reason: str = ""
 
 
 def plan_task_head(
     inventory: Inventory,
-    teacher: BaseModel,
-    student: BaseModel,
+    teacher: Pretrained,
+    student: Pretrained,
     teacher_sites: Mapping[tuple[int, str], SiteShape],
     student_sites: Mapping[tuple[int, str], SiteShape],
     names: Sequence[str],
@@ -62,7 +62,7 @@ def plan_task_head(
     rows = None
     if wanted is not None and list(wanted) != list(names):
         rows = tuple(names.index(name) for name in wanted)
-    space = Space(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
+    space = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
     d_s = space_width(student_sites, space.student_layer, space.name)
     d_t = space_width(teacher_sites, space.teacher_layer, space.name)
     if len(head_s.linears) > 1 and d_s != d_t:

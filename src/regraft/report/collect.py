@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ReportError, TaskError
 from ..experiment.grid import Number
 from ..experiment.store import Store
-from ..models.sites import Space
+from ..models.sites import SpacePair
 from .results import Alignment, Expected, Point, Result
 
 
@@ -67,5 +67,5 @@ def _alignment(score: Mapping[str, Any]) -> Alignment | None:
     measures = [score.get(name) for name in ("assigned", "held_out", "r2_read")]  # stores of old lack the last
     if all(measure is None for measure in measures):
         return None
-    space = Space.parse(score["space"])
+    space = SpacePair.parse(score["space"])
     return Alignment(space.student_layer, space.teacher_layer, space.name, *measures)

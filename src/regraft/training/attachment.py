@@ -8,7 +8,7 @@ import transformers
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
 from ..errors import ModelError, ModuleFileError, first_line
-from ..models.pretrained import HEAD_CLASSES, BaseModel
+from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.config import expected_tensors, parse_config, plain_config
 from ..modules.inventory import head_keys, head_rows
 from ..modules.module import Module
@@ -16,7 +16,7 @@ from ..tasks.data import Loaded
 from ..tasks.records import Task
 
 
-def attach(base: BaseModel, module: Module, task: Task, fresh_head: bool = False) -> PeftModel:
+def attach(base: Pretrained, module: Module, task: Task, fresh_head: bool = False) -> PeftModel:
     """Put a module on its base model, ready to train.
 
     Args:
@@ -114,7 +114,7 @@ def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
     return True
 
 
-def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str, Any]) -> Module:
+def detach(model: PeftModel, base: Pretrained, source: str, provenance: dict[str, Any]) -> Module:
     """Take a trained module off its base model."""
     config = plain_config(model.peft_config["default"], base)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -122,7 +122,7 @@ def detach(model: PeftModel, base: BaseModel, source: str, provenance: dict[str,
     return Module({**config, "inference_mode": True}, tensors, source, provenance)
 
 
-def _with_head(base: BaseModel, task: Task) -> Any:
+def _with_head(base: Pretrained, task: Task) -> Any:
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
     model, loading = base.load(

@@ -8,19 +8,19 @@ from typing import Any
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
 from ..errors import TaskError, unknown_choice
-from ..models.pretrained import HEAD_CLASSES, BaseModel
+from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
 from .attachment import _with_head
 from .options import TrainOptions
 
 
-def _lora(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
+def _lora(base: Pretrained, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
     targets = [base.family.sites[site].rpartition(".")[2] for site in ("query", "value")]
     return LoraConfig(r=size.rank, lora_alpha=size.alpha, target_modules=targets, **options)
 
 
-def _bottleneck(base: BaseModel, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
+def _bottleneck(base: Pretrained, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
     if "output_norm" not in base.family.sites:
         raise TaskError(f"{base.name} ({base.config.model_type}) has no output LayerNorm for a bottleneck; use lora")
     return BottleneckConfig(bottleneck_size=size.bottleneck_size, **options)
@@ -30,7 +30,7 @@ _FRESH: Mapping[str, Callable[..., PeftConfig]] = {"bottleneck": _bottleneck, "l
 PEFT_KINDS = tuple(_FRESH)
 
 
-def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftConfig:
+def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> PeftConfig:
     """Configure a module that is trained from random weights.
 
     Args:
@@ -49,7 +49,7 @@ def fresh_config(base: BaseModel, task: Task, peft: str, options: TrainOptions) 
     return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
 
 
-def fresh_module(base: BaseModel, task: Task, peft: str, options: TrainOptions) -> PeftModel:
+def fresh_module(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> PeftModel:
     """Put a module of random weights, and a fresh task head, on a base model; arguments as for `fresh_config`.
 
     Raises:

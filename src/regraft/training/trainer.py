@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from ..models.pretrained import BaseModel
+from ..models.pretrained import Pretrained
 from ..tasks.data import Loaded
 from ..tasks.encoding import collator, encode_split, score
 from .devices import mixed_precision, one_device
@@ -19,7 +19,7 @@ from .options import TrainOptions
 
 
 def _encoded(
-    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: BaseModel, options: TrainOptions
+    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: Pretrained, options: TrainOptions
 ) -> Dataset:
     rows = loaded.splits[split]
     rows = rows.select(range(min(len(rows), limit or len(rows))))
@@ -27,7 +27,7 @@ def _encoded(
 
 
 def _trainer(
-    base: BaseModel,
+    base: Pretrained,
     model: PeftModel,
     work: Path,
     options: TrainOptions,
@@ -76,7 +76,7 @@ def _trainer(
 
 
 def _score(
-    trainer: Trainer, base: BaseModel, loaded: Loaded, split: str, limit: int | None, options: TrainOptions
+    trainer: Trainer, base: Pretrained, loaded: Loaded, split: str, limit: int | None, options: TrainOptions
 ) -> dict[str, float]:
     rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, options)
     metrics = trainer.predict(rows).metrics
