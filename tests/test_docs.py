@@ -1,0 +1,77 @@
+"""Every command of the README and of the docs is one that regraft takes; those of the README and the guide run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_texts, write_split
+
+from regraft.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+Run = Callable[..., tuple[int, str, str]]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """List the arguments of the regraft commands in the page's shell blocks."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "regraft":
+                yield words[1:]
+
+
+ALL = [(page, words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("words", [words for _, words in ALL], ids=[f"{page.stem}: {' '.join(w)}" for page, w in ALL])
+def test_a_command_is_taken_as_it_stands(words: list[str]) -> None:
+    said = {"$TASK": "ner", "$PEFT": "lora", "$LANG_": "de"}
+    words = [said.get(word, word) for word in words]
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert bound.arguments or words == ["demo"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README", "guide"])
+def test_the_commands_of_a_page_run_in_order(
+    name: str,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+) -> None:
+    """Models are tiny and data local, and what a page leaves to its reader is there."""
+    monkeypatch.chdir(tmp_path)
+    teacher, student, other = make_model(layers=4), make_model(layers=2), make_model(width=48, layers=2)
+    places = {"$TEACHER": teacher, "T": teacher, "S": other, "OTHER": other, "DIR": "data", "student": student}
+    (tmp_path / "data" / "en").mkdir(parents=True)
+    for split, rows in (("train", 60), ("val", 20), ("test", 20)):
+        write_split(tmp_path / "data" / "en" / f"{split}.conllu", rows, seed=rows)
+    for file in ("texts.txt", "corpus.txt", "part-1.txt", "part-2.txt"):
+        (tmp_path / file).write_text("\n".join(make_texts(90, seed=len(file) + ord(file[5]))))
+    for module in ("teacher-lora", "module-a", "module-b"):
+        (tmp_path / module).symlink_to(make_module(teacher, "lora", labels=9))
+    (tmp_path / "student-lora").symlink_to(make_module(other, "lora", labels=9))
+    ran = []
+    for words in commands(ROOT / f"{name}.md" if name == "README" else ROOT / "docs" / f"{name}.md"):
+        if {"my/set", "reviews/", "org/name:config", "minilm-wikineural", "demo"} & {*words} or words[0] == "report":
+            continue  # on the hub, or minutes
+        arguments = [places.get(word, word) if word != "student" or words[n - 1] != "--out" else word
+                     for n, word in enumerate(words)]  # fmt: skip
+        if words[0] in ("train", "evaluate") and "--data" not in words:
+            arguments += ["--data", "data"]
+        if words[0] == "convert" and "DIR" in words:
+            arguments[arguments.index("data")] = "teacher-lora"
+        if words[0] in ("train", "distill") and "--epochs" not in words:
+            arguments += ["--epochs", "1"]
+        code, out, err = run(*arguments, "--replace") if "--out" in words else run(*arguments)
+        assert code == 0, f"regraft {' '.join(words)}: {err or out}"
+        ran.append(words[0])
+    assert {"plan", "transfer", "train", "evaluate", "distill", "convert"} <= {*ran}
