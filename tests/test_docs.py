@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_texts, write_split
 
-from regraft.cli.main import app
+from regraft.cli.main import commands as application
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
@@ -33,7 +33,7 @@ ALL = [(page, words) for page in PAGES for words in commands(page)]
 def test_a_command_is_taken_as_it_stands(words: list[str]) -> None:
     said = {"$TASK": "ner", "$PEFT": "lora", "$LANG_": "de"}
     words = [said.get(word, word) for word in words]
-    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    _, bound, _ = application(words).parse_args(words, exit_on_error=False, print_error=False)
     assert bound.arguments or words == ["demo"]
 
 

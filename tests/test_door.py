@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,10 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
     )
     assert said.endswith("[]\n")
     assert max(map(len, said.splitlines())) <= 80
+    if arguments.removesuffix(" --help") in COMMANDS:
+        assert "Example: regraft" in said
+        options = [line for line in said.splitlines() if line.startswith("  ")]
+        assert all(re.match(r"  (--|[A-Z])", line) for line in options)  # a line an option
 
 
 def test_importing_regraft_imports_nothing_heavy() -> None:

@@ -63,17 +63,20 @@ TEXTS = Group("Texts", sort_key=4)
 WHERE = Group("Where to run", sort_key=5)
 OUTPUT = Group("Output", sort_key=6)
 
-app = App(
-    name="regraft",
-    version=lambda: f"regraft {version('regraft')}",
-    help="Port trained PEFT modules from one pretrained transformer to another.\n\n"
-    "Begin with: regraft plan MODULE --student MODEL\nIt loads no weights and shows who gets what.",
-    help_format="plaintext",
-    help_formatter=cast(Any, _Help()),
-    default_parameter=Parameter(negative=(), show_choices=False),
-    group_arguments=WHAT,
-    group_parameters=WHAT,
-)
+
+def application() -> App:
+    """Make the application, without a command."""
+    return App(
+        name="regraft",
+        version=lambda: f"regraft {version('regraft')}",
+        help="Port trained PEFT modules from one pretrained transformer to another.\n\n"
+        "Begin with: regraft plan MODULE --student MODEL\nIt loads no weights and shows who gets what.",
+        help_format="plaintext",
+        help_formatter=cast(Any, _Help()),
+        default_parameter=Parameter(negative=(), show_choices=False),
+        group_arguments=WHAT,
+        group_parameters=WHAT,
+    )
 
 
 def flat(group: Group) -> Parameter:

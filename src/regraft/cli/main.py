@@ -6,13 +6,14 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 
 import pydantic
 from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from .app import app, errors, option
+from .app import application, errors, option
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -32,11 +33,22 @@ COMMANDS = {
 }
 
 
-_EXPERIMENT = App(name="experiment", help="Plan and run a grid of trainings from one file.", sort_key=7)
-app.command(_EXPERIMENT)
-for _number, (_name, (_place, _summary)) in enumerate(COMMANDS.items()):
-    _group, _, _last = _name.rpartition(" ")
-    (_EXPERIMENT if _group else app).command(f"{__package__}.{_place}", name=_last, help=_summary, sort_key=_number)
+def commands(words: Sequence[str]) -> App:
+    """Make the application with its commands; the one that is called is described by its own docstring.
+
+    Args:
+        words: of the command line.
+    """
+    app = application()
+    experiments = App(name="experiment", help="Plan and run a grid of trainings from one file.", sort_key=7)
+    app.command(experiments)
+    for number, (name, (place, summary)) in enumerate(COMMANDS.items()):
+        group, _, last = name.rpartition(" ")
+        called = [*words[:2]][: len(name.split())] == name.split()
+        (experiments if group else app).command(
+            f"{__package__}.{place}", name=last, help=None if called else summary, sort_key=number
+        )
+    return app
 
 
 def main() -> None:
@@ -51,7 +63,7 @@ def main() -> None:
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
+        commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
     except CycloptsError as error:
         _refuse(_said(error))
     except RegraftError as error:

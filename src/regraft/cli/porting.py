@@ -179,7 +179,12 @@ def sample(
 
 
 def methods() -> None:
-    """List the alignment methods: what each does and needs."""
+    """List the alignment methods: what each does and needs.
+
+    Moments of texts, or of 'regraft sample', hold variances and covariances.
+
+    Example: regraft transfer my-lora --student S --texts t.txt --align ridge --out o
+    """
     from rich.table import Table
 
     from ..alignment.methods import METHODS
