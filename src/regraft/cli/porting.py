@@ -183,7 +183,7 @@ def methods() -> None:
 
     Moments of texts, or of 'regraft sample', hold variances and covariances.
 
-    Example: regraft transfer my-lora --student S --texts t.txt --align ridge --out o
+    Example: regraft transfer LORA --student S --texts t.txt --align lsa --out PORT
     """
     from rich.table import Table
 

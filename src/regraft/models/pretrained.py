@@ -96,7 +96,7 @@ class Pretrained:
             if auto_class is None:
                 raise ValueError("transformers has no such class")
             with torch.device("meta"):
-                return auto_class.from_config(config)
+                return auto_class.from_config(config, trust_remote_code=False)
         except ValueError as error:
             raise ModelError(
                 f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {first_line(error)}"
@@ -116,9 +116,11 @@ class Pretrained:
             ModelError: the weights cannot be loaded.
         """
         try:
-            model, loading = auto_class.from_pretrained(self.name, output_loading_info=True, **options)
+            model, loading = auto_class.from_pretrained(
+                self.name, output_loading_info=True, trust_remote_code=False, **options
+            )
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the weights of {self.name!r}: {first_line(error)}") from error
+            raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
         return model, loading
 
     @contextmanager
@@ -160,9 +162,9 @@ class Pretrained:
                 f"{self.name} was passed as a loaded model without its tokenizer; pass the pair (model, tokenizer)"
             )
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False, **options)
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {first_line(error)}") from error
+            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_reason(error)}") from error
         # transformers makes an empty tokenizer of a directory that holds a model alone.
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
@@ -211,9 +213,18 @@ def _config(name: str) -> Any:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the hub's client raises those of many libraries
         raise ModelError(
             f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
-            f"that can be reached from here: {first_line(error)}"
+            f"that can be reached from here: {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why something of a model cannot be loaded; transformers' advice to run the model's code is not ours."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs Python code of its own (auto_map), which regraft never runs; use a model that transformers knows"
+        )
+    return first_line(error)
