@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,21 +27,6 @@ _BATCHES = 4
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
 Activations = Mapping[Space, Tensor]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much was paired.
-
-    Attributes:
-        pairs: number of paired tokens (or spans).
-        paired_tokens: student tokens that were paired ...
-        student_tokens: ... of how many.
-    """
-
-    pairs: int
-    paired_tokens: int
-    student_tokens: int
 
 
 def in_order(texts: Sequence[str]) -> list[str]:
@@ -72,7 +56,7 @@ def observe(
     options: SampleOptions,
     run: RunOptions,
     title: str = "Sampling",
-) -> Counts:
+) -> tuple[int, int, int]:
     """Run both models over `texts` and call `feed` with what is paired in each batch.
 
     Args:
@@ -86,6 +70,9 @@ def observe(
         options: as for `sampling.sample`.
         run: as for `sampling.sample`.
         title: of the progress bar.
+
+    Returns:
+        The number of pairs, of student tokens that were paired, and of all student tokens.
 
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
@@ -110,25 +97,23 @@ def observe(
         for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
             encoding_t = encode(tokenizer_t, batch, min(options.max_length, teacher.longest))
             encoding_s = encode(tokenizer_s, batch, min(options.max_length, student.longest))
-            found = pair_tokens(batch, encoding_t, encoding_s)
-            pairs += found.count
-            paired += found.paired_student_tokens
-            tokens += found.student_tokens
-            if not found.count:
+            in_batch = pair_tokens(batch, encoding_t, encoding_s)
+            pairs += in_batch.count
+            paired += in_batch.paired_student_tokens
+            tokens += in_batch.student_tokens
+            if not in_batch.count:
                 continue
-            x_t = _pooled(
-                _observe(model_t, watched_t, encoding_t), found.teacher_rows, found.teacher_pair, found.count, teacher
-            )
-            x_s = _pooled(
-                _observe(model_s, watched_s, encoding_s), found.student_rows, found.student_pair, found.count, student
-            )
+            x_t = _observe(model_t, watched_t, encoding_t)
+            x_s = _observe(model_s, watched_s, encoding_s)
+            x_t = _pooled(x_t, in_batch.teacher_rows, in_batch.teacher_pair, in_batch.count, teacher)
+            x_s = _pooled(x_s, in_batch.student_rows, in_batch.student_pair, in_batch.count, student)
             feed(x_s, x_t, number in held_out)
     if pairs < MIN_PAIRS:
         raise SamplingError(
             f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
             + ("give more texts" if options.pairing == "offsets" else "give more texts or use pairing 'offsets'")
         )
-    return Counts(pairs, paired, tokens)
+    return pairs, paired, tokens
 
 
 def held_out_batches(count: int) -> set[int]:
@@ -149,10 +134,10 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[S
     sites = find_sites(model, family)
     watched = {}
     for layer, space in wanted:
-        found = find_space(sites, layer, space)
-        if found is None:
+        observed = find_space(sites, layer, space)
+        if observed is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
-        shape, side = found
+        shape, side = observed
         module = model.get_submodule(shape.path)
         if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
             module = getattr(module, "base_layer", module)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from ..alignment.moments import Moments, SplitMoments
 from ..errors import SamplingError
-from ..files.directories import check_writable, new_directory
+from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
 from ..models.pretrained import Pretrained
@@ -88,13 +88,14 @@ def sample(
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
     moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
-    return Sample(source, moments_of, counts.pairs, counts.paired_tokens, counts.student_tokens)
+    return Sample(source, moments_of, *counts)
 
 
 FORMAT = 2
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
-_OURS = (_TENSORS, _MANIFEST)
+FILES = (_TENSORS, _MANIFEST)
+"""What a sample consists of; a directory that holds anything else is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +170,6 @@ class Sample:
         )
 
 
-def check_output(path: str | os.PathLike[str], replace: bool) -> None:
-    """Refuse an output directory before any work is done.
-
-    Raises:
-        ModuleFileError: it exists, and `replace` is False or it holds other files.
-    """
-    check_writable(path, replace, _OURS)
-
-
 def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = False) -> None:
     """Write a sample to a directory of its own: ``moments.safetensors`` and ``moments.json``.
 
@@ -200,7 +192,7 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
         "spaces": [str(space) for space in sample.moments],
         "counts": counts,
     }
-    with new_directory(path, replace, _OURS) as directory:
+    with new_directory(path, replace, FILES) as directory:
         save_file(tensors, directory / _TENSORS)
         (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -242,13 +234,12 @@ def check_same_pair(sample: Sample, teacher: Pretrained, student: Pretrained) ->
         SamplingError: of another architecture, or of other weights.
     """
     source = sample.source
-    for who, sampled, config_hash, weights, base in (
+    for who, name, config_hash, weights, base in (
         ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
         ("student", source.student, source.student_config, source.student_weights, student),
     ):
         if config_hash != base.config_hash or not may_be_same(weights, base.weights_id):
             what = "weights differ" if config_hash == base.config_hash else "architecture differs"
             raise SamplingError(
-                f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
-                "sample this pair"
+                f"the moments were sampled with {who} {name}, whose {what} from those of {base.name}; sample this pair"
             )

@@ -98,4 +98,4 @@ def _mean_r(moments: Moments, fitted: Map) -> float | None:
     if moments.n < 2 or not isinstance(fitted, Assignment):
         return None
     rows = (fitted.index >= 0).nonzero().flatten()
-    return float(moments.correlation_of(rows, fitted.index[rows]).mean())
+    return float(moments.correlation()[rows, fitted.index[rows]].mean())

@@ -9,8 +9,8 @@ from .maps import Assignment, Map
 from .moments import Moments
 
 
-def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
-    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t, for each dimension of h_t, (d_t,).
+def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
+    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t.
 
     Args:
         moments: of the rows to judge on, with the student's covariances.
@@ -18,12 +18,8 @@ def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
         offset: (d_t,).
     """
     missed = moments.mean_t - reads @ moments.mean_s - offset
-    return _residuals(moments.squares_t, moments.cross, reads, moments.scatter_s) + moments.n * missed.square()
-
-
-def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
-    """Sum up the squared errors of `read_errors` over all dimensions."""
-    return float(read_errors(moments, reads, offset).sum())
+    errors = _residuals(moments.squares_t, moments.cross, reads, moments.scatter_s) + moments.n * missed.square()
+    return float(errors.sum())
 
 
 def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:

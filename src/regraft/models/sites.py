@@ -40,6 +40,10 @@ class SiteShape:
     in_width: int
     out_width: int
 
+    def width(self, side: Side) -> int:
+        """Width of one side."""
+        return self.in_width if side == "in" else self.out_width
+
 
 def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
     """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``.
@@ -72,16 +76,15 @@ def _shape(path: str, weight: Any) -> SiteShape:
 
 def find_space(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:
     """Find a site of a layer, and its side, at which a space can be observed; None where the model has none."""
-    return next(((sites[layer, site], side) for site, side in observed_at(space) if (layer, site) in sites), None)
+    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
+    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
+    return next(((sites[layer, site], side) for site, side in reads + writes if (layer, site) in sites), None)
 
 
 def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
     """Width of an activation space of a layer; 0 where the model has no such space."""
-    found = find_space(sites, layer, space)
-    if found is None:
-        return 0
-    shape, side = found
-    return shape.in_width if side == "in" else shape.out_width
+    observed = find_space(sites, layer, space)
+    return observed[0].width(observed[1]) if observed else 0
 
 
 def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple[int, int]]:
@@ -137,10 +140,3 @@ SITES: Mapping[str, Site] = {
 # What a task head may read, and those of it that have one vector per text, not per token.
 TASK_HEAD_SPACES = ("final_hidden", "pooled")
 PER_TEXT = ("pooled",)
-
-
-def observed_at(space: str) -> tuple[tuple[str, Side], ...]:
-    """Name the sites and sides at which a space can be observed, best first."""
-    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
-    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
-    return (*reads, *writes)

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import set_seed
 
+from ..files.directories import check_writable
 from ..models.pretrained import resolve
-from ..modules.module import Module, check_output, load
+from ..modules.module import FILES, Module, load
 from ..tasks.options import DataOptions
 from .attachment import attach, detach, keeps_head
 from .devices import mixed_precision, processes
@@ -57,7 +58,7 @@ def train(
     """
     data, options = data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
-    check_output(out, replace)
+    check_writable(out, replace, FILES)
     base = resolve(model)
     start = None if init is None else load(init)
     loaded = data.load()
