@@ -204,8 +204,10 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
     """Read one or more sample directories of the same pair of models and add them up.
 
     Raises:
-        SamplingError: a directory that holds no sample, or samples that do not belong together.
+        SamplingError: no directory, one that holds no sample, or samples that do not belong together.
     """
+    if not paths:
+        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
     return reduce(add, (_load_one(Path(path)) for path in paths))
 
 

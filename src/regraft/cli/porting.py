@@ -69,7 +69,7 @@ def plan(
     )
     show.show_plan(console, port.plan, verbose)
     port.plan.check()
-    if port.evidence == "none" and scored is None:
+    if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
         scored.check(loaded, options.head, options.labels)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, set_seed
 
 from ..errors import TaskError
 from ..files.directories import check_writable, new_directory, write_json, write_json_lines
@@ -22,7 +21,7 @@ from ..files.reading import read_json
 from ..models.pretrained import resolve
 from ..modules.card import student_card
 from ..modules.module import CARD, CURVE, PROVENANCE
-from ..training.devices import mixed_precision, one_device, processes
+from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .masking import collator, encode, split
@@ -160,7 +159,22 @@ def distill(
         temperature=options.temperature,
         matched=matched_states(layers, depth),
         model=student,
-        args=one_device(_arguments(work, options, mixed, progress, start_evaluated=resume is not None)),
+        args=training_arguments(
+            work,
+            options,
+            progress,
+            max_steps=options.max_steps or -1,
+            per_device_eval_batch_size=options.batch_size,
+            eval_strategy="steps",
+            eval_steps=options.save_every,
+            eval_on_start=resume is None,
+            save_strategy="steps",
+            save_steps=options.save_every,
+            logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
+            logging_steps=options.save_every,
+            remove_unused_columns=False,  # masking reads which tokens are special
+            ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
+        ),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=data_collator,
@@ -191,35 +205,3 @@ def _weights(options: DistillOptions, has_head: bool) -> dict[str, float]:
     if not any(weights.values()):
         raise TaskError(f"the weights of {', '.join(weights)} are all 0, expected a positive one: nothing would train")
     return weights
-
-
-def _arguments(
-    work: Path, options: DistillOptions, mixed: str | None, progress: bool, start_evaluated: bool
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_steps=options.warmup,
-        lr_scheduler_type="linear",
-        seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
-        bf16=mixed == "bfloat16",
-        fp16=mixed == "float16",
-        eval_strategy="steps",
-        eval_steps=options.save_every,
-        eval_on_start=not start_evaluated,
-        save_strategy="steps",
-        save_steps=options.save_every,
-        save_total_limit=1,
-        logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-        logging_steps=options.save_every,
-        remove_unused_columns=False,  # masking reads which tokens are special
-        ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not progress,
-        report_to="none",
-    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..alignment.maps import Map
 from ..models.sites import SpacePair
+from ..modules.module import Module
 from ..seeding import generator
 from .parts import Fold, Part, Target
 from .plan import Plan
@@ -37,6 +40,20 @@ def transfer_tensors(
     """
     plan.check()
     return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
+
+
+def port_module(
+    plan: Plan,
+    module: Module,
+    maps: Mapping[SpacePair, Map],
+    seed: int,
+    scale: float,
+    provenance: Mapping[str, Any] = MappingProxyType({}),
+) -> Module:
+    """Make the student's module; arguments as for `transfer_tensors`."""
+    tensors = transfer_tensors(plan, module.tensors, maps, seed, scale)
+    labels = {"labels": list(plan.labels)} if plan.labels else {}
+    return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
 
 
 def _make(

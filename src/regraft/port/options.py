@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
@@ -28,7 +29,7 @@ _SCALE = "scale"
 def parse_layers(value: Any) -> Any:
     """Read a list of layers that commas separate; a name, or a list of numbers, stays as it is."""
     if not isinstance(value, str):
-        return value if value is None else tuple(value)
+        return tuple(value) if isinstance(value, Iterable) else value
     numbers = [part.strip() for part in value.split(",") if part.strip()]
     return tuple(map(int, numbers)) if numbers and all(map(str.isdecimal, numbers)) else value
 

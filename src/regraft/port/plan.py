@@ -73,12 +73,7 @@ class Plan:
             raise PlanError(self.problems[0])
 
 
-def make_plan(
-    module: Module,
-    teacher: Pretrained,
-    student: Pretrained,
-    options: PortOptions,
-) -> Plan:
+def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options: PortOptions) -> Plan:
     """Plan a port from configurations and shapes alone.
 
     Args:
@@ -115,9 +110,7 @@ def make_plan(
         reasons = draft.problems or sorted(set(draft.left.values())) or ["its layers are not taken over"]
         raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
 
-    config = student_config(
-        module.config, student.name, skeleton, student.family, student_sites, draft.holdings, inventory.head_class
-    )
+    config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
     if module.head_is_random:
         ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
     else:
@@ -210,15 +203,11 @@ class Draft:
     def _part(self, role: Role, place: Place, share: Share, holding: Holding) -> Part:
         biased = {other.beside for other in holding.tensors}
         vias = self._vias(role, place, share.layer, role.suffix in biased)
-        return Part(holding.tensors[role], share.weight, vias, self._fold(role, place, share.layer, holding))
-
-    def _fold(self, role: Role, place: Place, teacher_layer: int, holding: Holding) -> Fold | None:
-        """Name the weight whose offset a bias takes on."""
-        for other, key in holding.tensors.items():
-            if other.suffix == role.beside:
-                vias = self._vias(other, place, teacher_layer, has_bias=True)
-                return next((Fold(key, via.space) for via in vias if via is not None and via.reads), None)
-        return None
+        fold = None
+        for weight, key in holding.tensors.items():
+            if weight.suffix == role.beside and (via := self._vias(weight, place, share.layer, has_bias=True)[-1]):
+                fold = Fold(key, via.space)
+        return Part(holding.tensors[role], share.weight, vias, fold)
 
     def _vias(self, role: Role, place: Place, teacher_layer: int, has_bias: bool) -> tuple[Via | None, ...]:
         """Name the map that acts on each axis, note its widths, refuse what no map can do."""

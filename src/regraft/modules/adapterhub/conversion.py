@@ -13,7 +13,7 @@ from ...models.families import FAMILIES, Family
 from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
-from .methods import PARTS, SITES, check_plain, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
+from .methods import ONLY_PEFT, PARTS, SITES, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -106,7 +106,11 @@ def from_peft(
             f"{name!r} cannot name an adapter, expected a word without dots that PyTorch does not use"
         )
     check_portable(config, source)
-    check_plain(config, source)
+    for option in ONLY_PEFT:
+        if config.get(option):
+            raise ModuleFileError(
+                f"{source} uses {option}, which AdapterHub's LoRA has no counterpart of, expected plain LoRA"
+            )
     layout = layout_of(base.model_type, source)
     family = FAMILIES[base.model_type]
     method = config["peft_type"]
