@@ -16,7 +16,7 @@ from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, find_sites, find_space
 from ..seeding import generator
 from .options import RunOptions, SampleOptions
-from .pairing import Encoding, Ints, encode, make_pairing, pool
+from .pairing import PAIRINGS, Encoding, Ints, encode, pool
 
 # One batch in ten is held out, at least one.
 HELD_OUT_SHARE = 0.1
@@ -78,7 +78,7 @@ def observe(
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = make_pairing(options.pairing, tokenizer_t, tokenizer_s)
+    pair_tokens = PAIRINGS[options.pairing](tokenizer_t, tokenizer_s)
     size = max(1, min(options.batch_size, len(texts) // _BATCHES))
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     held_out = held_out_batches(len(batches))

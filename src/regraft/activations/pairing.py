@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import SamplingError, unknown_choice
+from ..errors import SamplingError
 
 Ints = NDArray[np.int64]
 
@@ -25,21 +25,20 @@ _WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One batch of texts through one tokenizer, padded; every array is (texts, tokens).
+    """One batch of texts through one tokenizer, padded; arrays are (texts, tokens).
 
     Attributes:
         ids: token ids.
         attention: 1 where there is a token, 0 on padding.
         special: 1 on special tokens and padding.
-        starts: index of the first character of each token; None where the tokenizer reports no offsets.
-        ends: index behind its last character; None likewise.
+        spans: index of the first character of each token, and behind its last, (texts, tokens, 2); None where the
+            tokenizer reports no offsets.
     """
 
     ids: Ints
     attention: Ints
     special: Ints
-    starts: Ints | None
-    ends: Ints | None
+    spans: Ints | None
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ class Offsets:
 
         paired = []
         for rows, starts, _ in sides:
-            kept = whole[span[starts]]
-            paired.append((rows[kept], number[span[starts[kept]]]))
+            counts = whole[span[starts]]
+            paired.append((rows[counts], number[span[starts[counts]]]))
         (teacher_rows, teacher_pair), (student_rows, student_pair) = paired
         return Pairs(
             count=int(whole.sum()),
@@ -166,11 +165,9 @@ def _place(
     encoding: Encoding, chosen: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
     """Return rows, starts and ends of the chosen tokens with visible characters, in the laid-out characters."""
-    assert encoding.starts is not None
-    assert encoding.ends is not None
+    assert encoding.spans is not None
     text, token = np.nonzero(chosen)
-    starts = encoding.starts[text, token] + first[text]
-    ends = encoding.ends[text, token] + first[text]
+    starts, ends = encoding.spans[text, token].T + first[text]
     # Tokenizers disagree on whether the space before a word is part of it: shrink every token to what is visible.
     seen = np.concatenate([[0], np.cumsum(visible)])
     position = np.append(np.flatnonzero(visible), 0)
@@ -191,17 +188,7 @@ def _between(starts: Ints, ends: Ints, length: int) -> Ints:
 
 Pairing = Callable[[Sequence[str], Encoding, Encoding], Pairs]
 PAIRINGS: Mapping[str, Callable[[Any, Any], Pairing]] = {"position": Position, "offsets": Offsets}
-
-
-def make_pairing(name: str, teacher: Any, student: Any) -> Pairing:
-    """Prepare a pairing for two tokenizers.
-
-    Raises:
-        SamplingError: an unknown name, or tokenizers that the pairing cannot use.
-    """
-    if name not in PAIRINGS:
-        raise SamplingError(unknown_choice("pairing", name, PAIRINGS))
-    return PAIRINGS[name](teacher, student)
+"""A pairing is made for two tokenizers, which it may refuse; then it pairs the tokens of batches."""
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
@@ -223,9 +210,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
     )
     special = np.where(attention == 0, 1, special)
     spans = np.asarray(batch["offset_mapping"], dtype=np.int64) if offsets else None
-    return Encoding(
-        ids, attention, special, None if spans is None else spans[..., 0], None if spans is None else spans[..., 1]
-    )
+    return Encoding(ids, attention, special, spans)
 
 
 def pool(activations: Tensor, rows: Ints, pair: Ints, count: int, last: bool) -> Tensor:

@@ -18,8 +18,9 @@ def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
         offset: (d_t,).
     """
     missed = moments.mean_t - reads @ moments.mean_s - offset
-    errors = _residuals(moments.squares_t, moments.cross, reads, moments.scatter_s) + moments.n * missed.square()
-    return float(errors.sum())
+    # Of y - M x over centred rows, from y's squares, x' y and x' x.
+    residuals = moments.squares_t - 2 * (reads.T * moments.cross).sum(0) + ((reads @ moments.scatter_s) * reads).sum(1)
+    return float((residuals + moments.n * missed.square()).sum())
 
 
 def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
@@ -45,7 +46,8 @@ def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tens
 
 def write_error(moments: Moments, writes: Tensor) -> float:
     """Sum up the squared errors of ``writes @ h_t`` against h_s, both about their means; as `read_error`."""
-    return float(_residuals(moments.squares_s, moments.cross.T, writes, moments.scatter_t).sum())
+    swapped = moments.swapped()
+    return read_error(swapped, writes, swapped.mean_t - writes @ swapped.mean_s)
 
 
 def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
@@ -89,8 +91,3 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
 def _share(error: float, squares: Tensor) -> float | None:
     total = float(squares.sum())
     return 1 - error / total if total > 0 else None
-
-
-def _residuals(squares: Tensor, cross: Tensor, matrix: Tensor, scatter: Tensor) -> Tensor:
-    """(d_y,) sums of squares of y - M x over centred rows, from y's (d_y,), x' y (d_x, d_y) and x' x (d_x, d_x)."""
-    return squares - 2 * (matrix.T * cross).sum(0) + ((matrix @ scatter) * matrix).sum(1)

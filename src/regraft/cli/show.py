@@ -43,9 +43,9 @@ def _shares(group: Group) -> str:
 
 
 def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
-    spaces = {space for target in targets for part in target.parts for space in part.spaces}
-    widths = sorted({plan.widths[space] for space in spaces})
-    names = sorted({space.name for space in spaces})
+    pairs = {pair for target in targets for part in target.parts for pair in part.pairs}
+    widths = sorted({plan.widths[pair] for pair in pairs})
+    names = sorted({pair.name for pair in pairs})
     identity = all(target.action in ("copied", "averaged", "reordered", "fresh") for target in targets)
     return (
         ", ".join(f"{d_t}" if d_t == d_s else f"{d_t} -> {d_s}" for d_s, d_t in widths),

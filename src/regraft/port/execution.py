@@ -80,7 +80,7 @@ def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Ma
     for axis, via in enumerate(part.vias):
         if via is None:
             continue
-        acting = maps[via.space]
+        acting = maps[via.pair]
         if via.reads:
             tensor = (acting if via.has_bias else acting.without_offset()).read(tensor, axis)
         else:
@@ -90,7 +90,7 @@ def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Ma
 
 def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
     """T (R h_s + b) + c is (T R) h_s + (T b + c)."""
-    offset = maps[fold.space].offset
+    offset = maps[fold.pair].offset
     if offset is None:
         return bias
     exact = torch.promote_types(bias.dtype, torch.float32)

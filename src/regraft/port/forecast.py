@@ -69,7 +69,7 @@ def fidelity(
             weight = tensors[part.tensor].double()
             # G'G where another weight G follows, so that nothing wider than the module is multiplied.
             gram = torch.eye(len(weight), dtype=torch.float64) if behind is None else behind[number].T @ behind[number]
-            shares.append((part.weight, _share(weight, gram, via, maps[via.space], moments.get(via.lives))))
+            shares.append((part.weight, _share(weight, gram, via, maps[via.pair], moments.get(via.home))))
         layer, site = target.place or (None, "head")
         places.append(Fidelity(layer, site, _name(target, targets), _mean(shares)))
     return places

@@ -82,13 +82,13 @@ class Port:
             )
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
-        pair = resolve(module.base_model if teacher is None else teacher), resolve(student)
+        models = resolve(module.base_model if teacher is None else teacher), resolve(student)
         options = options.settled("texts" if texts is not None else "moments" if moments is not None else "none")
         if moments is not None and not isinstance(moments, Sample):
             moments = load_sample(*([moments] if isinstance(moments, str | Path) else moments))
         if moments is not None:
-            check_same_pair(moments, *pair)
-        return cls(module, *pair, options, texts, moments, run, judge, covariances)
+            check_same_pair(moments, *models)
+        return cls(module, *models, options, texts, moments, run, judge, covariances)
 
     @property
     def method(self) -> Method:
@@ -113,15 +113,15 @@ class Port:
                 f"the port of {self.module.source} scores with a head drawn at random; use --head teacher, or leave "
                 "out --data"
             )
-        pair, options, run = (self.teacher, self.student), self.options, self.run
+        models, options, run = (self.teacher, self.student), self.options, self.run
         if options.sequential and self.texts is not None:
-            return fit_in_sequence(self.plan, self.module, *pair, self.texts, options, run, self.judge)
+            return fit_in_sequence(self.plan, self.module, *models, self.texts, options, run, self.judge)
         moments = self.moments
         if self.texts is not None:
             full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
-            spaces = {*self.plan.widths, *(self.plan.reads if full else ())}
-            moments = sample(*pair, sorted(spaces), self.texts, options, run, covariances=full)
+            pairs = {*self.plan.widths, *(self.plan.reads if full else ())}
+            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full)
         maps, scores = fit_pairs(
             str(options.align),
             self.plan.widths,

@@ -61,7 +61,7 @@ class Plan:
     @property
     def reads(self) -> set[SpacePair]:
         """The pairs of spaces that the module reads: those whose moments a forecast needs."""
-        return {via.lives for target in self.targets for _, via in target.reads}
+        return {via.home for target in self.targets for _, via in target.reads}
 
     def check(self) -> None:
         """Raise the first problem.
@@ -190,11 +190,11 @@ class Draft:
             )
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
-        spaces = {space for part in parts for space in part.spaces}
-        if self.refused & spaces:
+        pairs = {pair for part in parts for pair in part.pairs}
+        if self.refused & pairs:
             return "refused"
         folded = self.method.kind == "linear" and any(part.fold for part in parts)
-        if folded or (spaces and not self.method.identity):
+        if folded or (pairs and not self.method.identity):
             return "mapped"
         if parts[0].rows is not None:
             return "reordered"
@@ -206,7 +206,7 @@ class Draft:
         fold = None
         for weight, key in holding.tensors.items():
             if weight.suffix == role.beside and (via := self._vias(weight, place, share.layer, has_bias=True)[-1]):
-                fold = Fold(key, via.space)
+                fold = Fold(key, via.pair)
         return Part(holding.tensors[role], share.weight, vias, fold)
 
     def _vias(self, role: Role, place: Place, teacher_layer: int, has_bias: bool) -> tuple[Via | None, ...]:
@@ -219,20 +219,20 @@ class Draft:
             if lives is None or mapped is None:
                 vias.append(None)
                 continue
-            space = SpacePair(layer, teacher_layer, mapped)
+            pair = SpacePair(layer, teacher_layer, mapped)
             home = SpacePair(layer, teacher_layer, lives)
             d_s, d_t = self._widths(home)
-            self.widths[space] = self._widths(space)
+            self.widths[pair] = self._widths(pair)
             reads = isinstance(axis, Reads)
-            vias.append(Via(space, home, reads, reads and has_bias))
+            vias.append(Via(pair, home, reads, reads and has_bias))
             if self.method.identity and d_s != d_t:
-                self.refused.add(space)
+                self.refused.add(pair)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align auto with --texts or --moments"
                 )
-            elif self.widths[space] != (d_s, d_t):
-                self.refused.add(space)
+            elif self.widths[pair] != (d_s, d_t):
+                self.refused.add(pair)
                 self._refuse(
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
                     f"maps like {mapped}, of another width; use --spaces measured"
@@ -286,8 +286,8 @@ class Draft:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _widths(self, space: SpacePair) -> tuple[int, int]:
+    def _widths(self, pair: SpacePair) -> tuple[int, int]:
         return (
-            space_width(self.student_sites, space.student_layer, space.name),
-            space_width(self.teacher_sites, space.teacher_layer, space.name),
+            space_width(self.student_sites, pair.student_layer, pair.name),
+            space_width(self.teacher_sites, pair.teacher_layer, pair.name),
         )

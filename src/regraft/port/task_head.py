@@ -62,25 +62,25 @@ def plan_task_head(
     rows = None
     if wanted is not None and list(wanted) != list(names):
         rows = tuple(names.index(name) for name in wanted)
-    space = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
-    d_s = space_width(student_sites, space.student_layer, space.name)
-    d_t = space_width(teacher_sites, space.teacher_layer, space.name)
+    pair = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
+    d_s = space_width(student_sites, pair.student_layer, pair.name)
+    d_t = space_width(teacher_sites, pair.teacher_layer, pair.name)
     if len(head_s.linears) > 1 and d_s != d_t:
         return _fresh(f"the head has a hidden layer of its own, {d_t} wide in the teacher and {d_s} in the student")
     parts = {}
     for number, (path_t, path_s) in enumerate(zip(head_t.linears, head_s.linears, strict=True), start=1):
-        picked = rows if number == len(head_s.linears) else None
+        its_rows = rows if number == len(head_s.linears) else None
         weight, bias = (f"{PREFIX}{path_t}.{leaf}" for leaf in ("weight", "bias"))
         if weight not in inventory.head:
             return _fresh(f"the module holds no {path_t}")
         has_bias = bias in inventory.head
         # Only the first layer reads the model; what it says is as wide in the student.
-        via = Via(space, space, reads=True, has_bias=has_bias) if number == 1 else None
-        parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=picked)
+        via = Via(pair, pair, reads=True, has_bias=has_bias) if number == 1 else None
+        parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=its_rows)
         if has_bias:
-            fold = Fold(weight, space) if number == 1 else None
-            parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, picked)
-    return TaskHeadPlan(parts, {space: (d_s, d_t)})
+            fold = Fold(weight, pair) if number == 1 else None
+            parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, its_rows)
+    return TaskHeadPlan(parts, {pair: (d_s, d_t)})
 
 
 def _fresh(reason: str) -> TaskHeadPlan:
