@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..errors import SamplingError
 from ..models.families import Family
 from ..models.pretrained import Pretrained
-from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, find_sites, find_space
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
 from ..seeding import generator
 from .options import RunOptions, SampleOptions
 from .pairing import PAIRINGS, Encoding, Ints, encode, pool
@@ -49,8 +49,7 @@ def in_order(texts: Sequence[str]) -> list[str]:
 def observe(
     teacher: Pretrained,
     student: Pretrained,
-    wanted_t: set[Space],
-    wanted_s: set[Space],
+    pairs: Sequence[SpacePair],
     texts: Sequence[str],
     feed: Callable[[Activations, Activations, bool], None],
     options: SampleOptions,
@@ -62,8 +61,7 @@ def observe(
     Args:
         teacher: one model.
         student: the other.
-        wanted_t: where to observe the teacher.
-        wanted_s: where to observe the student. Spaces of a whole text are left out where either model lacks a pooler.
+        pairs: where to observe them. Spaces of a whole text are left out where either model lacks a pooler.
         texts: what `in_order` gave.
         feed: takes the student's activations, the teacher's, each on its model's device, and whether the batch is one
             of those held out.
@@ -82,23 +80,19 @@ def observe(
     size = max(1, min(options.batch_size, len(texts) // _BATCHES))
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     held_out = held_out_batches(len(batches))
-    pairs = paired = tokens = 0
+    count = paired = tokens = 0
     where = run.torch_dtype, run.device
     with teacher.running(*where) as model_t, student.running(*where) as model_s:
         # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
         poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
-        watched_t, watched_s = (
-            _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})
-            for model, base, who, wanted in (
-                (model_t, teacher, "teacher", wanted_t),
-                (model_s, student, "student", wanted_s),
-            )
-        )
+        there = [pair for pair in pairs if poolers or pair.name not in PER_TEXT]
+        watched_t = _watched(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
+        watched_s = _watched(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
         for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
             encoding_t = encode(tokenizer_t, batch, min(options.max_length, teacher.longest))
             encoding_s = encode(tokenizer_s, batch, min(options.max_length, student.longest))
             in_batch = pair_tokens(batch, encoding_t, encoding_s)
-            pairs += in_batch.count
+            count += in_batch.count
             paired += in_batch.paired_student_tokens
             tokens += in_batch.student_tokens
             if not in_batch.count:
@@ -108,12 +102,12 @@ def observe(
             x_t = _pooled(x_t, in_batch.teacher_rows, in_batch.teacher_pair, in_batch.count, teacher)
             x_s = _pooled(x_s, in_batch.student_rows, in_batch.student_pair, in_batch.count, student)
             feed(x_s, x_t, number in held_out)
-    if pairs < MIN_PAIRS:
+    if count < MIN_PAIRS:
         raise SamplingError(
-            f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
+            f"paired {count} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
             + ("give more texts" if options.pairing == "offsets" else "give more texts or use pairing 'offsets'")
         )
-    return pairs, paired, tokens
+    return count, paired, tokens
 
 
 def held_out_batches(count: int) -> set[int]:
@@ -145,8 +139,9 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[S
     return watched
 
 
-@contextmanager
-def _recording(watched: Mapping[Space, tuple[Any, bool]]) -> Iterator[dict[Space, Tensor]]:
+@torch.inference_mode()
+def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
+    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     seen: dict[Space, Tensor] = {}
 
     def hook(key: Space, is_input: bool) -> Any:
@@ -156,22 +151,10 @@ def _recording(watched: Mapping[Space, tuple[Any, bool]]) -> Iterator[dict[Space
 
         return record
 
-    handles = [
-        module.register_forward_hook(hook(key, is_input), with_kwargs=True)
-        for key, (module, is_input) in watched.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.inference_mode()
-def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
-    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     device = next(model.parameters()).device
-    with _recording(watched) as seen:
+    with ExitStack() as hooks:
+        for key, (module, is_input) in watched.items():
+            hooks.enter_context(module.register_forward_hook(hook(key, is_input), with_kwargs=True))
         model(
             input_ids=torch.from_numpy(encoding.ids).to(device),
             attention_mask=torch.from_numpy(encoding.attention).to(device),

@@ -28,19 +28,19 @@ from .options import RunOptions, SampleOptions
 def sample(
     teacher: Pretrained,
     student: Pretrained,
-    spaces: Sequence[SpacePair],
+    pairs: Sequence[SpacePair],
     texts: Sequence[str],
     options: SampleOptions | None = None,
     run: RunOptions | None = None,
     covariances: bool = True,
     title: str = "Sampling",
 ) -> Sample:
-    """Run both models over `texts` and collect the moments of `spaces`.
+    """Run both models over `texts` and collect the moments of `pairs`.
 
     Args:
         teacher: the model that the module was trained on.
         student: the model that it goes to.
-        spaces: pairs of spaces to observe.
+        pairs: pairs of spaces to observe.
         texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
             split.
         options: which tokens go together, of how much of a text.
@@ -57,26 +57,16 @@ def sample(
     totals: dict[SpacePair, list[Moments]] = {}
 
     def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
-        for space in spaces:
-            s, t = x_s.get((space.student_layer, space.name)), x_t.get((space.teacher_layer, space.name))
+        for pair in pairs:
+            s, t = x_s.get((pair.student_layer, pair.name)), x_t.get((pair.teacher_layer, pair.name))
             if s is None or t is None:
                 continue  # no pooler
             moments = Moments.of(s, t.to(s.device), covariances)
             d_s, d_t = moments.cross.shape
-            split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
+            split = totals.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
             split[held_out] += moments
 
-    counts = observe(
-        teacher,
-        student,
-        {(space.teacher_layer, space.name) for space in spaces},
-        {(space.student_layer, space.name) for space in spaces},
-        ordered,
-        feed,
-        options,
-        run,
-        title,
-    )
+    counts = observe(teacher, student, pairs, ordered, feed, options, run, title)
     source = Source(
         teacher=teacher.name,
         student=student.name,
@@ -87,7 +77,7 @@ def sample(
         pairing=options.pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
-    moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
+    moments_of = {pair: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for pair, split in totals.items()}
     return Sample(source, moments_of, *counts)
 
 
@@ -155,7 +145,7 @@ class Sample:
             raise SamplingError("the samples cover different spaces; take them with the same --sites and --layers")
         return Sample(
             Source(**{**mine, "texts": (*self.source.texts, *other.source.texts)}),
-            {space: moments + other.moments[space] for space, moments in self.moments.items()},
+            {pair: moments + other.moments[pair] for pair, moments in self.moments.items()},
             self.pairs + other.pairs,
             self.paired_tokens + other.paired_tokens,
             self.student_tokens + other.student_tokens,
@@ -177,19 +167,19 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
         ModuleFileError: the directory exists and `replace` is False.
     """
     tensors, counts = {}, {}
-    for space, split in sample.moments.items():
+    for pair, split in sample.moments.items():
         for part in fields(split):
             moments: Moments = getattr(split, part.name)
-            counts[f"{space}.{part.name}"] = moments.n
+            counts[f"{pair}.{part.name}"] = moments.n
             for name in _STORED:
-                tensors[f"{space}.{part.name}.{name}"] = getattr(moments, name).contiguous()
+                tensors[f"{pair}.{part.name}.{name}"] = getattr(moments, name).contiguous()
     manifest = {
         "format": FORMAT,
         "source": asdict(sample.source),
         "pairs": sample.pairs,
         "paired_tokens": sample.paired_tokens,
         "student_tokens": sample.student_tokens,
-        "spaces": [str(space) for space in sample.moments],
+        "spaces": [str(pair) for pair in sample.moments],
         "counts": counts,
     }
     with new_directory(path, replace, FILES) as directory:

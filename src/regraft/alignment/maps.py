@@ -133,15 +133,7 @@ class Linear:
         return Linear(reads, torch.zeros_like(self.offset), self.writes, self.constant)
 
     def read(self, tensor: Tensor, axis: int) -> Tensor:
-        """Take `tensor`, whose `axis` contracts with the teacher's activation, to the student's.
-
-        Args:
-            tensor: a module's tensor with ``tensor.shape[axis] == d_t``.
-            axis: the axis that lives in this space.
-
-        Returns:
-            A tensor with d_s along `axis`, computed in (at least) float32, in the type of `tensor`.
-        """
+        """As `Assignment.read`, but computed in (at least) float32; the result has the type of `tensor`."""
         return self._apply(self.reads.T, tensor, axis)
 
     def write(self, tensor: Tensor, axis: int) -> Tensor:

@@ -148,12 +148,12 @@ class Moments:
     @property
     def constant_s(self) -> Tensor:
         """(d_s,) bool: student dimensions that never vary."""
-        return _constant(self.squares_s, self.mean_s, self.n)
+        return self.squares_s <= _CONSTANT * self.n * self.mean_s.square()
 
     @property
     def constant_t(self) -> Tensor:
         """(d_t,) bool: teacher dimensions that never vary."""
-        return _constant(self.squares_t, self.mean_t, self.n)
+        return self.squares_t <= _CONSTANT * self.n * self.mean_t.square()
 
     def correlation(self) -> Tensor:
         """Return Pearson's r of every student with every teacher dimension, (d_s, d_t); 0 where one is constant."""
@@ -172,7 +172,3 @@ def _scatter(centred: Tensor, full: bool, wide: torch.dtype) -> Tensor:
 def _merged(one: Tensor, other: Tensor, step: Tensor, between: float) -> Tensor:
     total = one + other
     return total.addr_(step, step, alpha=between) if total.dim() == 2 else total + between * step.square()
-
-
-def _constant(squares: Tensor, mean: Tensor, n: int) -> Tensor:
-    return squares <= _CONSTANT * n * mean.square()

@@ -50,7 +50,7 @@ def write_error(moments: Moments, writes: Tensor) -> float:
     return read_error(swapped, writes, swapped.mean_t - writes @ swapped.mean_s)
 
 
-def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
+def _paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
     """Sum up the squared errors of an assignment against h_t, and against h_s about their means.
 
     As it is ported: reading, nothing takes on a difference of means, and what is left unmatched is read as 0; what is
@@ -80,7 +80,7 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
         None where nothing varies, and for a linear map where the moments lack covariances.
     """
     if isinstance(fitted, Assignment):
-        errors = paired_errors(moments, fitted)
+        errors = _paired_errors(moments, fitted)
     elif moments.full:
         errors = read_error(moments, fitted.reads, fitted.offset), write_error(moments, fitted.writes)
     else:

@@ -30,41 +30,20 @@ from .shallower import choose_layers, load_teacher, matched_states, shallower
 from .trainer import Distiller
 
 
-def student_files(path: Path) -> list[str]:
-    """List the files that the student in a directory consists of; none where there is no student.
-
-    Raises:
-        ModuleFileError: the list, in ``regraft.json``, cannot be read.
-    """
+def _files(path: Path) -> list[str]:
+    """List the files that the student in a directory consists of; none where there is no student."""
     if not (path / PROVENANCE).is_file():
         return []
     provenance = read_json(path / PROVENANCE)
     return list(provenance.get("files", ())) if isinstance(provenance, dict) else []
 
 
-def write_student(
-    path: Path,
-    model: Any,
-    tokenizer: Any,
-    report: Mapping[str, Any],
-    curve: Iterable[Mapping[str, Any]],
-    replace: bool = False,
+def _write(
+    path: Path, model: Any, tokenizer: Any, report: Mapping[str, Any], curve: Iterable[Any], replace: bool
 ) -> None:
-    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing.
-
-    Args:
-        path: the directory.
-        model: the student.
-        tokenizer: the teacher's, as it came.
-        report: what was distilled from what, how, and with which losses.
-        curve: rows of the learning curve.
-        replace: replace a student that is there already.
-
-    Raises:
-        ModuleFileError: the directory exists, and `replace` is False or it holds more than a student.
-    """
+    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing."""
     provenance: dict[str, Any] = {"distillation": dict(report), "versions": versions()}
-    with new_directory(path, replace, student_files(path)) as directory:
+    with new_directory(path, replace, _files(path)) as directory:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         write_json_lines(directory / CURVE, curve)
@@ -130,7 +109,7 @@ def distill(
     """
     options = options or DistillOptions()
     mixed = mixed_precision(options.precision)
-    check_writable(out, replace, student_files(out))
+    check_writable(out, replace, _files(out))
     base = resolve(teacher)
     depth = base.config.num_hidden_layers
     layers = choose_layers(options.layers, depth)
@@ -191,7 +170,7 @@ def distill(
     if trainer.is_world_process_zero():
         report["losses"] = {"before": before, "after": after}
         student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
-        write_student(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
+        _write(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
         shutil.rmtree(work)
     trainer.accelerator.wait_for_everyone()
     return Distilled(Path(out), layers, before, after)

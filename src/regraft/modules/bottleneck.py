@@ -77,7 +77,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer: Any = base_layer
         self.is_norm = base_layer.weight.dim() == 1
-        self.width: Any = output_width(base_layer)
+        self.width: Any = _output_width(base_layer)
         self.bottleneck_down: Any = nn.ModuleDict({})
         self.bottleneck_up: Any = nn.ModuleDict({})
         self.scaling: dict[str, float] = {}
@@ -131,7 +131,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         return f"bottleneck.{super().__repr__()}"
 
 
-def output_width(module: Any) -> int | None:
+def _output_width(module: Any) -> int | None:
     """Width of what leaves a normalisation or a linear layer; None for any other module."""
     weight = getattr(module, "weight", None)
     if weight is None or weight.dim() > 2:
@@ -162,7 +162,7 @@ class BottleneckModel(BaseTuner):
         if isinstance(target, BottleneckLayer):
             target.update_layer(adapter_name, peft_config)
             return
-        if output_width(target) is None:
+        if _output_width(target) is None:
             raise RegraftError(
                 f"{current_key} is a {type(target).__name__}, expected a normalisation or a linear layer; "
                 "name such modules in target_modules"

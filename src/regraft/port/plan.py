@@ -87,7 +87,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
-    align, labels, head = str(options.align), options.labels, options.head
+    labels = options.labels
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
@@ -95,38 +95,17 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
-    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
-
-    method = method_named(align)
+    method = method_named(str(options.align))
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if method.identity else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
-    for layer, group in enumerate(groups):
-        for site in teacher.family.sites:
-            sources = [inventory.holdings.get((share.layer, site)) for share in group]
-            if any(sources):
-                draft.add((layer, site), group, sources)
-    if not draft.targets:
-        reasons = draft.problems or sorted(set(draft.left.values())) or ["its layers are not taken over"]
-        raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
-
+    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
+    draft.add_layers(groups)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
-    if module.head_is_random:
-        ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
-    else:
-        ported = plan_task_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
     expected = expected_tensors(config, skeleton)
-    draft.add_head(ported, head, expected, skeleton.base_model_prefix)
+    draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
-    left = {
-        key: "the student's layers take over other layers"
-        for holding in inventory.holdings.values()
-        for key in holding.tensors.values()
-    }
-    why = f" ({ported.reason})" if ported.reason else ""
-    left |= dict.fromkeys(inventory.head, f"task head: the student's is freshly initialised{why}")
-    left |= {**inventory.refused, **draft.left}
-    used = {part.tensor for target in draft.targets for part in target.parts}
     return Plan(
         teacher.name,
         student.name,
@@ -134,7 +113,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         groups,
         tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
-        {key: reason for key, reason in left.items() if key not in used},
+        draft.left_behind(head.reason),
         draft.widths,
         attention_heads(student, teacher),
         tuple(draft.problems),
@@ -159,6 +138,21 @@ class Draft:
     widths: dict[SpacePair, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
+
+    def add_layers(self, groups: Sequence[Group]) -> None:
+        """Plan every site of every student layer that takes something over.
+
+        Raises:
+            PlanError: none does.
+        """
+        for layer, group in enumerate(groups):
+            for site in self.teacher.family.sites:
+                sources = [self.inventory.holdings.get((share.layer, site)) for share in group]
+                if any(sources):
+                    self.add((layer, site), group, sources)
+        if not self.targets:
+            reasons = self.problems or sorted(set(self.left.values())) or ["its layers are not taken over"]
+            raise PlanError(f"nothing of {self.source} lands on {self.student.name}: {'; '.join(reasons)}")
 
     def add(self, place: Place, group: Group, sources: Sequence[Holding | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
@@ -278,6 +272,19 @@ class Draft:
                 )
         for key in planned.keys() - expected.keys():
             self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
+
+    def left_behind(self, why_fresh: str) -> dict[str, str]:
+        """Say of every teacher tensor that nothing is made of why it goes nowhere."""
+        left = {
+            key: "the student's layers take over other layers"
+            for holding in self.inventory.holdings.values()
+            for key in holding.tensors.values()
+        }
+        why = f" ({why_fresh})" if why_fresh else ""
+        left |= dict.fromkeys(self.inventory.head, f"task head: the student's is freshly initialised{why}")
+        left |= {**self.inventory.refused, **self.left}
+        used = {part.tensor for target in self.targets for part in target.parts}
+        return {key: reason for key, reason in left.items() if key not in used}
 
     def _on_sites(self) -> tuple[str, ...]:
         return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)

@@ -32,30 +32,25 @@ def space_pairs(
     Raises:
         PlanError: an unknown site, one that a model lacks, or layers that cannot be matched.
     """
-    shapes = [find_sites(base.skeleton(), base.family) for base in (teacher, student)]
+    sites_t, sites_s = (find_sites(base.skeleton(), base.family) for base in (teacher, student))
     known = [site for site in SITES if site in teacher.family.sites and site in student.family.sites]
     names = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
     for site in names:
         if site not in known:
             raise PlanError(unknown_choice("site", site, known))
     spaces = {name for site in names for name in spaces_at(site)}
-    depths = [depth(shape) for shape in shapes]
-    groups = match_layers(layers, *depths)
+    groups = match_layers(layers, depth(sites_t), depth(sites_s))
     pairs = {
         SpacePair(layer, share.layer, space)
         for layer, group in enumerate(groups)
         for share in group
         for space in spaces
     }
-    lasts = [count - 1 for count in depths]
-    return sorted(
-        pairs
-        | {
-            SpacePair(lasts[1], lasts[0], name)
-            for name in TASK_HEAD_SPACES
-            if all(find_space(shape, last, name) for shape, last in zip(shapes, lasts, strict=True))
-        }
-    )
+    last_s, last_t = depth(sites_s) - 1, depth(sites_t) - 1
+    for space in TASK_HEAD_SPACES:
+        if find_space(sites_s, last_s, space) and find_space(sites_t, last_t, space):
+            pairs.add(SpacePair(last_s, last_t, space))
+    return sorted(pairs)
 
 
 def fit_pairs(
