@@ -123,11 +123,11 @@ def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: Pre
     }
 
 
-def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[Space, tuple[Any, bool]]:
+def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[Space, tuple[Any, bool]]:
     """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
     sites = find_sites(model, family)
     watched = {}
-    for layer, space in wanted:
+    for layer, space in spaces:
         observed = find_space(sites, layer, space)
         if observed is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
@@ -142,12 +142,13 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[S
 @torch.inference_mode()
 def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
     """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
-    seen: dict[Space, Tensor] = {}
+    activations: dict[Space, Tensor] = {}
 
     def hook(key: Space, is_input: bool) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            seen.setdefault(key, value.flatten(0, -2))  # a bottleneck calls a normalisation again, with what it adds
+            # A bottleneck calls a normalisation again, with what it adds.
+            activations.setdefault(key, value.flatten(0, -2))
 
         return record
 
@@ -159,4 +160,4 @@ def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: En
             input_ids=torch.from_numpy(encoding.ids).to(device),
             attention_mask=torch.from_numpy(encoding.attention).to(device),
         )
-    return seen
+    return activations

@@ -128,8 +128,7 @@ class Offsets:
             for encoding, blank in zip((teacher, student), self._blank, strict=True)
         ]
         sides = [
-            _place(encoding, chosen, first, visible)
-            for encoding, chosen in zip((teacher, student), tokens, strict=True)
+            _place(encoding, mask, first, visible) for encoding, mask in zip((teacher, student), tokens, strict=True)
         ]
 
         cuts = np.ones(len(visible), dtype=bool)
@@ -162,18 +161,18 @@ class Offsets:
 
 
 def _place(
-    encoding: Encoding, chosen: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
+    encoding: Encoding, mask: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
-    """Return rows, starts and ends of the chosen tokens with visible characters, in the laid-out characters."""
+    """Return rows, starts and ends of the tokens of a mask with visible characters, in the laid-out characters."""
     assert encoding.spans is not None
-    text, token = np.nonzero(chosen)
+    text, token = np.nonzero(mask)
     starts, ends = encoding.spans[text, token].T + first[text]
     # Tokenizers disagree on whether the space before a word is part of it: shrink every token to what is visible.
-    seen = np.concatenate([[0], np.cumsum(visible)])
+    before = np.concatenate([[0], np.cumsum(visible)])
     position = np.append(np.flatnonzero(visible), 0)
-    some = seen[ends] > seen[starts]
+    some = before[ends] > before[starts]
     text, token, starts, ends = text[some], token[some], starts[some], ends[some]
-    starts, ends = position[seen[starts]], position[seen[ends] - 1] + 1
+    starts, ends = position[before[starts]], position[before[ends] - 1] + 1
     return text * encoding.ids.shape[1] + token, starts, ends
 
 
@@ -233,7 +232,7 @@ def pool(activations: Tensor, rows: Ints, pair: Ints, count: int, last: bool) ->
         closing = np.append(pair[1:] != pair[:-1], True)
         return activations[torch.from_numpy(rows[closing]).to(device)]
     index = torch.from_numpy(pair).to(device)
-    picked = activations[torch.from_numpy(rows).to(device)]
-    picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
-    total = picked.new_zeros(count, picked.shape[1]).index_add_(0, index, picked)
+    members = activations[torch.from_numpy(rows).to(device)]
+    members = members.to(torch.promote_types(members.dtype, torch.float32))
+    total = members.new_zeros(count, members.shape[1]).index_add_(0, index, members)
     return total / torch.bincount(index, minlength=count)[:, None]

@@ -73,8 +73,8 @@ def fit_maps(problems: Mapping[SpacePair, Problem], name: str) -> tuple[dict[Spa
                 f"alignment {name!r} needs covariances, and the moments of {problem.name} hold variances alone; "
                 "sample again with covariances"
             )
-        made = method.fit(problem)
-        choice = made if isinstance(made, Choice) else Choice(name, made, {})
+        result = method.fit(problem)
+        choice = result if isinstance(result, Choice) else Choice(name, result, {})
         maps[space] = choice.fitted
         scores.append(_score(space, choice, problem))
     return maps, scores

@@ -78,9 +78,9 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     measures = {
         title: name for title, name in _MEASURES.items() if any(score.get(name) is not None for score in scores)
     }
-    chosen = any(score.get("candidates") for score in scores)
+    by_choice = any(score.get("candidates") for score in scores)
     columns = ["layer", "from", "space", "width", "matched", "constant", *measures]
-    for column in [*columns, "chosen by R2"] if chosen else columns:
+    for column in [*columns, "chosen by R2"] if by_choice else columns:
         table.add_column(column, justify="left" if column in ("space", "chosen by R2") else "right", no_wrap=True)
     for score in scores:
         layer, teacher_layer, space = score["space"].split(".")
@@ -92,7 +92,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             str(score["matched"]),
             str(score["constant"]),
             *(_number(score[name]) for name in measures.values()),
-            *([_choice(score)] if chosen else []),
+            *([_choice(score)] if by_choice else []),
         )
     console.print(table)
     if report.get("scales"):
@@ -111,9 +111,9 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         table.add_row(layer, site, one["name"], _number(one["r2"]))
     console.print(table)
     known = [(name, value) for name, value in report["expected"].items() if value is not None]
-    said = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(known)]
-    if said:
-        console.print(f"expected: {', '.join([said[0] + ' of what it reads', *said[1:]])}")
+    parts = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(known)]
+    if parts:
+        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}")
 
 
 def _choice(score: Mapping[str, Any]) -> str:

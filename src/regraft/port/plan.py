@@ -234,23 +234,23 @@ class Draft:
         return tuple(vias)
 
     def add_head(
-        self, ported: TaskHeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+        self, head: TaskHeadPlan, origin: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
     ) -> None:
         """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
         planned = {target.key for target in self.targets}
         inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
         if not needed or self.inventory.head_class not in self.student.family.task_heads:
-            if wanted == "teacher":
+            if origin == "teacher":
                 self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
-        fresh = wanted == "fresh" or not needed.keys() <= ported.parts.keys()
-        if fresh and wanted == "teacher":
-            self._refuse(f"the head of {self.source} cannot be ported: {ported.reason}; use --head fresh")
+        fresh = origin == "fresh" or not needed.keys() <= head.parts.keys()
+        if fresh and origin == "teacher":
+            self._refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
         if not fresh:
-            self.widths |= ported.widths
+            self.widths |= head.widths
         for key, shape in needed.items():
-            parts = () if fresh else (ported.parts[key],)
+            parts = () if fresh else (head.parts[key],)
             self.targets.append(
                 Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
             )

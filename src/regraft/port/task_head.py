@@ -36,7 +36,7 @@ def plan_task_head(
     student: Pretrained,
     teacher_sites: Mapping[Place, SiteShape],
     student_sites: Mapping[Place, SiteShape],
-    wanted: Sequence[str] | None,
+    labels: Sequence[str] | None,
 ) -> TaskHeadPlan:
     """Match the heads of the two models.
 
@@ -47,7 +47,7 @@ def plan_task_head(
         student: the model it goes to.
         teacher_sites: the teacher's sites.
         student_sites: the student's sites.
-        wanted: the student's label names in the order of its rows; None for the teacher's, as they are.
+        labels: the student's label names in the order of its rows; None for the teacher's, as they are.
     """
     if module.head_is_random:
         return TaskHeadPlan(reason="an earlier port drew the module's at random")
@@ -60,14 +60,14 @@ def plan_task_head(
         return TaskHeadPlan(reason=f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
     if names and len(names) != inventory.num_labels:
         return TaskHeadPlan(reason=f"the module names {len(names)} labels for a head of {inventory.num_labels} rows")
-    if wanted is not None and sorted(wanted) != sorted(names):
+    if labels is not None and sorted(labels) != sorted(names):
         known = ", ".join(names) or "not known"
         return TaskHeadPlan(
-            reason=f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(wanted)}"
+            reason=f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(labels)}"
         )
     rows = None
-    if wanted is not None and list(wanted) != list(names):
-        rows = tuple(names.index(name) for name in wanted)
+    if labels is not None and list(labels) != list(names):
+        rows = tuple(names.index(name) for name in labels)
     pair = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
     d_s = space_width(student_sites, pair.student_layer, pair.name)
     d_t = space_width(teacher_sites, pair.teacher_layer, pair.name)

@@ -166,8 +166,8 @@ def _mend_invertible(fields: Mapping[str, Any], files: HubFiles) -> Mapping[str,
 
 def _layers(keys: Mapping[str, Tensor], family: Family) -> set[int]:
     """All layers up to the last one with a tensor."""
-    found = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
-    return set(range(1 + max((int(match[1]) for match in found if match), default=-1)))
+    matches = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
+    return set(range(1 + max((int(match[1]) for match in matches if match), default=-1)))
 
 
 def _hub_key(family: Family, layout: Layout, method: str, name: str, layer: int, site: str, part: str) -> str:
