@@ -54,7 +54,7 @@ def observe(
     feed: Callable[[Activations, Activations, bool], None],
     options: SampleOptions,
     run: RunOptions,
-    title: str = "Sampling",
+    title: str,
 ) -> tuple[int, int, int]:
     """Run both models over `texts` and call `feed` with what is paired in each batch.
 

@@ -123,15 +123,9 @@ def transfer(
     loaded, scored = load(module), _rows(rows, options, max_eval)
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
+    judge = None if scored is None else scored.judge()
     ported = pipeline.transfer(
-        loaded,
-        student,
-        teacher,
-        texts=texts.read(),
-        moments=moments or None,
-        options=options,
-        run=run,
-        judge=None if scored is None else scored.judge(),
+        loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
     ported.save(out, replace)
     show.show_port(console, ported.report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from ..alignment.maps import Map
 from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..seeding import generator
-from .parts import Fold, Part, Target
+from .parts import Part, Target
 from .plan import Plan
 
 # The standard deviation that BERT and its descendants draw new heads with.
@@ -43,14 +42,9 @@ def transfer_tensors(
 
 
 def port_module(
-    plan: Plan,
-    module: Module,
-    maps: Mapping[SpacePair, Map],
-    seed: int,
-    scale: float,
-    provenance: Mapping[str, Any] = MappingProxyType({}),
+    plan: Plan, module: Module, maps: Mapping[SpacePair, Map], seed: int, scale: float, **provenance: Any
 ) -> Module:
-    """Make the student's module; arguments as for `transfer_tensors`."""
+    """Make the student's module; arguments as for `transfer_tensors`, and what else its provenance says."""
     tensors = transfer_tensors(plan, module.tensors, maps, seed, scale)
     labels = {"labels": list(plan.labels)} if plan.labels else {}
     return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
@@ -75,8 +69,10 @@ def _make(
 
 def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
     tensor = tensors[part.tensor]
-    if part.fold is not None:
-        tensor = _folded(tensor, part.fold, tensors, maps)
+    if part.fold is not None and (offset := maps[part.fold.pair].offset) is not None:
+        # T (R h_s + b) + c is (T R) h_s + (T b + c).
+        exact = torch.promote_types(tensor.dtype, torch.float32)
+        tensor = (tensor.to(exact) + tensors[part.fold.weight].to(exact) @ offset.to(exact)).to(tensor.dtype)
     for axis, via in enumerate(part.vias):
         if via is None:
             continue
@@ -86,15 +82,6 @@ def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Ma
         else:
             tensor = acting.write(tensor, axis)
     return tensor.clone() if part.rows is None else tensor[list(part.rows)]
-
-
-def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
-    """T (R h_s + b) + c is (T R) h_s + (T b + c)."""
-    offset = maps[fold.pair].offset
-    if offset is None:
-        return bias
-    exact = torch.promote_types(bias.dtype, torch.float32)
-    return (bias.to(exact) + tensors[fold.weight].to(exact) @ offset.to(exact)).to(bias.dtype)
 
 
 def _fresh(target: Target, seed: int) -> Tensor:

@@ -122,20 +122,15 @@ class Port:
             # What a module reads may not be what its map is fitted on.
             pairs = {*self.plan.widths, *(self.plan.reads if full else ())}
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full)
-        maps, scores = fit_pairs(
-            str(options.align),
-            self.plan.widths,
-            moments.moments if moments else None,
-            options.seed,
-            self.plan.attention_heads,
-        )
+        sampled = moments.moments if moments else None
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
         return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
 
     @cached_property
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
         maps, scale = self.fitted.maps, self.fitted.scale
-        return port_module(self.plan, self.module, maps, self.options.seed, scale, {"port": _account(self)})
+        return port_module(self.plan, self.module, maps, self.options.seed, scale, port=_account(self))
 
     @cached_property
     def forecast(self) -> Forecast | None:
