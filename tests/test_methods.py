@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regraft.alignment.fitting import Score
 from regraft.alignment.maps import Assignment, Linear, Map
-from regraft.alignment.methods import METHODS, TOLERANCE, Problem, choose
+from regraft.alignment.methods import METHODS, TOLERANCE, Problem
 from regraft.alignment.moments import Moments, SplitMoments
 from regraft.alignment.scores import r2
 from regraft.errors import SamplingError
@@ -19,6 +19,7 @@ from regraft.port.options import default_spaces
 from regraft.port.spaces import fit_pairs
 
 SPACE = SpacePair(0, 0, "attention_input")
+choose = METHODS["auto"].fit
 
 
 def split(x_s: Tensor, x_t: Tensor, full: bool = True) -> SplitMoments:

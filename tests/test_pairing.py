@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ByT5Tokenizer
 
-from regraft.activations.pairing import Encoding, Offsets, Pairs, encode, make_pairing, pool
+from regraft.activations.options import SampleOptions
+from regraft.activations.pairing import Encoding, Offsets, Pairs, Position, encode, pool
 from regraft.errors import SamplingError
+from regraft.schema import make
 
 
 class Fast:
@@ -27,7 +29,7 @@ def encoded(*spans: list[tuple[int, int]]) -> Encoding:
     longest = max(map(len, spans)) + 1
     padded = np.array([[(0, 0), *row, *[(0, 0)] * (longest - 1 - len(row))] for row in spans])
     special = np.array([[1] + [0] * len(row) + [1] * (longest - 1 - len(row)) for row in spans])
-    return Encoding(np.zeros_like(special), 1 - special, special, padded[..., 0], padded[..., 1])
+    return Encoding(np.zeros_like(special), 1 - special, special, padded)
 
 
 def groups(pairs: Pairs) -> list[tuple[list[int], list[int]]]:
@@ -102,7 +104,7 @@ def test_offsets_equal_brute_force(text: str, one: list, other: list) -> None:
 def test_a_tokenizer_paired_with_itself_pairs_every_token() -> None:
     tokenizer, texts = wordpiece_tokenizer(), make_texts(40)
     encoding = encode(tokenizer, texts, 64)
-    pairs = make_pairing("offsets", tokenizer, tokenizer)(texts, encoding, encoding)
+    pairs = Offsets(tokenizer, tokenizer)(texts, encoding, encoding)
     assert (pairs.student_rows == pairs.teacher_rows).all()
     assert pairs.count == pairs.paired_student_tokens == pairs.student_tokens == int((encoding.special == 0).sum())
 
@@ -110,7 +112,7 @@ def test_a_tokenizer_paired_with_itself_pairs_every_token() -> None:
 def test_different_tokenizers_pair_the_same_characters() -> None:
     teacher, student, texts = unigram_tokenizer(), wordpiece_tokenizer(), make_texts(40)
     encodings = encode(teacher, texts, 64), encode(student, texts, 64)
-    pairs = make_pairing("offsets", teacher, student)(texts, *encodings)
+    pairs = Offsets(teacher, student)(texts, *encodings)
     assert pairs.paired_student_tokens > 0.9 * pairs.student_tokens
 
     def characters(encoding: Encoding, rows: np.ndarray, pair: np.ndarray) -> dict[int, str]:
@@ -118,7 +120,7 @@ def test_different_tokenizers_pair_the_same_characters() -> None:
         joined: dict[int, str] = {}
         for row, number in zip(rows, pair, strict=True):
             text, token = divmod(int(row), length)
-            piece = texts[text][encoding.starts[text, token] : encoding.ends[text, token]]
+            piece = texts[text][slice(*encoding.spans[text, token])]
             joined[number] = joined.get(number, "") + piece.strip()
         return joined
 
@@ -131,7 +133,7 @@ def test_position_pairs_equal_pieces_at_equal_indices_without_padding() -> None:
     teacher, student = wordpiece_tokenizer(90), wordpiece_tokenizer(60)
     texts = make_texts(30)
     encodings = encode(teacher, texts, 256), encode(student, texts, 256)
-    pairs = make_pairing("position", teacher, student)(texts, *encodings)
+    pairs = Position(teacher, student)(texts, *encodings)
     expected = []
     for row, text in enumerate(texts):
         pieces = [tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) for tokenizer in (teacher, student)]
@@ -151,6 +153,6 @@ def test_pool_averages_or_takes_the_last() -> None:
 def test_mistakes_are_refused_in_words() -> None:
     fast, slow = wordpiece_tokenizer(), ByT5Tokenizer()
     with pytest.raises(SamplingError, match=r"student's tokenizer \(ByT5Tokenizer\) reports no character offsets"):
-        make_pairing("offsets", fast, slow)
+        Offsets(fast, slow)
     with pytest.raises(SamplingError, match=r"unknown pairing 'offset'.*did you mean 'offsets'"):
-        make_pairing("offset", fast, fast)
+        make(SampleOptions, {"pairing": "offset"}, SamplingError)

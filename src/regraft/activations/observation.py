@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from tqdm.auto import tqdm
 from ..errors import SamplingError
 from ..models.families import Family
 from ..models.pretrained import Pretrained
-from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, find_sites, find_space
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
 from ..seeding import generator
 from .options import RunOptions, SampleOptions
-from .pairing import Encoding, Ints, encode, make_pairing, pool
+from .pairing import PAIRINGS, Encoding, Ints, encode, pool
 
 # One batch in ten is held out, at least one.
 HELD_OUT_SHARE = 0.1
@@ -28,21 +27,6 @@ _BATCHES = 4
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
 Activations = Mapping[Space, Tensor]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much was paired.
-
-    Attributes:
-        pairs: number of paired tokens (or spans).
-        paired_tokens: student tokens that were paired ...
-        student_tokens: ... of how many.
-    """
-
-    pairs: int
-    paired_tokens: int
-    student_tokens: int
 
 
 def in_order(texts: Sequence[str]) -> list[str]:
@@ -65,21 +49,19 @@ def in_order(texts: Sequence[str]) -> list[str]:
 def observe(
     teacher: Pretrained,
     student: Pretrained,
-    wanted_t: set[Space],
-    wanted_s: set[Space],
+    pairs: Sequence[SpacePair],
     texts: Sequence[str],
     feed: Callable[[Activations, Activations, bool], None],
     options: SampleOptions,
     run: RunOptions,
-    title: str = "Sampling",
-) -> Counts:
+    title: str,
+) -> tuple[int, int, int]:
     """Run both models over `texts` and call `feed` with what is paired in each batch.
 
     Args:
         teacher: one model.
         student: the other.
-        wanted_t: where to observe the teacher.
-        wanted_s: where to observe the student. Spaces of a whole text are left out where either model lacks a pooler.
+        pairs: where to observe them. Spaces of a whole text are left out where either model lacks a pooler.
         texts: what `in_order` gave.
         feed: takes the student's activations, the teacher's, each on its model's device, and whether the batch is one
             of those held out.
@@ -87,48 +69,45 @@ def observe(
         run: as for `sampling.sample`.
         title: of the progress bar.
 
+    Returns:
+        The number of pairs, of student tokens that were paired, and of all student tokens.
+
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = make_pairing(options.pairing, tokenizer_t, tokenizer_s)
+    pair_tokens = PAIRINGS[options.pairing](tokenizer_t, tokenizer_s)
     size = max(1, min(options.batch_size, len(texts) // _BATCHES))
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     held_out = held_out_batches(len(batches))
-    pairs = paired = tokens = 0
+    count = paired = tokens = 0
     where = run.torch_dtype, run.device
     with teacher.running(*where) as model_t, student.running(*where) as model_s:
         # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
         poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
-        watched_t, watched_s = (
-            _watched(model, base.family, who, {spot for spot in wanted if poolers or spot[1] not in PER_TEXT})
-            for model, base, who, wanted in (
-                (model_t, teacher, "teacher", wanted_t),
-                (model_s, student, "student", wanted_s),
-            )
-        )
+        there = [pair for pair in pairs if poolers or pair.name not in PER_TEXT]
+        watched_t = _watched(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
+        watched_s = _watched(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
         for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
             encoding_t = encode(tokenizer_t, batch, min(options.max_length, teacher.longest))
             encoding_s = encode(tokenizer_s, batch, min(options.max_length, student.longest))
-            found = pair_tokens(batch, encoding_t, encoding_s)
-            pairs += found.count
-            paired += found.paired_student_tokens
-            tokens += found.student_tokens
-            if not found.count:
+            in_batch = pair_tokens(batch, encoding_t, encoding_s)
+            count += in_batch.count
+            paired += in_batch.paired_student_tokens
+            tokens += in_batch.student_tokens
+            if not in_batch.count:
                 continue
-            x_t = _pooled(
-                _observe(model_t, watched_t, encoding_t), found.teacher_rows, found.teacher_pair, found.count, teacher
-            )
-            x_s = _pooled(
-                _observe(model_s, watched_s, encoding_s), found.student_rows, found.student_pair, found.count, student
-            )
+            x_t = _observe(model_t, watched_t, encoding_t)
+            x_s = _observe(model_s, watched_s, encoding_s)
+            x_t = _pooled(x_t, in_batch.teacher_rows, in_batch.teacher_pair, in_batch.count, teacher)
+            x_s = _pooled(x_s, in_batch.student_rows, in_batch.student_pair, in_batch.count, student)
             feed(x_s, x_t, number in held_out)
-    if pairs < MIN_PAIRS:
+    if count < MIN_PAIRS:
         raise SamplingError(
-            f"paired {pairs} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
+            f"paired {count} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
             + ("give more texts" if options.pairing == "offsets" else "give more texts or use pairing 'offsets'")
         )
-    return Counts(pairs, paired, tokens)
+    return count, paired, tokens
 
 
 def held_out_batches(count: int) -> set[int]:
@@ -144,15 +123,15 @@ def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: Pre
     }
 
 
-def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[Space, tuple[Any, bool]]:
+def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[Space, tuple[Any, bool]]:
     """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
     sites = find_sites(model, family)
     watched = {}
-    for layer, space in wanted:
-        found = find_space(sites, layer, space)
-        if found is None:
+    for layer, space in spaces:
+        observed = find_space(sites, layer, space)
+        if observed is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
-        shape, side = found
+        shape, side = observed
         module = model.get_submodule(shape.path)
         if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
             module = getattr(module, "base_layer", module)
@@ -160,35 +139,25 @@ def _watched(model: Any, family: Family, who: str, wanted: set[Space]) -> dict[S
     return watched
 
 
-@contextmanager
-def _recording(watched: Mapping[Space, tuple[Any, bool]]) -> Iterator[dict[Space, Tensor]]:
-    seen: dict[Space, Tensor] = {}
+@torch.inference_mode()
+def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
+    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
+    activations: dict[Space, Tensor] = {}
 
     def hook(key: Space, is_input: bool) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            seen.setdefault(key, value.flatten(0, -2))  # a bottleneck calls a normalisation again, with what it adds
+            # A bottleneck calls a normalisation again, with what it adds.
+            activations.setdefault(key, value.flatten(0, -2))
 
         return record
 
-    handles = [
-        module.register_forward_hook(hook(key, is_input), with_kwargs=True)
-        for key, (module, is_input) in watched.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.inference_mode()
-def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
-    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     device = next(model.parameters()).device
-    with _recording(watched) as seen:
+    with ExitStack() as hooks:
+        for key, (module, is_input) in watched.items():
+            hooks.enter_context(module.register_forward_hook(hook(key, is_input), with_kwargs=True))
         model(
             input_ids=torch.from_numpy(encoding.ids).to(device),
             attention_mask=torch.from_numpy(encoding.attention).to(device),
         )
-    return seen
+    return activations

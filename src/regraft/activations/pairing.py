@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import SamplingError, unknown_choice
+from ..errors import SamplingError
 
 Ints = NDArray[np.int64]
 
@@ -25,21 +25,20 @@ _WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One batch of texts through one tokenizer, padded; every array is (texts, tokens).
+    """One batch of texts through one tokenizer, padded; arrays are (texts, tokens).
 
     Attributes:
         ids: token ids.
         attention: 1 where there is a token, 0 on padding.
         special: 1 on special tokens and padding.
-        starts: index of the first character of each token; None where the tokenizer reports no offsets.
-        ends: index behind its last character; None likewise.
+        spans: index of the first character of each token, and behind its last, (texts, tokens, 2); None where the
+            tokenizer reports no offsets.
     """
 
     ids: Ints
     attention: Ints
     special: Ints
-    starts: Ints | None
-    ends: Ints | None
+    spans: Ints | None
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,7 @@ class Offsets:
             for encoding, blank in zip((teacher, student), self._blank, strict=True)
         ]
         sides = [
-            _place(encoding, chosen, first, visible)
-            for encoding, chosen in zip((teacher, student), tokens, strict=True)
+            _place(encoding, mask, first, visible) for encoding, mask in zip((teacher, student), tokens, strict=True)
         ]
 
         cuts = np.ones(len(visible), dtype=bool)
@@ -149,8 +147,8 @@ class Offsets:
 
         paired = []
         for rows, starts, _ in sides:
-            kept = whole[span[starts]]
-            paired.append((rows[kept], number[span[starts[kept]]]))
+            counts = whole[span[starts]]
+            paired.append((rows[counts], number[span[starts[counts]]]))
         (teacher_rows, teacher_pair), (student_rows, student_pair) = paired
         return Pairs(
             count=int(whole.sum()),
@@ -163,20 +161,18 @@ class Offsets:
 
 
 def _place(
-    encoding: Encoding, chosen: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
+    encoding: Encoding, mask: NDArray[np.bool_], first: Ints, visible: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
-    """Return rows, starts and ends of the chosen tokens with visible characters, in the laid-out characters."""
-    assert encoding.starts is not None
-    assert encoding.ends is not None
-    text, token = np.nonzero(chosen)
-    starts = encoding.starts[text, token] + first[text]
-    ends = encoding.ends[text, token] + first[text]
+    """Return rows, starts and ends of the tokens of a mask with visible characters, in the laid-out characters."""
+    assert encoding.spans is not None
+    text, token = np.nonzero(mask)
+    starts, ends = encoding.spans[text, token].T + first[text]
     # Tokenizers disagree on whether the space before a word is part of it: shrink every token to what is visible.
-    seen = np.concatenate([[0], np.cumsum(visible)])
+    before = np.concatenate([[0], np.cumsum(visible)])
     position = np.append(np.flatnonzero(visible), 0)
-    some = seen[ends] > seen[starts]
+    some = before[ends] > before[starts]
     text, token, starts, ends = text[some], token[some], starts[some], ends[some]
-    starts, ends = position[seen[starts]], position[seen[ends] - 1] + 1
+    starts, ends = position[before[starts]], position[before[ends] - 1] + 1
     return text * encoding.ids.shape[1] + token, starts, ends
 
 
@@ -191,17 +187,7 @@ def _between(starts: Ints, ends: Ints, length: int) -> Ints:
 
 Pairing = Callable[[Sequence[str], Encoding, Encoding], Pairs]
 PAIRINGS: Mapping[str, Callable[[Any, Any], Pairing]] = {"position": Position, "offsets": Offsets}
-
-
-def make_pairing(name: str, teacher: Any, student: Any) -> Pairing:
-    """Prepare a pairing for two tokenizers.
-
-    Raises:
-        SamplingError: an unknown name, or tokenizers that the pairing cannot use.
-    """
-    if name not in PAIRINGS:
-        raise SamplingError(unknown_choice("pairing", name, PAIRINGS))
-    return PAIRINGS[name](teacher, student)
+"""A pairing is made for two tokenizers, which it may refuse; then it pairs the tokens of batches."""
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
@@ -223,9 +209,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoding:
     )
     special = np.where(attention == 0, 1, special)
     spans = np.asarray(batch["offset_mapping"], dtype=np.int64) if offsets else None
-    return Encoding(
-        ids, attention, special, None if spans is None else spans[..., 0], None if spans is None else spans[..., 1]
-    )
+    return Encoding(ids, attention, special, spans)
 
 
 def pool(activations: Tensor, rows: Ints, pair: Ints, count: int, last: bool) -> Tensor:
@@ -248,7 +232,7 @@ def pool(activations: Tensor, rows: Ints, pair: Ints, count: int, last: bool) ->
         closing = np.append(pair[1:] != pair[:-1], True)
         return activations[torch.from_numpy(rows[closing]).to(device)]
     index = torch.from_numpy(pair).to(device)
-    picked = activations[torch.from_numpy(rows).to(device)]
-    picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
-    total = picked.new_zeros(count, picked.shape[1]).index_add_(0, index, picked)
+    members = activations[torch.from_numpy(rows).to(device)]
+    members = members.to(torch.promote_types(members.dtype, torch.float32))
+    total = members.new_zeros(count, members.shape[1]).index_add_(0, index, members)
     return total / torch.bincount(index, minlength=count)[:, None]

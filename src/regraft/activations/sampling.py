@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from ..alignment.moments import Moments, SplitMoments
 from ..errors import SamplingError
-from ..files.directories import check_writable, new_directory
+from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
 from ..models.pretrained import Pretrained
@@ -28,19 +28,19 @@ from .options import RunOptions, SampleOptions
 def sample(
     teacher: Pretrained,
     student: Pretrained,
-    spaces: Sequence[SpacePair],
+    pairs: Sequence[SpacePair],
     texts: Sequence[str],
     options: SampleOptions | None = None,
     run: RunOptions | None = None,
     covariances: bool = True,
     title: str = "Sampling",
 ) -> Sample:
-    """Run both models over `texts` and collect the moments of `spaces`.
+    """Run both models over `texts` and collect the moments of `pairs`.
 
     Args:
         teacher: the model that the module was trained on.
         student: the model that it goes to.
-        spaces: pairs of spaces to observe.
+        pairs: pairs of spaces to observe.
         texts: at least two; sorted by length internally to save padding, which changes no result but the held-out
             split.
         options: which tokens go together, of how much of a text.
@@ -57,26 +57,16 @@ def sample(
     totals: dict[SpacePair, list[Moments]] = {}
 
     def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
-        for space in spaces:
-            s, t = x_s.get((space.student_layer, space.name)), x_t.get((space.teacher_layer, space.name))
+        for pair in pairs:
+            s, t = x_s.get((pair.student_layer, pair.name)), x_t.get((pair.teacher_layer, pair.name))
             if s is None or t is None:
                 continue  # no pooler
             moments = Moments.of(s, t.to(s.device), covariances)
             d_s, d_t = moments.cross.shape
-            split = totals.setdefault(space, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
+            split = totals.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
             split[held_out] += moments
 
-    counts = observe(
-        teacher,
-        student,
-        {(space.teacher_layer, space.name) for space in spaces},
-        {(space.student_layer, space.name) for space in spaces},
-        ordered,
-        feed,
-        options,
-        run,
-        title,
-    )
+    counts = observe(teacher, student, pairs, ordered, feed, options, run, title)
     source = Source(
         teacher=teacher.name,
         student=student.name,
@@ -87,14 +77,15 @@ def sample(
         pairing=options.pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
-    moments_of = {space: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for space, split in totals.items()}
-    return Sample(source, moments_of, counts.pairs, counts.paired_tokens, counts.student_tokens)
+    moments_of = {pair: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for pair, split in totals.items()}
+    return Sample(source, moments_of, *counts)
 
 
 FORMAT = 2
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
-_OURS = (_TENSORS, _MANIFEST)
+FILES = (_TENSORS, _MANIFEST)
+"""What a sample consists of; a directory that holds anything else is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ class Sample:
             raise SamplingError("the samples cover different spaces; take them with the same --sites and --layers")
         return Sample(
             Source(**{**mine, "texts": (*self.source.texts, *other.source.texts)}),
-            {space: moments + other.moments[space] for space, moments in self.moments.items()},
+            {pair: moments + other.moments[pair] for pair, moments in self.moments.items()},
             self.pairs + other.pairs,
             self.paired_tokens + other.paired_tokens,
             self.student_tokens + other.student_tokens,
@@ -169,15 +160,6 @@ class Sample:
         )
 
 
-def check_output(path: str | os.PathLike[str], replace: bool) -> None:
-    """Refuse an output directory before any work is done.
-
-    Raises:
-        ModuleFileError: it exists, and `replace` is False or it holds other files.
-    """
-    check_writable(path, replace, _OURS)
-
-
 def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = False) -> None:
     """Write a sample to a directory of its own: ``moments.safetensors`` and ``moments.json``.
 
@@ -185,22 +167,22 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
         ModuleFileError: the directory exists and `replace` is False.
     """
     tensors, counts = {}, {}
-    for space, split in sample.moments.items():
+    for pair, split in sample.moments.items():
         for part in fields(split):
             moments: Moments = getattr(split, part.name)
-            counts[f"{space}.{part.name}"] = moments.n
+            counts[f"{pair}.{part.name}"] = moments.n
             for name in _STORED:
-                tensors[f"{space}.{part.name}.{name}"] = getattr(moments, name).contiguous()
+                tensors[f"{pair}.{part.name}.{name}"] = getattr(moments, name).contiguous()
     manifest = {
         "format": FORMAT,
         "source": asdict(sample.source),
         "pairs": sample.pairs,
         "paired_tokens": sample.paired_tokens,
         "student_tokens": sample.student_tokens,
-        "spaces": [str(space) for space in sample.moments],
+        "spaces": [str(pair) for pair in sample.moments],
         "counts": counts,
     }
-    with new_directory(path, replace, _OURS) as directory:
+    with new_directory(path, replace, FILES) as directory:
         save_file(tensors, directory / _TENSORS)
         (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -212,8 +194,10 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
     """Read one or more sample directories of the same pair of models and add them up.
 
     Raises:
-        SamplingError: a directory that holds no sample, or samples that do not belong together.
+        SamplingError: no directory, one that holds no sample, or samples that do not belong together.
     """
+    if not paths:
+        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
     return reduce(add, (_load_one(Path(path)) for path in paths))
 
 
@@ -242,13 +226,12 @@ def check_same_pair(sample: Sample, teacher: Pretrained, student: Pretrained) ->
         SamplingError: of another architecture, or of other weights.
     """
     source = sample.source
-    for who, sampled, config_hash, weights, base in (
+    for who, name, config_hash, weights, base in (
         ("teacher", source.teacher, source.teacher_config, source.teacher_weights, teacher),
         ("student", source.student, source.student_config, source.student_weights, student),
     ):
         if config_hash != base.config_hash or not may_be_same(weights, base.weights_id):
             what = "weights differ" if config_hash == base.config_hash else "architecture differs"
             raise SamplingError(
-                f"the moments were sampled with {who} {sampled}, whose {what} from those of {base.name}; "
-                "sample this pair"
+                f"the moments were sampled with {who} {name}, whose {what} from those of {base.name}; sample this pair"
             )

@@ -73,8 +73,8 @@ def fit_maps(problems: Mapping[SpacePair, Problem], name: str) -> tuple[dict[Spa
                 f"alignment {name!r} needs covariances, and the moments of {problem.name} hold variances alone; "
                 "sample again with covariances"
             )
-        made = method.fit(problem)
-        choice = made if isinstance(made, Choice) else Choice(name, made, {})
+        result = method.fit(problem)
+        choice = result if isinstance(result, Choice) else Choice(name, result, {})
         maps[space] = choice.fitted
         scores.append(_score(space, choice, problem))
     return maps, scores
@@ -98,4 +98,4 @@ def _mean_r(moments: Moments, fitted: Map) -> float | None:
     if moments.n < 2 or not isinstance(fitted, Assignment):
         return None
     rows = (fitted.index >= 0).nonzero().flatten()
-    return float(moments.correlation_of(rows, fitted.index[rows]).mean())
+    return float(moments.correlation()[rows, fitted.index[rows]].mean())

@@ -34,16 +34,6 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
 
 
-def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Fit the teacher's activations to the student's alone, as `ridge` does; the student's covariances are enough.
-
-    Returns:
-        ``reads`` (d_t, d_s) and ``offset`` (d_t,): ``reads @ h_s + offset`` predicts h_t.
-    """
-    reads = _solve(moments.scatter_s / moments.n, moments.cross / moments.n, shrinkage).T
-    return reads, moments.mean_t - reads @ moments.mean_s
-
-
 def best_shrinkage(moments: Moments) -> float:
     """Choose the shrinkage with which the student's activations predict the teacher's best.
 

@@ -69,8 +69,8 @@ class Assignment:
             A tensor with d_s along `axis`, bit for bit the teacher's values, zero where nothing was assigned.
         """
         _check_width(tensor, axis, self.teacher_width)
-        picked = tensor.index_select(axis, self.index.clamp(min=0))
-        return picked.index_fill(axis, (self.index < 0).nonzero().flatten(), 0)
+        selection = tensor.index_select(axis, self.index.clamp(min=0))
+        return selection.index_fill(axis, (self.index < 0).nonzero().flatten(), 0)
 
     def write(self, tensor: Tensor, axis: int) -> Tensor:
         """Take `tensor`, whose `axis` adds to the teacher's activation, to the student's; as `read`."""
@@ -99,9 +99,9 @@ class Linear:
 
     def __post_init__(self) -> None:
         d_t, d_s = self.reads.shape
-        found = [tuple(tensor.shape) for tensor in (self.offset, self.writes, self.constant)]
-        if found != [(d_t,), (d_s, d_t), (d_s,)]:
-            raise ValueError(f"offset, writes and constant have shapes {found} beside reads of shape {(d_t, d_s)}")
+        shapes = [tuple(tensor.shape) for tensor in (self.offset, self.writes, self.constant)]
+        if shapes != [(d_t,), (d_s, d_t), (d_s,)]:
+            raise ValueError(f"offset, writes and constant have shapes {shapes} beside reads of shape {(d_t, d_s)}")
 
     @staticmethod
     def of(assignment: Assignment) -> Linear:
@@ -133,15 +133,7 @@ class Linear:
         return Linear(reads, torch.zeros_like(self.offset), self.writes, self.constant)
 
     def read(self, tensor: Tensor, axis: int) -> Tensor:
-        """Take `tensor`, whose `axis` contracts with the teacher's activation, to the student's.
-
-        Args:
-            tensor: a module's tensor with ``tensor.shape[axis] == d_t``.
-            axis: the axis that lives in this space.
-
-        Returns:
-            A tensor with d_s along `axis`, computed in (at least) float32, in the type of `tensor`.
-        """
+        """As `Assignment.read`, but computed in (at least) float32; the result has the type of `tensor`."""
         return self._apply(self.reads.T, tensor, axis)
 
     def write(self, tensor: Tensor, axis: int) -> Tensor:

@@ -246,16 +246,10 @@ def _blocks(problem: Problem) -> Linear:
     needs="covariances",
     kind="linear",
 )
-def choose(problem: Problem) -> Choice:
+def _auto(problem: Problem) -> Choice:
     """Fit the candidates and keep the first that is as good as the best.
 
     Judged is what reads: the share of the variance of the teacher's activations that a map predicts from the student's.
-
-    Args:
-        problem: the pair of spaces, with moments to judge on.
-
-    Raises:
-        SamplingError: too few rows for any, or to judge on.
     """
     moments, held_out = problem.sampled(AUTO, 2), problem.held_out
     if held_out is None or held_out.n < 2:
@@ -268,8 +262,9 @@ def choose(problem: Problem) -> Choice:
         fitted["none"] = _none(problem)
     if moments.n >= max(problem.d_s, problem.d_t):
         fitted["lsa"] = _lsa(problem)
-    judged = {name: r2(held_out, fitted[name])[0] for name in CANDIDATES if name in fitted}
-    shares = {name: share for name, share in judged.items() if share is not None}
+    shares = {
+        name: share for name in CANDIDATES if name in fitted and (share := r2(held_out, fitted[name])[0]) is not None
+    }
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
     return Choice(method, fitted[method], shares)

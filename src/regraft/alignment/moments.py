@@ -52,7 +52,7 @@ class Moments:
     cross: Tensor
 
     @staticmethod
-    def of(x_s: Tensor, x_t: Tensor, full: bool = False, full_t: bool | None = None) -> Moments:
+    def of(x_s: Tensor, x_t: Tensor, full: bool = False) -> Moments:
         """Compute the moments of one batch.
 
         Products are taken about the batch's own means in (at least) float32 and kept in float64.
@@ -61,7 +61,6 @@ class Moments:
             x_s: (n, d_s) student activations.
             x_t: (n, d_t) teacher activations of the same n tokens.
             full: whether to take the covariances within either model, not only the variances.
-            full_t: whether to take the teacher's; by default as `full` says.
 
         Raises:
             SamplingError: the two are no matrices of as many rows, or contain NaN or infinity.
@@ -70,9 +69,8 @@ class Moments:
             raise SamplingError(
                 f"got activations of shapes {tuple(x_s.shape)} and {tuple(x_t.shape)}, expected (n, d_s) and (n, d_t)"
             )
-        full_t = full if full_t is None else full_t
         if len(x_s) == 0:
-            return Moments.zeros(x_s.shape[1], x_t.shape[1], x_s.device, full, full_t)
+            return Moments.zeros(x_s.shape[1], x_t.shape[1], x_s.device, full)
         exact_s, exact_t = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (x_s, x_t))
         wide = torch.float32 if x_s.device.type == "mps" else torch.float64
         mean_s, mean_t = exact_s.mean(0, dtype=wide), exact_t.mean(0, dtype=wide)
@@ -83,7 +81,7 @@ class Moments:
             mean_s,
             mean_t,
             _scatter(centred_s, full, wide),
-            _scatter(centred_t, full_t, wide),
+            _scatter(centred_t, full, wide),
             (centred_s.to(product).T @ centred_t.to(product)).to(wide),
         )
         moments = moments.to("cpu") if wide == torch.float32 else moments
@@ -93,12 +91,10 @@ class Moments:
         return moments
 
     @staticmethod
-    def zeros(
-        d_s: int, d_t: int, device: torch.device | str = "cpu", full: bool = False, full_t: bool | None = None
-    ) -> Moments:
+    def zeros(d_s: int, d_t: int, device: torch.device | str = "cpu", full: bool = False) -> Moments:
         """Return the moments of no rows at all."""
-        scatter_t = (d_t, d_t) if (full if full_t is None else full_t) else (d_t,)
-        shapes = ((d_s,), (d_t,), (d_s, d_s) if full else (d_s,), scatter_t, (d_s, d_t))
+        scatters = ((d_s, d_s), (d_t, d_t)) if full else ((d_s,), (d_t,))
+        shapes = ((d_s,), (d_t,), *scatters, (d_s, d_t))
         return Moments(0, *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def __add__(self, other: Moments) -> Moments:
@@ -107,7 +103,7 @@ class Moments:
                 f"cannot add moments of widths {tuple(self.cross.shape)} and {tuple(other.cross.shape)}; "
                 "add up moments of one pair of models only"
             )
-        if (self.scatter_s.dim(), self.scatter_t.dim()) != (other.scatter_s.dim(), other.scatter_t.dim()):
+        if self.full != other.full:
             raise SamplingError(
                 "cannot add moments with covariances and moments with variances alone; sample all shards alike"
             )
@@ -137,44 +133,34 @@ class Moments:
     @property
     def full(self) -> bool:
         """Whether the covariances within either model are there, not only the variances."""
-        return self.scatter_s.dim() == self.scatter_t.dim() == 2
+        return self.scatter_s.dim() == 2
 
     @property
     def squares_s(self) -> Tensor:
         """(d_s,) sums of squared deviations from the mean."""
-        return self.scatter_s.diagonal() if self.scatter_s.dim() == 2 else self.scatter_s
+        return self.scatter_s.diagonal() if self.full else self.scatter_s
 
     @property
     def squares_t(self) -> Tensor:
         """(d_t,) likewise."""
-        return self.scatter_t.diagonal() if self.scatter_t.dim() == 2 else self.scatter_t
+        return self.scatter_t.diagonal() if self.full else self.scatter_t
 
     @property
     def constant_s(self) -> Tensor:
         """(d_s,) bool: student dimensions that never vary."""
-        return _constant(self.squares_s, self.mean_s, self.n)
+        return self.squares_s <= _CONSTANT * self.n * self.mean_s.square()
 
     @property
     def constant_t(self) -> Tensor:
         """(d_t,) bool: teacher dimensions that never vary."""
-        return _constant(self.squares_t, self.mean_t, self.n)
+        return self.squares_t <= _CONSTANT * self.n * self.mean_t.square()
 
     def correlation(self) -> Tensor:
         """Return Pearson's r of every student with every teacher dimension, (d_s, d_t); 0 where one is constant."""
-        scale_s, scale_t = self._scales()
-        return (self.cross / scale_s[:, None]).div_(scale_t).clamp_(-1, 1)
-
-    def correlation_of(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return Pearson's r of chosen pairs of (student, teacher) dimensions only, (pairs,)."""
-        scale_s, scale_t = self._scales()
-        return (self.cross[rows, columns] / scale_s[rows] / scale_t[columns]).clamp(-1, 1)
-
-    def _scales(self) -> tuple[Tensor, Tensor]:
         # Infinite where a dimension is constant, so that it correlates with nothing.
-        return (
-            self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf),
-            self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf),
-        )
+        scale_s = self.squares_s.sqrt().masked_fill(self.constant_s, torch.inf)
+        scale_t = self.squares_t.sqrt().masked_fill(self.constant_t, torch.inf)
+        return (self.cross / scale_s[:, None]).div_(scale_t).clamp_(-1, 1)
 
 
 def _scatter(centred: Tensor, full: bool, wide: torch.dtype) -> Tensor:
@@ -186,7 +172,3 @@ def _scatter(centred: Tensor, full: bool, wide: torch.dtype) -> Tensor:
 def _merged(one: Tensor, other: Tensor, step: Tensor, between: float) -> Tensor:
     total = one + other
     return total.addr_(step, step, alpha=between) if total.dim() == 2 else total + between * step.square()
-
-
-def _constant(squares: Tensor, mean: Tensor, n: int) -> Tensor:
-    return squares <= _CONSTANT * n * mean.square()

@@ -9,8 +9,8 @@ from .maps import Assignment, Map
 from .moments import Moments
 
 
-def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
-    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t, for each dimension of h_t, (d_t,).
+def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
+    """Sum up the squared errors of ``reads @ h_s + offset`` against h_t.
 
     Args:
         moments: of the rows to judge on, with the student's covariances.
@@ -18,12 +18,9 @@ def read_errors(moments: Moments, reads: Tensor, offset: Tensor) -> Tensor:
         offset: (d_t,).
     """
     missed = moments.mean_t - reads @ moments.mean_s - offset
-    return _residuals(moments.squares_t, moments.cross, reads, moments.scatter_s) + moments.n * missed.square()
-
-
-def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
-    """Sum up the squared errors of `read_errors` over all dimensions."""
-    return float(read_errors(moments, reads, offset).sum())
+    # Of y - M x over centred rows, from y's squares, x' y and x' x.
+    residuals = moments.squares_t - 2 * (reads.T * moments.cross).sum(0) + ((reads @ moments.scatter_s) * reads).sum(1)
+    return float((residuals + moments.n * missed.square()).sum())
 
 
 def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
@@ -49,10 +46,11 @@ def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tens
 
 def write_error(moments: Moments, writes: Tensor) -> float:
     """Sum up the squared errors of ``writes @ h_t`` against h_s, both about their means; as `read_error`."""
-    return float(_residuals(moments.squares_s, moments.cross.T, writes, moments.scatter_t).sum())
+    swapped = moments.swapped()
+    return read_error(swapped, writes, swapped.mean_t - writes @ swapped.mean_s)
 
 
-def paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
+def _paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, float]:
     """Sum up the squared errors of an assignment against h_t, and against h_s about their means.
 
     As it is ported: reading, nothing takes on a difference of means, and what is left unmatched is read as 0; what is
@@ -82,7 +80,7 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
         None where nothing varies, and for a linear map where the moments lack covariances.
     """
     if isinstance(fitted, Assignment):
-        errors = paired_errors(moments, fitted)
+        errors = _paired_errors(moments, fitted)
     elif moments.full:
         errors = read_error(moments, fitted.reads, fitted.offset), write_error(moments, fitted.writes)
     else:
@@ -93,8 +91,3 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
 def _share(error: float, squares: Tensor) -> float | None:
     total = float(squares.sum())
     return 1 - error / total if total > 0 else None
-
-
-def _residuals(squares: Tensor, cross: Tensor, matrix: Tensor, scatter: Tensor) -> Tensor:
-    """(d_y,) sums of squares of y - M x over centred rows, from y's (d_y,), x' y (d_x, d_y) and x' x (d_x, d_x)."""
-    return squares - 2 * (matrix.T * cross).sum(0) + ((matrix @ scatter) * matrix).sum(1)

@@ -38,11 +38,12 @@ def convert(
     """
     import dataclasses
 
-    from ..modules.module import check_output, load
+    from ..files.directories import check_writable
+    from ..modules.module import FILES, load
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
-    check_output(out, replace)
+    check_writable(out, replace, FILES)
     loaded = load(module)
     if to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)

@@ -69,7 +69,7 @@ def plan(
     )
     show.show_plan(console, port.plan, verbose)
     port.plan.check()
-    if port.evidence == "none" and scored is None:
+    if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
@@ -112,25 +112,20 @@ def transfer(
         teacher: Model it was trained on. Default: as it says.
         max_eval: So many labelled rows. Default: 100.
     """
-    from ..modules.module import check_output, load
+    from ..files.directories import check_writable
+    from ..modules.module import FILES, load
     from ..port import pipeline
     from . import show
 
-    check_output(out, replace)
+    check_writable(out, replace, FILES)
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     loaded, scored = load(module), _rows(rows, options, max_eval)
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
+    judge = None if scored is None else scored.judge()
     ported = pipeline.transfer(
-        loaded,
-        student,
-        teacher,
-        texts=texts.read(),
-        moments=moments or None,
-        options=options,
-        run=run,
-        judge=None if scored is None else scored.judge(),
+        loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
     ported.save(out, replace)
     show.show_port(console, ported.report)
@@ -164,10 +159,11 @@ def sample(
         sites: Sites of modules: query,value. Default: usual.
     """
     from ..activations import sampling
+    from ..files.directories import check_writable
     from ..models.pretrained import resolve
     from ..port.spaces import space_pairs
 
-    sampling.check_output(out, replace)
+    check_writable(out, replace, sampling.FILES)
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")

@@ -43,9 +43,9 @@ def _shares(group: Group) -> str:
 
 
 def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
-    spaces = {space for target in targets for part in target.parts for space in part.spaces}
-    widths = sorted({plan.widths[space] for space in spaces})
-    names = sorted({space.name for space in spaces})
+    pairs = {pair for target in targets for part in target.parts for pair in part.pairs}
+    widths = sorted({plan.widths[pair] for pair in pairs})
+    names = sorted({pair.name for pair in pairs})
     identity = all(target.action in ("copied", "averaged", "reordered", "fresh") for target in targets)
     return (
         ", ".join(f"{d_t}" if d_t == d_s else f"{d_t} -> {d_s}" for d_s, d_t in widths),
@@ -74,24 +74,15 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     fitted = "; fitted in sequence" if report["sequential"] else ""
     table = Table(title=f"Alignment: {report['align']}; spaces: {report['spaces']}{fitted}")
     # Correlations are of one-to-one maps alone.
+    scores = report["scores"]
     measures = {
-        title: name
-        for title, name in _MEASURES.items()
-        if any(score.get(name) is not None for score in report["scores"])
+        title: name for title, name in _MEASURES.items() if any(score.get(name) is not None for score in scores)
     }
-    chosen = any(score.get("candidates") for score in report["scores"])
-    for column in (
-        "layer",
-        "from",
-        "space",
-        "width",
-        "matched",
-        "constant",
-        *measures,
-        *(["chosen by R2"] if chosen else []),
-    ):
+    by_choice = any(score.get("candidates") for score in scores)
+    columns = ["layer", "from", "space", "width", "matched", "constant", *measures]
+    for column in [*columns, "chosen by R2"] if by_choice else columns:
         table.add_column(column, justify="left" if column in ("space", "chosen by R2") else "right", no_wrap=True)
-    for score in report["scores"]:
+    for score in scores:
         layer, teacher_layer, space = score["space"].split(".")
         table.add_row(
             layer,
@@ -101,7 +92,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             str(score["matched"]),
             str(score["constant"]),
             *(_number(score[name]) for name in measures.values()),
-            *([choice(score)] if chosen else []),
+            *([_choice(score)] if by_choice else []),
         )
     console.print(table)
     if report.get("scales"):
@@ -119,13 +110,13 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         layer, site = ("head", "") if one["layer"] is None else (str(one["layer"]), one["site"])
         table.add_row(layer, site, one["name"], _number(one["r2"]))
     console.print(table)
-    kept = [(name, value) for name, value in report["expected"].items() if value is not None]
-    said = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(kept)]
-    if said:
-        console.print(f"expected: {', '.join([said[0] + ' of what it reads', *said[1:]])}")
+    known = [(name, value) for name, value in report["expected"].items() if value is not None]
+    parts = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(known)]
+    if parts:
+        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}")
 
 
-def choice(score: Mapping[str, Any]) -> str:
+def _choice(score: Mapping[str, Any]) -> str:
     """Say which method was chosen for a pair of spaces, and what the others would have predicted."""
     others = [f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"]]
     return f"{score['method']} ({', '.join(others)})" if others else str(score["method"])

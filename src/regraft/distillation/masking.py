@@ -26,9 +26,9 @@ def split(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     if len(texts) < 2:
         raise SamplingError(f"found {len(texts)} non-empty texts, expected some thousands, two at the very least")
     count = min(max(1, round(len(texts) * HELD_OUT)), MOST_HELD_OUT)
-    picked = set(torch.randperm(len(texts), generator=generator(seed, "held-out texts"))[:count].tolist())
-    train = [text for i, text in enumerate(texts) if i not in picked]
-    return train, [texts[i] for i in sorted(picked)]
+    held_out = set(torch.randperm(len(texts), generator=generator(seed, "held-out texts"))[:count].tolist())
+    train = [text for i, text in enumerate(texts) if i not in held_out]
+    return train, [texts[i] for i in sorted(held_out)]
 
 
 def encode(texts: list[str], tokenizer: Any, max_length: int, masked: bool) -> Dataset:

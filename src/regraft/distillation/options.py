@@ -8,17 +8,16 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
+from ..port.options import parse_layers
 from ..schema import TOKEN
 from ..training.options import LearningOptions
 
 
 def _layers(value: Any) -> Any:
-    if not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
-    numbers = [part.strip() for part in value.split(",") if part.strip()]
-    if not numbers or not all(map(str.isdecimal, numbers)):
+    layers = parse_layers(value)
+    if isinstance(layers, str):
         raise ValueError(f"found {value!r}, expected numbers such as 0,2,4; for every k-th layer use --every")
-    return tuple(map(int, numbers))
+    return layers
 
 
 class DistillOptions(LearningOptions):

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, set_seed
 
 from ..errors import TaskError
 from ..files.directories import check_writable, new_directory, write_json, write_json_lines
@@ -22,7 +21,7 @@ from ..files.reading import read_json
 from ..models.pretrained import resolve
 from ..modules.card import student_card
 from ..modules.module import CARD, CURVE, PROVENANCE
-from ..training.devices import mixed_precision, one_device, processes
+from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .masking import collator, encode, split
@@ -31,41 +30,20 @@ from .shallower import choose_layers, load_teacher, matched_states, shallower
 from .trainer import Distiller
 
 
-def student_files(path: Path) -> list[str]:
-    """List the files that the student in a directory consists of; none where there is no student.
-
-    Raises:
-        ModuleFileError: the list, in ``regraft.json``, cannot be read.
-    """
+def _files(path: Path) -> list[str]:
+    """List the files that the student in a directory consists of; none where there is no student."""
     if not (path / PROVENANCE).is_file():
         return []
     provenance = read_json(path / PROVENANCE)
     return list(provenance.get("files", ())) if isinstance(provenance, dict) else []
 
 
-def write_student(
-    path: Path,
-    model: Any,
-    tokenizer: Any,
-    report: Mapping[str, Any],
-    curve: Iterable[Mapping[str, Any]],
-    replace: bool = False,
+def _write(
+    path: Path, model: Any, tokenizer: Any, report: Mapping[str, Any], curve: Iterable[Any], replace: bool
 ) -> None:
-    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing.
-
-    Args:
-        path: the directory.
-        model: the student.
-        tokenizer: the teacher's, as it came.
-        report: what was distilled from what, how, and with which losses.
-        curve: rows of the learning curve.
-        replace: replace a student that is there already.
-
-    Raises:
-        ModuleFileError: the directory exists, and `replace` is False or it holds more than a student.
-    """
+    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing."""
     provenance: dict[str, Any] = {"distillation": dict(report), "versions": versions()}
-    with new_directory(path, replace, student_files(path)) as directory:
+    with new_directory(path, replace, _files(path)) as directory:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         write_json_lines(directory / CURVE, curve)
@@ -131,7 +109,7 @@ def distill(
     """
     options = options or DistillOptions()
     mixed = mixed_precision(options.precision)
-    check_writable(out, replace, student_files(out))
+    check_writable(out, replace, _files(out))
     base = resolve(teacher)
     depth = base.config.num_hidden_layers
     layers = choose_layers(options.layers, depth)
@@ -160,7 +138,22 @@ def distill(
         temperature=options.temperature,
         matched=matched_states(layers, depth),
         model=student,
-        args=one_device(_arguments(work, options, mixed, progress, start_evaluated=resume is not None)),
+        args=training_arguments(
+            work,
+            options,
+            progress,
+            max_steps=options.max_steps or -1,
+            per_device_eval_batch_size=options.batch_size,
+            eval_strategy="steps",
+            eval_steps=options.save_every,
+            eval_on_start=resume is None,
+            save_strategy="steps",
+            save_steps=options.save_every,
+            logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
+            logging_steps=options.save_every,
+            remove_unused_columns=False,  # masking reads which tokens are special
+            ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
+        ),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=data_collator,
@@ -177,7 +170,7 @@ def distill(
     if trainer.is_world_process_zero():
         report["losses"] = {"before": before, "after": after}
         student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
-        write_student(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
+        _write(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
         shutil.rmtree(work)
     trainer.accelerator.wait_for_everyone()
     return Distilled(Path(out), layers, before, after)
@@ -191,35 +184,3 @@ def _weights(options: DistillOptions, has_head: bool) -> dict[str, float]:
     if not any(weights.values()):
         raise TaskError(f"the weights of {', '.join(weights)} are all 0, expected a positive one: nothing would train")
     return weights
-
-
-def _arguments(
-    work: Path, options: DistillOptions, mixed: str | None, progress: bool, start_evaluated: bool
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_steps=options.warmup,
-        lr_scheduler_type="linear",
-        seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
-        bf16=mixed == "bfloat16",
-        fp16=mixed == "float16",
-        eval_strategy="steps",
-        eval_steps=options.save_every,
-        eval_on_start=not start_evaluated,
-        save_strategy="steps",
-        save_steps=options.save_every,
-        save_total_limit=1,
-        logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-        logging_steps=options.save_every,
-        remove_unused_columns=False,  # masking reads which tokens are special
-        ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not progress,
-        report_to="none",
-    )

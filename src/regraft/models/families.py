@@ -14,9 +14,6 @@ from pydantic import Field
 from ..errors import ModelError, unknown_choice
 from ..schema import Strict, make
 
-HEADS = ("fresh", "teacher")
-"""Where a task head comes from."""
-
 
 class TaskHead(Strict):
     """The task head of a model class."""

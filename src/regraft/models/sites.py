@@ -1,4 +1,4 @@
-"""Sites."""
+"""Where modules may sit in a model, and the activation spaces there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .pretrained import Pretrained
 
 Place = tuple[int, str]
-"""(student layer, site)"""
+"""(layer, site)"""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,8 +40,12 @@ class SiteShape:
     in_width: int
     out_width: int
 
+    def width(self, side: Side) -> int:
+        """Width of one side."""
+        return self.in_width if side == "in" else self.out_width
 
-def find_sites(model: Any, family: Family) -> dict[tuple[int, str], SiteShape]:
+
+def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     """List the sites of a model (or skeleton) as ``(layer, site) -> SiteShape``.
 
     What comes behind the last layer (the final norm, the pooler) is counted to it.
@@ -70,18 +74,17 @@ def _shape(path: str, weight: Any) -> SiteShape:
     return SiteShape(path, in_width=weight.shape[-1], out_width=weight.shape[0])
 
 
-def find_space(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:
+def find_space(sites: Mapping[Place, SiteShape], layer: int, space: str) -> tuple[SiteShape, Side] | None:
     """Find a site of a layer, and its side, at which a space can be observed; None where the model has none."""
-    return next(((sites[layer, site], side) for site, side in observed_at(space) if (layer, site) in sites), None)
+    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
+    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
+    return next(((sites[layer, site], side) for site, side in reads + writes if (layer, site) in sites), None)
 
 
-def space_width(sites: Mapping[tuple[int, str], SiteShape], layer: int, space: str) -> int:
+def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
     """Width of an activation space of a layer; 0 where the model has no such space."""
-    found = find_space(sites, layer, space)
-    if found is None:
-        return 0
-    shape, side = found
-    return shape.in_width if side == "in" else shape.out_width
+    observed = find_space(sites, layer, space)
+    return observed[0].width(observed[1]) if observed else 0
 
 
 def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple[int, int]]:
@@ -96,7 +99,7 @@ def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple
     return {"query_output": (queries_s, queries_t), "key_output": keys, "value_output": keys}
 
 
-def depth(sites: Mapping[tuple[int, str], SiteShape]) -> int:
+def depth(sites: Mapping[Place, SiteShape]) -> int:
     """Number of layers that the sites of a model cover."""
     return 1 + max(layer for layer, _ in sites)
 
@@ -137,10 +140,3 @@ SITES: Mapping[str, Site] = {
 # What a task head may read, and those of it that have one vector per text, not per token.
 TASK_HEAD_SPACES = ("final_hidden", "pooled")
 PER_TEXT = ("pooled",)
-
-
-def observed_at(space: str) -> tuple[tuple[str, Side], ...]:
-    """Name the sites and sides at which a space can be observed, best first."""
-    reads: list[tuple[str, Side]] = [(name, "in") for name, site in SITES.items() if site.reads == space]
-    writes: list[tuple[str, Side]] = [(name, "out") for name, site in SITES.items() if site.writes == space]
-    return (*reads, *writes)

@@ -77,7 +77,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer: Any = base_layer
         self.is_norm = base_layer.weight.dim() == 1
-        self.width = _output_width(base_layer)
+        self.width: Any = _output_width(base_layer)
         self.bottleneck_down: Any = nn.ModuleDict({})
         self.bottleneck_up: Any = nn.ModuleDict({})
         self.scaling: dict[str, float] = {}
@@ -131,11 +131,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         return f"bottleneck.{super().__repr__()}"
 
 
-def _output_width(module: Any) -> int:
-    if module.weight.dim() == 1:
-        return int(module.weight.shape[0])
+def _output_width(module: Any) -> int | None:
+    """Width of what leaves a normalisation or a linear layer; None for any other module."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.dim() > 2:
+        return None
     # GPT-2's Conv1D calls its output width nf.
-    return int(module.out_features if hasattr(module, "out_features") else module.nf)
+    return len(weight) if weight.dim() == 1 else getattr(module, "out_features", getattr(module, "nf", None))
 
 
 class BottleneckModel(BaseTuner):
@@ -160,7 +162,7 @@ class BottleneckModel(BaseTuner):
         if isinstance(target, BottleneckLayer):
             target.update_layer(adapter_name, peft_config)
             return
-        if getattr(target, "weight", None) is None or not (target.weight.dim() == 1 or _is_linear(target)):
+        if _output_width(target) is None:
             raise RegraftError(
                 f"{current_key} is a {type(target).__name__}, expected a normalisation or a linear layer; "
                 "name such modules in target_modules"
@@ -169,10 +171,6 @@ class BottleneckModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
-
-
-def _is_linear(module: Any) -> bool:
-    return bool(module.weight.dim() == 2 and (hasattr(module, "out_features") or hasattr(module, "nf")))
 
 
 register_peft_method(name="bottleneck", config_cls=BottleneckConfig, model_cls=BottleneckModel)

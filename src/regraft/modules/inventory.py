@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ModuleFileError
 from ..models.families import Family
-from ..models.sites import SiteShape
+from ..models.sites import Place, SiteShape
 from .config import PREFIX, alpha_at, check_portable, head_class_of
 from .module import Module
 from .peft_types import Free, Role, roles_of, shape_at
@@ -48,7 +48,7 @@ class Inventory:
         num_labels: rows of the task head, None without one.
     """
 
-    holdings: Mapping[tuple[int, str], Holding]
+    holdings: Mapping[Place, Holding]
     head: tuple[str, ...]
     refused: Mapping[str, str]
     head_class: str
@@ -66,8 +66,8 @@ def take_inventory(module: Module, family: Family) -> Inventory:
         ModuleFileError: a module of a kind, or with options, that cannot be ported, or without a single site.
     """
     check_portable(module.config, module.source)
-    tensors: dict[tuple[int, str], dict[Role, str]] = {}
-    paths: dict[tuple[int, str], str] = {}
+    tensors: dict[Place, dict[Role, str]] = {}
+    paths: dict[Place, str] = {}
     heads, head, refused = head_keys(module), [], {}
     for key in sorted(module.tensors):
         place = _place(key, module.peft_type, family)
@@ -85,7 +85,11 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             f"{module.source} has no tensor on a known site (found {first}), expected one of "
             f"{', '.join(sorted(family.sites))} in {family.layers}.N"
         )
-    holdings = {place: _holding(module, by_role, paths[place]) for place, by_role in tensors.items()}
+    holdings = {}
+    for at, keys in tensors.items():
+        shapes = {role: tuple(module.tensors[key].shape) for role, key in keys.items()}
+        sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
+        holdings[at] = Holding(keys, shapes, next(sizes, 0), alpha_at(module.config, paths[at]))
     return Inventory(
         holdings, tuple(head), refused, head_class_of(module.config, module.source), head_rows(module.tensors)
     )
@@ -111,13 +115,7 @@ def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, st
     return None
 
 
-def _holding(module: Module, by_role: Mapping[Role, str], path: str) -> Holding:
-    shapes = {role: tuple(module.tensors[key].shape) for role, key in by_role.items()}
-    sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
-    return Holding(dict(by_role), shapes, next(sizes, 0), alpha_at(module.config, path))
-
-
-def check_fits(module: Module, inventory: Inventory, sites: Mapping[tuple[int, str], SiteShape], name: str) -> None:
+def check_fits(module: Module, inventory: Inventory, sites: Mapping[Place, SiteShape], name: str) -> None:
     """Refuse a module whose tensors do not fit the model it is said to have been trained on.
 
     Raises:

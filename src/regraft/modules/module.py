@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError
-from ..files.directories import check_writable, new_directory, write_json_lines
+from ..files.directories import new_directory, write_json_lines
 from ..files.fingerprints import versions
 from ..files.hub import download, locate
 from ..files.reading import read_json, read_tensors
@@ -32,7 +32,8 @@ CARD, CURVE = "README.md", "curve.jsonl"
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
-_OURS = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
+FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
+"""What a module that was saved consists of; a directory that holds anything else is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Module:
             ModuleFileError: the directory exists and may not be replaced.
         """
         provenance = self._stamped()
-        with new_directory(path, replace, _OURS) as directory:
+        with new_directory(path, replace, FILES) as directory:
             save_file(
                 {name: tensor.contiguous() for name, tensor in self.tensors.items()},
                 directory / SAFETENSORS_WEIGHTS_NAME,
@@ -146,7 +147,7 @@ class Module:
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
         provenance = self._stamped()
-        with new_directory(path, replace, _OURS) as directory:
+        with new_directory(path, replace, FILES) as directory:
             # load_adapter reads safetensors only when told to.
             _write_json(directory / CONFIG_NAME, files.config)
             torch.save(dict(files.tensors), directory / HUB_WEIGHTS)
@@ -159,15 +160,6 @@ class Module:
 
     def _stamped(self) -> dict[str, Any]:
         return {**self.provenance, "versions": versions(), "hash": self.hash()}
-
-
-def check_output(path: str | os.PathLike[str], replace: bool) -> None:
-    """Refuse an output directory before any work is done.
-
-    Raises:
-        ModuleFileError: it exists, and `replace` is False or it holds no module.
-    """
-    check_writable(path, replace, _OURS)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

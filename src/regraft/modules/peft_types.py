@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..models.sites import SITES, Side, SiteShape
 
 Convention = Literal["measured", "released"]
-CONVENTIONS: tuple[Convention, ...] = ("measured", "released")
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,12 @@ class Role:
             site: a key of `SITES`.
             convention: ``"measured"`` takes the space an axis lives in, ``"released"`` the one the authors' code uses.
         """
-        return tuple(_space(axis, site, convention) for axis in self.axes)
-
-
-def _space(axis: Axis, site: str, convention: Convention) -> str | None:
-    if isinstance(axis, Free):
-        return None
-    if convention == "released" and axis.released is not None:
-        return axis.released
-    return SITES[site].space(axis.side)
+        return tuple(
+            None
+            if isinstance(axis, Free)
+            else (convention == "released" and axis.released) or SITES[site].space(axis.side)
+            for axis in self.axes
+        )
 
 
 @dataclass(frozen=True)
@@ -183,8 +179,9 @@ def roles_of(peft_type: str, site: str) -> tuple[Role, ...]:
 def spaces_at(site: str) -> set[str]:
     """Name the spaces that any PEFT type on a site maps, in either convention."""
     rows = (role for peft_type in PEFT_TYPES for role in roles_of(peft_type, site))
-    names = {name for role in rows for convention in CONVENTIONS for name in role.spaces(site, convention)}
-    return {name for name in names if name is not None}
+    return {
+        name for role in rows for convention in get_args(Convention) for name in role.spaces(site, convention) if name
+    }
 
 
 def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:
@@ -192,6 +189,5 @@ def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, 
     if len(shape) != len(role.axes):
         return (math.prod(shape),)
     return tuple(
-        size if isinstance(axis, Free) else (site.in_width if axis.side == "in" else site.out_width)
-        for axis, size in zip(role.axes, shape, strict=True)
+        size if isinstance(axis, Free) else site.width(axis.side) for axis, size in zip(role.axes, shape, strict=True)
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..alignment.maps import Map
 from ..models.sites import SpacePair
+from ..modules.module import Module
 from ..seeding import generator
-from .parts import Fold, Part, Target
+from .parts import Part, Target
 from .plan import Plan
 
 # The standard deviation that BERT and its descendants draw new heads with.
@@ -39,6 +41,15 @@ def transfer_tensors(
     return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
 
 
+def port_module(
+    plan: Plan, module: Module, maps: Mapping[SpacePair, Map], seed: int, scale: float, **provenance: Any
+) -> Module:
+    """Make the student's module; arguments as for `transfer_tensors`, and what else its provenance says."""
+    tensors = transfer_tensors(plan, module.tensors, maps, seed, scale)
+    labels = {"labels": list(plan.labels)} if plan.labels else {}
+    return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
+
+
 def _make(
     target: Target, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], seed: int, scale: float
 ) -> Tensor:
@@ -58,26 +69,19 @@ def _make(
 
 def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
     tensor = tensors[part.tensor]
-    if part.fold is not None:
-        tensor = _folded(tensor, part.fold, tensors, maps)
+    if part.fold is not None and (offset := maps[part.fold.pair].offset) is not None:
+        # T (R h_s + b) + c is (T R) h_s + (T b + c).
+        exact = torch.promote_types(tensor.dtype, torch.float32)
+        tensor = (tensor.to(exact) + tensors[part.fold.weight].to(exact) @ offset.to(exact)).to(tensor.dtype)
     for axis, via in enumerate(part.vias):
         if via is None:
             continue
-        acting = maps[via.space]
+        acting = maps[via.pair]
         if via.reads:
             tensor = (acting if via.has_bias else acting.without_offset()).read(tensor, axis)
         else:
             tensor = acting.write(tensor, axis)
     return tensor.clone() if part.rows is None else tensor[list(part.rows)]
-
-
-def _folded(bias: Tensor, fold: Fold, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
-    """T (R h_s + b) + c is (T R) h_s + (T b + c)."""
-    offset = maps[fold.space].offset
-    if offset is None:
-        return bias
-    exact = torch.promote_types(bias.dtype, torch.float32)
-    return (bias.to(exact) + tensors[fold.weight].to(exact) @ offset.to(exact)).to(bias.dtype)
 
 
 def _fresh(target: Target, seed: int) -> Tensor:

@@ -17,7 +17,7 @@ from ..alignment.maps import Assignment, Linear, Map
 from ..alignment.moments import Moments, SplitMoments
 from ..alignment.scores import missed_scatter
 from ..models.sites import SpacePair
-from .parts import Target, Via
+from .parts import Via
 from .plan import Plan
 
 # From which expectation on a port is said to help.
@@ -69,9 +69,11 @@ def fidelity(
             weight = tensors[part.tensor].double()
             # G'G where another weight G follows, so that nothing wider than the module is multiplied.
             gram = torch.eye(len(weight), dtype=torch.float64) if behind is None else behind[number].T @ behind[number]
-            shares.append((part.weight, _share(weight, gram, via, maps[via.space], moments.get(via.lives))))
+            shares.append((part.weight, _share(weight, gram, via, maps[via.pair], moments.get(via.home))))
         layer, site = target.place or (None, "head")
-        places.append(Fidelity(layer, site, _name(target, targets), _mean(shares)))
+        names = [targets[target.into].name, target.name] if target.into else [target.name]
+        name = " @ ".join(name.removesuffix(".weight") for name in names)
+        places.append(Fidelity(layer, site, name, _mean(shares)))
     return places
 
 
@@ -114,11 +116,6 @@ class Forecast:
         if value >= POSSIBLE:
             return "This port may help."
         return "This port is unlikely to help; expect no more than a random start."
-
-
-def _name(target: Target, targets: Mapping[str, Target]) -> str:
-    names = [targets[target.into].name, target.name] if target.into else [target.name]
-    return " @ ".join(name.removesuffix(".weight") for name in names)
 
 
 def _share(weight: Tensor, gram: Tensor, via: Via, acting: Map, split: SplitMoments | None) -> float | None:

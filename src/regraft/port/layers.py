@@ -19,18 +19,6 @@ class Share:
 Group = tuple[Share, ...]
 
 
-def _skip(layers: range) -> Group:
-    return (Share(layers[0]),)
-
-
-def _last(layers: range) -> Group:
-    return (Share(layers[-1]),)
-
-
-def _avg(layers: range) -> Group:
-    return tuple(Share(layer, 1 / len(layers)) for layer in layers)
-
-
 def _avg_released(layers: range) -> Group:
     """The authors' loader divides by the size of the group but never adds its last layer."""
     if len(layers) < 2:
@@ -42,10 +30,10 @@ def _avg_released(layers: range) -> Group:
 
 
 MATCHINGS: Mapping[str, Callable[[range], Group]] = {
-    "skip": _skip,
-    "avg": _avg,
+    "skip": lambda layers: (Share(layers[0]),),
+    "avg": lambda layers: tuple(Share(layer, 1 / len(layers)) for layer in layers),
     "avg_released": _avg_released,
-    "last": _last,
+    "last": lambda layers: (Share(layers[-1]),),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
@@ -28,7 +29,7 @@ _SCALE = "scale"
 def parse_layers(value: Any) -> Any:
     """Read a list of layers that commas separate; a name, or a list of numbers, stays as it is."""
     if not isinstance(value, str):
-        return value if value is None else tuple(value)
+        return tuple(value) if isinstance(value, Iterable) else value
     numbers = [part.strip() for part in value.split(",") if part.strip()]
     return tuple(map(int, numbers)) if numbers and all(map(str.isdecimal, numbers)) else value
 
@@ -145,24 +146,24 @@ def parse_start(name: str) -> PortOptions | None:
     aligns = [align for align in METHODS if align != "none"]
     fields = {**dict.fromkeys(aligns, "align"), **dict.fromkeys(get_args(Convention), "spaces")}
     fields |= {_SEQUENTIAL: _SEQUENTIAL, _HEAD: _HEAD}
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     for part in parts:
         field = _SCALE if part.startswith(_SCALE) else fields.get(part, "")
         if not field:
             raise PlanError(unknown_choice(f"part of the start {name}:", part, (*fields, f"{_SCALE}NUMBER")))
-        if field in said:
-            raise PlanError(f"the start {name} names both {said[field]} and {part}, expected one of them")
-        said[field] = part
-    align = said.get("align", "none")
+        if field in values:
+            raise PlanError(f"the start {name} names both {values[field]} and {part}, expected one of them")
+        values[field] = part
+    align = values.get("align", "none")
     return make(
         PortOptions,
         {
             "layers": layers,
             "align": align,
-            "spaces": said.get("spaces", default_spaces(align)),
-            "sequential": align == AUTO or _SEQUENTIAL in said,
-            "scale": said.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE),
-            "head": "teacher" if _HEAD in said else "fresh",
+            "spaces": values.get("spaces", default_spaces(align)),
+            "sequential": align == AUTO or _SEQUENTIAL in values,
+            "scale": values.get(_SCALE, f"{_SCALE}1").removeprefix(_SCALE),
+            "head": "teacher" if _HEAD in values else "fresh",
         },
         PlanError,
     ).settled("texts")

@@ -15,14 +15,14 @@ class Via:
     """A map that acts on an axis.
 
     Attributes:
-        space: the pair of spaces it is between.
-        lives: the pair that the axis lives in, which the map may not have been fitted on (`peft_types.Reads.released`).
+        pair: the spaces it is between.
+        home: the pair that the axis lives in, which the map may not have been fitted on (`peft_types.Reads.released`).
         reads: whether the axis contracts with the activation; else it adds to it.
         has_bias: whether a bias beside the reading weight takes on the map's offset.
     """
 
-    space: SpacePair
-    lives: SpacePair
+    pair: SpacePair
+    home: SpacePair
     reads: bool
     has_bias: bool = False
 
@@ -33,11 +33,11 @@ class Fold:
 
     Attributes:
         weight: its key in the teacher's module; what it reads is its last axis.
-        space: the pair of spaces of what it reads.
+        pair: the pair of spaces of what it reads.
     """
 
     weight: str
-    space: SpacePair
+    pair: SpacePair
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Part:
     rows: tuple[int, ...] | None = None
 
     @property
-    def spaces(self) -> set[SpacePair]:
+    def pairs(self) -> set[SpacePair]:
         """The pairs of spaces whose maps act on its axes."""
-        return {via.space for via in self.vias if via is not None}
+        return {via.pair for via in self.vias if via is not None}
 
 
 @dataclass(frozen=True)

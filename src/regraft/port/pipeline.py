@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..modules.module import Module
 from ..schema import make
-from .execution import transfer_tensors
+from .execution import port_module
 from .forecast import Forecast, fidelity
-from .options import Evidence, PortOptions
+from .options import PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
@@ -35,7 +35,7 @@ class Port:
         module: the teacher's module.
         teacher: the model it was trained on.
         student: the model it goes to.
-        said: the options that the user gave.
+        options: how it is ported, settled.
         texts: to compare activations on.
         moments: what was sampled before, instead of texts.
         run: where the models run.
@@ -46,7 +46,7 @@ class Port:
     module: Module
     teacher: Pretrained
     student: Pretrained
-    said: PortOptions = field(default_factory=PortOptions)
+    options: PortOptions
     texts: Sequence[str] | None = None
     moments: Sample | None = None
     run: RunOptions = field(default_factory=RunOptions)
@@ -83,29 +83,12 @@ class Port:
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
         models = resolve(module.base_model if teacher is None else teacher), resolve(student)
-        port = cls(module, *models, options, texts, None, run, judge, covariances)
-        port.options.settled("moments" if moments is not None else port.evidence)
-        return port if moments is None else port.with_moments(moments)
-
-    def with_moments(self, moments: Moments) -> Port:
-        """Give the same port with moments of its pair of models.
-
-        Raises:
-            SamplingError: none, or of another pair.
-        """
-        kept = _loaded(moments)
-        check_same_pair(kept, self.teacher, self.student)
-        return replace(self, moments=kept)
-
-    @property
-    def evidence(self) -> Evidence:
-        """What dimensions can be matched by."""
-        return "texts" if self.texts is not None else "moments" if self.moments is not None else "none"
-
-    @cached_property
-    def options(self) -> PortOptions:
-        """The options, settled."""
-        return self.said.settled(self.evidence)
+        options = options.settled("texts" if texts is not None else "moments" if moments is not None else "none")
+        if moments is not None and not isinstance(moments, Sample):
+            moments = load_sample(*([moments] if isinstance(moments, str | Path) else moments))
+        if moments is not None:
+            check_same_pair(moments, *models)
+        return cls(module, *models, options, texts, moments, run, judge, covariances)
 
     @property
     def method(self) -> Method:
@@ -130,38 +113,24 @@ class Port:
                 f"the port of {self.module.source} scores with a head drawn at random; use --head teacher, or leave "
                 "out --data"
             )
-        if self.options.sequential and self.texts is not None:
-            score = None if self.judge is None else self._judged
-            return fit_in_sequence(
-                self.plan, self.module, self.teacher, self.student, self.texts, self.options, self.run, score
-            )
-        return self._fitted_apart()
-
-    def _fitted_apart(self) -> Fitted:
-        """Fit to what the bare models do."""
-        options, moments = self.options, self.moments
+        models, options, run = (self.teacher, self.student), self.options, self.run
+        if options.sequential and self.texts is not None:
+            return fit_in_sequence(self.plan, self.module, *models, self.texts, options, run, self.judge)
+        moments = self.moments
         if self.texts is not None:
             full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
-            spaces = {*self.plan.widths, *(self.plan.reads if full else ())}
-            moments = sample(
-                self.teacher, self.student, sorted(spaces), self.texts, options, self.run, covariances=full
-            )
-        maps, scores = fit_pairs(
-            str(options.align),
-            self.plan.widths,
-            moments.moments if moments else None,
-            options.seed,
-            self.plan.attention_heads,
-        )
+            pairs = {*self.plan.widths, *(self.plan.reads if full else ())}
+            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full)
+        sampled = moments.moments if moments else None
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
         return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
 
     @cached_property
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
-        fitted = self.fitted
-        tensors = transfer_tensors(self.plan, self.module.tensors, fitted.maps, self.options.seed, fitted.scale)
-        return self._module(tensors, {"port": _account(self)})
+        maps, scale = self.fitted.maps, self.fitted.scale
+        return port_module(self.plan, self.module, maps, self.options.seed, scale, port=_account(self))
 
     @cached_property
     def forecast(self) -> Forecast | None:
@@ -173,40 +142,25 @@ class Port:
         silent = self.method.silent or fitted.scale == 0
         return Forecast.of(places, silent=silent and self.plan.head != "teacher")
 
-    def _judged(self, tensors: Mapping[str, Any]) -> float:
-        assert self.judge is not None
-        return self.judge(self._module(tensors, {}))
 
-    def _module(self, tensors: Mapping[str, Any], provenance: dict[str, Any]) -> Module:
-        labels: dict[str, Any] = {"labels": list(self.plan.labels)} if self.plan.labels else {}
-        return Module(self.plan.config, tensors, f"port of {self.module.source}", {**provenance, **labels})
-
-
-def transfer(
-    module: Module,
-    student: ModelLike,
-    teacher: ModelLike | None = None,
-    *,
-    texts: Sequence[str] | None = None,
-    moments: Moments | None = None,
-    options: PortOptions | None = None,
-    run: RunOptions | None = None,
-    judge: Callable[[Module], float] | None = None,
-    **fields: Any,
-) -> Module:
+def transfer(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Module:
     """Port a teacher's module to a student.
 
     Args:
         module: what `regraft.load` gave.
         student: the model it goes to: a model id, a directory, a loaded model or a pair (model, tokenizer).
         teacher: the model it was trained on; by default the one its configuration names.
-        texts: plain texts to compare activations on; needed by all methods that align, unless there are moments.
-        moments: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
-        options: how the module is ported.
-        run: where the models run.
-        judge: scores a port, for ``scale="auto"``: such as `training.evaluate` of it on a few labelled examples.
-        fields: single fields of `PortOptions` and `RunOptions`, such as ``align="lsa"``; ``progress=False`` is
-            ``quiet=True``.
+        given: any of these.
+
+            - ``texts``: plain texts to compare activations on; needed by all methods that align, unless there are
+              moments.
+            - ``moments``: what `regraft sample` wrote, instead of texts: one directory, or several to add up.
+            - ``options``: a `PortOptions`, how the module is ported.
+            - ``run``: a `RunOptions`, where the models run.
+            - ``judge``: scores a port, for ``scale="auto"``: such as `training.evaluate` of it on a few labelled
+              examples.
+            - Single fields of `PortOptions` and `RunOptions`, such as ``align="lsa"``; ``progress=False`` is
+              ``quiet=True``.
 
     Returns:
         The student's module; its ``report`` accounts for every tensor and scores every map.
@@ -214,36 +168,23 @@ def transfer(
     Raises:
         RegraftError: one sentence with what was found, what was expected and what to do.
     """
-    port = Port.of(
-        module, student, teacher, texts=texts, moments=moments, options=options, run=run, judge=judge, **fields
-    )
-    return port.ported
+    return Port.of(module, student, teacher, **given).ported
 
 
-def plan(module: Module, student: ModelLike, teacher: ModelLike | None = None, **fields: Any) -> Plan:
-    """Plan a port without loading any weights.
-
-    Args:
-        module: as for `transfer`.
-        student: as for `transfer`.
-        teacher: as for `transfer`.
-        fields: ``options`` or single fields, as for `transfer`.
+def plan(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Plan:
+    """Plan a port without loading any weights; arguments as for `transfer`.
 
     Raises:
         RegraftError: the module, the models or the options do not serve. What the plan itself refuses is in its
             ``problems``.
     """
-    return Port.of(module, student, teacher, **fields).plan
+    return Port.of(module, student, teacher, **given).plan
 
 
 def forecast(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Forecast | None:
-    """Say how well a port will work before any training.
+    """Say how well a port will work before any training; arguments as for `transfer`.
 
-    Args:
-        module: as for `transfer`.
-        student: as for `transfer`.
-        teacher: as for `transfer`.
-        given: texts or moments, and all else as for `transfer`; texts are sampled with covariances.
+    Texts are sampled with covariances.
 
     Returns:
         None where there is nothing to say it by.
@@ -259,10 +200,9 @@ def _with_fields(options: PortOptions, run: RunOptions, fields: Mapping[str, Any
     fields = dict(fields)
     if "progress" in fields:
         fields["quiet"] = not fields.pop("progress")
-    if fields.get("dtype") is not None:
-        fields["dtype"] = str(fields["dtype"]).removeprefix("torch.")
-    if fields.get("device") is not None:
-        fields["device"] = str(fields["device"])
+    for name in ("dtype", "device"):
+        if fields.get(name) is not None:
+            fields[name] = str(fields[name]).removeprefix("torch.")
     known = (*PortOptions.model_fields, *RunOptions.model_fields)
     for name in fields:
         if name not in known:
@@ -270,14 +210,6 @@ def _with_fields(options: PortOptions, run: RunOptions, fields: Mapping[str, Any
     mine = {name: value for name, value in fields.items() if name in PortOptions.model_fields}
     runs = {name: value for name, value in fields.items() if name in RunOptions.model_fields}
     return make(PortOptions, mine, PlanError).over(options), make(RunOptions, runs, PlanError).over(run)
-
-
-def _loaded(moments: Moments) -> Sample:
-    if isinstance(moments, Sample):
-        return moments
-    if not isinstance(moments, str | Path) and not moments:
-        raise SamplingError("found an empty list of moments, expected directories that 'regraft sample' wrote")
-    return load_sample(moments) if isinstance(moments, str | Path) else load_sample(*moments)
 
 
 def _account(port: Port) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Plan:
     @property
     def reads(self) -> set[SpacePair]:
         """The pairs of spaces that the module reads: those whose moments a forecast needs."""
-        return {via.lives for target in self.targets for _, via in target.reads}
+        return {via.home for target in self.targets for _, via in target.reads}
 
     def check(self) -> None:
         """Raise the first problem.
@@ -73,12 +73,7 @@ class Plan:
             raise PlanError(self.problems[0])
 
 
-def make_plan(
-    module: Module,
-    teacher: Pretrained,
-    student: Pretrained,
-    options: PortOptions,
-) -> Plan:
+def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options: PortOptions) -> Plan:
     """Plan a port from configurations and shapes alone.
 
     Args:
@@ -92,7 +87,7 @@ def make_plan(
         PlanError: an unknown choice, or layers that cannot be matched.
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
-    align, labels, head = str(options.align), options.labels, options.head
+    labels = options.labels
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
@@ -100,40 +95,17 @@ def make_plan(
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
-    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
-
-    method = method_named(align)
+    method = method_named(str(options.align))
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if method.identity else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
-    for layer, group in enumerate(groups):
-        for site in teacher.family.sites:
-            sources = [inventory.holdings.get((share.layer, site)) for share in group]
-            if any(sources):
-                draft.add((layer, site), group, sources)
-    if not draft.targets:
-        reasons = draft.problems or sorted(set(draft.left.values())) or ["its layers are not taken over"]
-        raise PlanError(f"nothing of {module.source} lands on {student.name}: {'; '.join(reasons)}")
-
-    config = student_config(
-        module.config, student.name, skeleton, student.family, student_sites, draft.holdings, inventory.head_class
-    )
-    if module.head_is_random:
-        ported = TaskHeadPlan({}, {}, "an earlier port drew the module's at random")
-    else:
-        ported = plan_task_head(inventory, teacher, student, teacher_sites, student_sites, module.labels, labels)
+    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
+    draft.add_layers(groups)
+    config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
+    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
     expected = expected_tensors(config, skeleton)
-    draft.add_head(ported, head, expected, skeleton.base_model_prefix)
+    draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
-    left = {
-        key: "the student's layers take over other layers"
-        for holding in inventory.holdings.values()
-        for key in holding.tensors.values()
-    }
-    why = f" ({ported.reason})" if ported.reason else ""
-    left |= dict.fromkeys(inventory.head, f"task head: the student's is freshly initialised{why}")
-    left |= {**inventory.refused, **draft.left}
-    used = {part.tensor for target in draft.targets for part in target.parts}
     return Plan(
         teacher.name,
         student.name,
@@ -141,7 +113,7 @@ def make_plan(
         groups,
         tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
-        {key: reason for key, reason in left.items() if key not in used},
+        draft.left_behind(head.reason),
         draft.widths,
         attention_heads(student, teacher),
         tuple(draft.problems),
@@ -166,6 +138,21 @@ class Draft:
     widths: dict[SpacePair, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
+
+    def add_layers(self, groups: Sequence[Group]) -> None:
+        """Plan every site of every student layer that takes something over.
+
+        Raises:
+            PlanError: none does.
+        """
+        for layer, group in enumerate(groups):
+            for site in self.teacher.family.sites:
+                sources = [self.inventory.holdings.get((share.layer, site)) for share in group]
+                if any(sources):
+                    self.add((layer, site), group, sources)
+        if not self.targets:
+            reasons = self.problems or sorted(set(self.left.values())) or ["its layers are not taken over"]
+            raise PlanError(f"nothing of {self.source} lands on {self.student.name}: {'; '.join(reasons)}")
 
     def add(self, place: Place, group: Group, sources: Sequence[Holding | None]) -> None:
         """Plan one site of one student layer, made of the group's layers."""
@@ -197,11 +184,11 @@ class Draft:
             )
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
-        spaces = {space for part in parts for space in part.spaces}
-        if self.refused & spaces:
+        pairs = {pair for part in parts for pair in part.pairs}
+        if self.refused & pairs:
             return "refused"
         folded = self.method.kind == "linear" and any(part.fold for part in parts)
-        if folded or (spaces and not self.method.identity):
+        if folded or (pairs and not self.method.identity):
             return "mapped"
         if parts[0].rows is not None:
             return "reordered"
@@ -210,15 +197,11 @@ class Draft:
     def _part(self, role: Role, place: Place, share: Share, holding: Holding) -> Part:
         biased = {other.beside for other in holding.tensors}
         vias = self._vias(role, place, share.layer, role.suffix in biased)
-        return Part(holding.tensors[role], share.weight, vias, self._fold(role, place, share.layer, holding))
-
-    def _fold(self, role: Role, place: Place, teacher_layer: int, holding: Holding) -> Fold | None:
-        """Name the weight whose offset a bias takes on."""
-        for other, key in holding.tensors.items():
-            if other.suffix == role.beside:
-                vias = self._vias(other, place, teacher_layer, has_bias=True)
-                return next((Fold(key, via.space) for via in vias if via is not None and via.reads), None)
-        return None
+        fold = None
+        for weight, key in holding.tensors.items():
+            if weight.suffix == role.beside and (via := self._vias(weight, place, share.layer, has_bias=True)[-1]):
+                fold = Fold(key, via.pair)
+        return Part(holding.tensors[role], share.weight, vias, fold)
 
     def _vias(self, role: Role, place: Place, teacher_layer: int, has_bias: bool) -> tuple[Via | None, ...]:
         """Name the map that acts on each axis, note its widths, refuse what no map can do."""
@@ -230,20 +213,20 @@ class Draft:
             if lives is None or mapped is None:
                 vias.append(None)
                 continue
-            space = SpacePair(layer, teacher_layer, mapped)
+            pair = SpacePair(layer, teacher_layer, mapped)
             home = SpacePair(layer, teacher_layer, lives)
             d_s, d_t = self._widths(home)
-            self.widths[space] = self._widths(space)
+            self.widths[pair] = self._widths(pair)
             reads = isinstance(axis, Reads)
-            vias.append(Via(space, home, reads, reads and has_bias))
+            vias.append(Via(pair, home, reads, reads and has_bias))
             if self.method.identity and d_s != d_t:
-                self.refused.add(space)
+                self.refused.add(pair)
                 self._refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align auto with --texts or --moments"
                 )
-            elif self.widths[space] != (d_s, d_t):
-                self.refused.add(space)
+            elif self.widths[pair] != (d_s, d_t):
+                self.refused.add(pair)
                 self._refuse(
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
                     f"maps like {mapped}, of another width; use --spaces measured"
@@ -251,23 +234,23 @@ class Draft:
         return tuple(vias)
 
     def add_head(
-        self, ported: TaskHeadPlan, wanted: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
+        self, head: TaskHeadPlan, origin: str | None, expected: Mapping[str, tuple[int, ...]], base_model_prefix: str
     ) -> None:
         """Plan the task head: of what is not planned yet, the only thing that may be missing from the module."""
         planned = {target.key for target in self.targets}
         inside = (f"{PREFIX}{base_model_prefix}.", *self._on_sites())
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
         if not needed or self.inventory.head_class not in self.student.family.task_heads:
-            if wanted == "teacher":
+            if origin == "teacher":
                 self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
-        fresh = wanted == "fresh" or not needed.keys() <= ported.parts.keys()
-        if fresh and wanted == "teacher":
-            self._refuse(f"the head of {self.source} cannot be ported: {ported.reason}; use --head fresh")
+        fresh = origin == "fresh" or not needed.keys() <= head.parts.keys()
+        if fresh and origin == "teacher":
+            self._refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
         if not fresh:
-            self.widths |= ported.widths
+            self.widths |= head.widths
         for key, shape in needed.items():
-            parts = () if fresh else (ported.parts[key],)
+            parts = () if fresh else (head.parts[key],)
             self.targets.append(
                 Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
             )
@@ -290,6 +273,19 @@ class Draft:
         for key in planned.keys() - expected.keys():
             self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
 
+    def left_behind(self, why_fresh: str) -> dict[str, str]:
+        """Say of every teacher tensor that nothing is made of why it goes nowhere."""
+        left = {
+            key: "the student's layers take over other layers"
+            for holding in self.inventory.holdings.values()
+            for key in holding.tensors.values()
+        }
+        why = f" ({why_fresh})" if why_fresh else ""
+        left |= dict.fromkeys(self.inventory.head, f"task head: the student's is freshly initialised{why}")
+        left |= {**self.inventory.refused, **self.left}
+        used = {part.tensor for target in self.targets for part in target.parts}
+        return {key: reason for key, reason in left.items() if key not in used}
+
     def _on_sites(self) -> tuple[str, ...]:
         return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)
 
@@ -297,8 +293,8 @@ class Draft:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _widths(self, space: SpacePair) -> tuple[int, int]:
+    def _widths(self, pair: SpacePair) -> tuple[int, int]:
         return (
-            space_width(self.student_sites, space.student_layer, space.name),
-            space_width(self.teacher_sites, space.teacher_layer, space.name),
+            space_width(self.student_sites, pair.student_layer, pair.name),
+            space_width(self.teacher_sites, pair.teacher_layer, pair.name),
         )

@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import torch
-from torch import Tensor
 
 from ..activations.options import RunOptions
 from ..activations.sampling import Sample, sample
@@ -25,7 +25,7 @@ from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, SpacePair, depth, find_sites
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
-from .execution import transfer_tensors
+from .execution import port_module
 from .forecast import Forecast, fidelity
 from .options import PortOptions
 from .plan import Plan
@@ -57,41 +57,10 @@ class Fitted:
 
 
 @contextmanager
-def held_loaded(base: Pretrained, run: RunOptions) -> Iterator[Pretrained]:
+def _loaded(base: Pretrained, run: RunOptions) -> Iterator[Pretrained]:
     """Load a model once for several runs over texts."""
     with base.running(run.torch_dtype, run.device) as model:
         yield replace(base, loaded=model, given_tokenizer=base.given_tokenizer or base.tokenizer())
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two loaded models, a module on the teacher, and how to run them over texts."""
-
-    plan: Plan
-    module: Module
-    teacher: Pretrained
-    student: Pretrained
-    texts: Sequence[str]
-    options: PortOptions
-    run: RunOptions
-
-    def completed(self, maps: Mapping[SpacePair, Map]) -> dict[SpacePair, Map]:
-        """Add to maps those that are still missing: silent ones, that read and write nothing."""
-        return {**{space: _silent(*widths) for space, widths in self.plan.widths.items()}, **maps}
-
-    def sampled(self, maps: Mapping[SpacePair, Map], spaces: Sequence[SpacePair], scale: float, title: str) -> Sample:
-        """Sample with the module in place on both sides; where the student's has no map yet, it is silent."""
-        tensors = transfer_tensors(self.plan, self.module.tensors, self.completed(maps), scale=scale)
-        ported = Module(dict(self.plan.config), tensors, "the port so far")
-        return sample(
-            AdaptedModel.of(self.teacher, self.module),
-            AdaptedModel.of(self.student, ported),
-            spaces,
-            self.texts,
-            self.options,
-            self.run,
-            title=title,
-        )
 
 
 def fit_in_sequence(
@@ -102,7 +71,7 @@ def fit_in_sequence(
     texts: Sequence[str],
     options: PortOptions,
     run: RunOptions,
-    judge: Callable[[dict[str, Tensor]], float] | None = None,
+    judge: Callable[[Module], float] | None = None,
 ) -> Fitted:
     """Fit the maps of a plan layer by layer, then the task head's.
 
@@ -114,66 +83,84 @@ def fit_in_sequence(
         texts: to run both on, once for each layer of the student and once for the head.
         options: how the module is ported, settled; a scale that is searched is the best of `SCALES`.
         run: where the models run.
-        judge: scores the student's tensors, to choose the scale by; by default what the student allows for, see
-            `Fitted.scales`.
+        judge: scores a port, to choose the scale by; by default what the student allows for, see `Fitted.scales`.
 
     Raises:
         SamplingError: texts or activations that do not serve.
     """
-    needed = {*plan.widths, *plan.reads}
-    heads = [space for space in sorted(needed) if space.name in TASK_HEAD_SPACES]
-    layers = sorted({space.student_layer for space in needed.difference(heads)})
-    stages = [sorted(s for s in needed.difference(heads) if s.student_layer == layer) for layer in layers]
-    maps: dict[SpacePair, Map] = {}
-    scores: list[Score[SpacePair]] = []
-    samples: list[Sample] = []
-    align, seed, scale = str(options.align), options.seed, options.factor
-    with held_loaded(teacher, run) as loaded_t, held_loaded(student, run) as loaded_s:
+    pairs = sorted({*plan.widths, *plan.reads})
+    heads = [pair for pair in pairs if pair.name in TASK_HEAD_SPACES]
+    on_sites = [pair for pair in pairs if pair.name not in TASK_HEAD_SPACES]
+    scale, shares = options.factor, {}
+    with _loaded(teacher, run) as loaded_t, _loaded(student, run) as loaded_s:
         if loaded_s.loaded is loaded_t.loaded:  # either has a module of its own
             loaded_s = replace(loaded_s, loaded=copy.deepcopy(loaded_s.loaded))
-        pair = _Pair(plan, module, loaded_t, loaded_s, texts, options, RunOptions(quiet=run.quiet))
-
-        def fit(
-            spaces: Sequence[SpacePair], factor: float, what: str
-        ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]], Sample]:
-            taken = pair.sampled(maps, spaces, factor, f"Sampling for {what}")
-            widths = {space: plan.widths[space] for space in spaces if space in plan.widths}
-            return *fit_pairs(align, widths, taken.moments, seed, plan.attention_heads), taken
-
-        def keep(found: dict[SpacePair, Map], scored: list[Score[SpacePair]], taken: Sample) -> None:
-            maps.update(found)
-            scores.extend(scored)
-            samples.append(taken)
-
-        for layer, spaces in zip(layers, stages, strict=True):
-            keep(*fit(spaces, 1.0 if scale is None else scale, f"layer {layer}"))
-        shares: dict[float, float] = {}
-        for factor in SCALES if scale is None else ():
-            if judge is None:
-                shares[factor] = _share(pair, maps, heads, factor)
-            else:
-                last = fit(heads, factor, f"scale {factor:g}")[0] if heads else {}
-                shares[factor] = judge(transfer_tensors(plan, module.tensors, {**maps, **last}, seed, factor))
+        fit = _Fit(plan, module, loaded_t, loaded_s, texts, options, RunOptions(quiet=run.quiet))
+        for layer, stage in groupby(on_sites, key=lambda pair: pair.student_layer):
+            fit.add(list(stage), 1.0 if scale is None else scale, f"layer {layer}")
         if scale is None:
+            shares = {factor: fit.share(heads, factor, judge) for factor in SCALES}
             scale = max(shares, key=lambda factor: (shares[factor], -abs(factor - 1)))  # of equals the nearest to 1
         if heads:
-            keep(*fit(heads, scale, "the head"))
-    moments = {space: split for one in samples for space, split in one.moments.items()}
-    final = samples[-1]
-    source = replace(final.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
-    return Fitted(maps, scores, replace(final, source=source, moments=moments), scale, shares)
+            fit.add(heads, scale, "the head")
+    moments = {pair: split for one in fit.samples for pair, split in one.moments.items()}
+    last = fit.samples[-1]
+    source = replace(last.source, teacher_weights=teacher.weights_id, student_weights=student.weights_id)
+    return Fitted(fit.maps, fit.scores, replace(last, source=source, moments=moments), scale, shares)
 
 
-def _share(pair: _Pair, maps: Mapping[SpacePair, Map], heads: Sequence[SpacePair], scale: float) -> float:
-    """Judge a scale by what can be read off the student in the end, see `Fitted.scales`."""
-    spaces = heads or [_outputs(pair.student, pair.teacher)]
-    taken = pair.sampled(maps, spaces, scale, f"Sampling for scale {scale:g}").moments
-    widths = {space: split.fit.cross.shape for space, split in taken.items()}
-    read, scores = fit_pairs("ridge", {space: (d_s, d_t) for space, (d_s, d_t) in widths.items()}, taken)
-    if not heads:
-        return _known(scores[0].r2_read)
-    places = fidelity(pair.plan, pair.module.tensors, pair.completed({**maps, **read}), taken)
-    return _known(Forecast.of(places).head)
+@dataclass(frozen=True)
+class _Fit:
+    """Two loaded models, a module on the teacher, how to run them over texts, and what is fitted so far."""
+
+    plan: Plan
+    module: Module
+    teacher: Pretrained
+    student: Pretrained
+    texts: Sequence[str]
+    options: PortOptions
+    run: RunOptions
+    maps: dict[SpacePair, Map] = field(default_factory=dict)
+    scores: list[Score[SpacePair]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    def add(self, pairs: Sequence[SpacePair], scale: float, what: str) -> None:
+        """Fit the maps of some pairs of spaces to what the models do with the port so far in place."""
+        maps, scores, sampled = self.fit(pairs, scale, what)
+        self.maps.update(maps)
+        self.scores.extend(scores)
+        self.samples.append(sampled)
+
+    def fit(
+        self, pairs: Sequence[SpacePair], scale: float, what: str
+    ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]], Sample]:
+        sampled = self.sample(pairs, scale, what)
+        widths = {pair: self.plan.widths[pair] for pair in pairs if pair in self.plan.widths}
+        align, seed = str(self.options.align), self.options.seed
+        return *fit_pairs(align, widths, sampled.moments, seed, self.plan.attention_heads), sampled
+
+    def sample(self, pairs: Sequence[SpacePair], scale: float, what: str) -> Sample:
+        """Sample with the module in place on both sides."""
+        ported = port_module(self.plan, self.module, self.completed({}), self.options.seed, scale)
+        teacher, student = AdaptedModel.of(self.teacher, self.module), AdaptedModel.of(self.student, ported)
+        return sample(teacher, student, pairs, self.texts, self.options, self.run, title=f"Sampling for {what}")
+
+    def completed(self, maps: Mapping[SpacePair, Map]) -> dict[SpacePair, Map]:
+        """Add to maps those fitted so far, and for those still missing silent ones, that read and write nothing."""
+        return {**{pair: _silent(*widths) for pair, widths in self.plan.widths.items()}, **self.maps, **maps}
+
+    def share(self, heads: Sequence[SpacePair], scale: float, judge: Callable[[Module], float] | None) -> float:
+        """Judge a scale by a score or by what can be read off the student in the end, see `Fitted.scales`."""
+        what = f"scale {scale:g}"
+        if judge is not None:
+            maps = self.fit(heads, scale, what)[0] if heads else {}
+            return judge(port_module(self.plan, self.module, self.completed(maps), self.options.seed, scale))
+        moments = self.sample(heads or [_outputs(self.student, self.teacher)], scale, what).moments
+        widths = {pair: (len(split.fit.mean_s), len(split.fit.mean_t)) for pair, split in moments.items()}
+        maps, scores = fit_pairs("ridge", widths, moments)
+        if not heads:
+            return _known(scores[0].r2_read)
+        return _known(Forecast.of(fidelity(self.plan, self.module.tensors, self.completed(maps), moments)).head)
 
 
 def _outputs(student: Pretrained, teacher: Pretrained) -> SpacePair:

@@ -32,27 +32,25 @@ def space_pairs(
     Raises:
         PlanError: an unknown site, one that a model lacks, or layers that cannot be matched.
     """
-    shapes = [find_sites(base.skeleton(), base.family) for base in (teacher, student)]
+    sites_t, sites_s = (find_sites(base.skeleton(), base.family) for base in (teacher, student))
     known = [site for site in SITES if site in teacher.family.sites and site in student.family.sites]
-    chosen = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
-    for site in chosen:
+    names = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
+    for site in names:
         if site not in known:
             raise PlanError(unknown_choice("site", site, known))
-    names = {name for site in chosen for name in spaces_at(site)}
-    depths = [depth(shape) for shape in shapes]
-    groups = match_layers(layers, *depths)
-    spaces = {
-        SpacePair(layer, share.layer, name) for layer, group in enumerate(groups) for share in group for name in names
+    spaces = {name for site in names for name in spaces_at(site)}
+    groups = match_layers(layers, depth(sites_t), depth(sites_s))
+    pairs = {
+        SpacePair(layer, share.layer, space)
+        for layer, group in enumerate(groups)
+        for share in group
+        for space in spaces
     }
-    lasts = [count - 1 for count in depths]
-    return sorted(
-        spaces
-        | {
-            SpacePair(lasts[1], lasts[0], name)
-            for name in TASK_HEAD_SPACES
-            if all(find_space(shape, last, name) for shape, last in zip(shapes, lasts, strict=True))
-        }
-    )
+    last_s, last_t = depth(sites_s) - 1, depth(sites_t) - 1
+    for space in TASK_HEAD_SPACES:
+        if find_space(sites_s, last_s, space) and find_space(sites_t, last_t, space):
+            pairs.add(SpacePair(last_s, last_t, space))
+    return sorted(pairs)
 
 
 def fit_pairs(
@@ -83,23 +81,23 @@ def fit_pairs(
     if sampled and moments is None:
         raise SamplingError(f"alignment {align!r} compares activations; give --texts FILE or --moments DIR")
     problems = {}
-    for space, (d_s, d_t) in sorted(widths.items()):
-        split = (moments or {}).get(space)
-        advice = ", or take a fresh head (--head fresh)" if space.name in TASK_HEAD_SPACES else ""
+    for pair, (d_s, d_t) in sorted(widths.items()):
+        split = (moments or {}).get(pair)
+        advice = ", or take a fresh head (--head fresh)" if pair.name in TASK_HEAD_SPACES else ""
         if sampled and split is None:
             raise SamplingError(
-                f"the moments lack {space.name} for student layer {space.student_layer} and teacher layer "
-                f"{space.teacher_layer}; sample again with the --sites and --layers of this module{advice}"
+                f"the moments lack {pair.name} for student layer {pair.student_layer} and teacher layer "
+                f"{pair.teacher_layer}; sample again with the --sites and --layers of this module{advice}"
             )
-        problems[space] = Problem(
-            str(space),
+        problems[pair] = Problem(
+            str(pair),
             d_s,
             d_t,
             split.fit if split else None,
             split.held_out if split else None,
             seed,
-            (attention_heads or {}).get(space.name, (1, 1)),
-            "texts" if space.name in PER_TEXT else "token pairs",
+            (attention_heads or {}).get(pair.name, (1, 1)),
+            "texts" if pair.name in PER_TEXT else "token pairs",
             advice,
         )
     return fit_maps(problems, align)

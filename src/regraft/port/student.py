@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models.families import Family
+from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape
 from ..modules.config import modules_to_save_once, with_sizes
 from ..modules.inventory import Holding
@@ -14,9 +15,8 @@ from ..modules.peft_types import PEFT_TYPES
 
 def student_config(
     teacher: Mapping[str, Any],
-    student_name: str,
+    student: Pretrained,
     skeleton: Any,
-    family: Family,
     sites: Mapping[Place, SiteShape],
     holdings: Mapping[Place, Holding],
     head_class: str,
@@ -25,16 +25,16 @@ def student_config(
 
     Args:
         teacher: the teacher's configuration.
-        student_name: name of the student.
-        skeleton: the student without weights.
-        family: the record of the student's model type.
+        student: the model it goes to.
+        skeleton: the same without weights.
         sites: the student's sites.
         holdings: what each site of the student takes over.
         head_class: how the class of its base model ends.
     """
+    family = student.family
     config = {key: value for key, value in teacher.items() if key != "runtime_config"}
     config |= {
-        "base_model_name_or_path": student_name,
+        "base_model_name_or_path": student.name,
         "revision": None,
         "inference_mode": True,
         "target_modules": _target_modules(skeleton, family, holdings),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..models.families import TaskHead
 from ..models.pretrained import Pretrained
-from ..models.sites import SiteShape, SpacePair, depth, space_width
+from ..models.sites import Place, SiteShape, SpacePair, depth, space_width
 from ..modules.config import PREFIX
 from ..modules.inventory import Inventory
+from ..modules.module import Module
 from .parts import Fold, Part, Via
 
 
@@ -23,68 +24,71 @@ class TaskHeadPlan:
         reason: why it is freshly initialised; empty where it is not.
     """
 
-    parts: Mapping[str, Part]
-    widths: Mapping[SpacePair, tuple[int, int]]
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    widths: Mapping[SpacePair, tuple[int, int]] = field(default_factory=dict)
     reason: str = ""
 
 
 def plan_task_head(
+    module: Module,
     inventory: Inventory,
     teacher: Pretrained,
     student: Pretrained,
-    teacher_sites: Mapping[tuple[int, str], SiteShape],
-    student_sites: Mapping[tuple[int, str], SiteShape],
-    names: Sequence[str],
-    wanted: Sequence[str] | None,
+    teacher_sites: Mapping[Place, SiteShape],
+    student_sites: Mapping[Place, SiteShape],
+    labels: Sequence[str] | None,
 ) -> TaskHeadPlan:
     """Match the heads of the two models.
 
     Args:
-        inventory: the teacher's module.
+        module: the teacher's module.
+        inventory: the same, taken apart.
         teacher: the model it was trained on.
         student: the model it goes to.
         teacher_sites: the teacher's sites.
         student_sites: the student's sites.
-        names: the teacher's label names in the order of its rows, empty where they are not known.
-        wanted: the student's; None for the teacher's, as they are.
+        labels: the student's label names in the order of its rows; None for the teacher's, as they are.
     """
+    if module.head_is_random:
+        return TaskHeadPlan(reason="an earlier port drew the module's at random")
+    names = module.labels
     head_t = teacher.family.task_heads.get(inventory.head_class)
     head_s = student.family.task_heads.get(inventory.head_class)
     if head_t is None or head_s is None:
-        return _fresh("this task type has no head that regraft knows")
+        return TaskHeadPlan(reason="this task type has no head that regraft knows")
     if (len(head_t.linears), head_t.activation, head_t.reads) != (len(head_s.linears), head_s.activation, head_s.reads):
-        return _fresh(f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
+        return TaskHeadPlan(reason=f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
     if names and len(names) != inventory.num_labels:
-        return _fresh(f"the module names {len(names)} labels for a head of {inventory.num_labels} rows")
-    if wanted is not None and sorted(wanted) != sorted(names):
+        return TaskHeadPlan(reason=f"the module names {len(names)} labels for a head of {inventory.num_labels} rows")
+    if labels is not None and sorted(labels) != sorted(names):
         known = ", ".join(names) or "not known"
-        return _fresh(f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(wanted)}")
+        return TaskHeadPlan(
+            reason=f"the label sets do not agree: the teacher's are {known}, the student's {', '.join(labels)}"
+        )
     rows = None
-    if wanted is not None and list(wanted) != list(names):
-        rows = tuple(names.index(name) for name in wanted)
-    space = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
-    d_s = space_width(student_sites, space.student_layer, space.name)
-    d_t = space_width(teacher_sites, space.teacher_layer, space.name)
+    if labels is not None and list(labels) != list(names):
+        rows = tuple(names.index(name) for name in labels)
+    pair = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
+    d_s = space_width(student_sites, pair.student_layer, pair.name)
+    d_t = space_width(teacher_sites, pair.teacher_layer, pair.name)
     if len(head_s.linears) > 1 and d_s != d_t:
-        return _fresh(f"the head has a hidden layer of its own, {d_t} wide in the teacher and {d_s} in the student")
+        return TaskHeadPlan(
+            reason=f"the head has a hidden layer of its own, {d_t} wide in the teacher and {d_s} in the student"
+        )
     parts = {}
     for number, (path_t, path_s) in enumerate(zip(head_t.linears, head_s.linears, strict=True), start=1):
-        picked = rows if number == len(head_s.linears) else None
+        its_rows = rows if number == len(head_s.linears) else None
         weight, bias = (f"{PREFIX}{path_t}.{leaf}" for leaf in ("weight", "bias"))
         if weight not in inventory.head:
-            return _fresh(f"the module holds no {path_t}")
+            return TaskHeadPlan(reason=f"the module holds no {path_t}")
         has_bias = bias in inventory.head
         # Only the first layer reads the model; what it says is as wide in the student.
-        via = Via(space, space, reads=True, has_bias=has_bias) if number == 1 else None
-        parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=picked)
+        via = Via(pair, pair, reads=True, has_bias=has_bias) if number == 1 else None
+        parts[f"{PREFIX}{path_s}.weight"] = Part(weight, 1.0, (None, via), rows=its_rows)
         if has_bias:
-            fold = Fold(weight, space) if number == 1 else None
-            parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, picked)
-    return TaskHeadPlan(parts, {space: (d_s, d_t)})
-
-
-def _fresh(reason: str) -> TaskHeadPlan:
-    return TaskHeadPlan({}, {}, reason)
+            fold = Fold(weight, pair) if number == 1 else None
+            parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, its_rows)
+    return TaskHeadPlan(parts, {pair: (d_s, d_t)})
 
 
 def _describe(head: TaskHead) -> str:

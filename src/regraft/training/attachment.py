@@ -43,7 +43,7 @@ def attach(base: Pretrained, module: Module, task: Task, fresh_head: bool = Fals
             f"{module.source} does not fit {base.name} ({len(wrong)} tensors are missing, unexpected or of another "
             f"shape, such as {min(wrong)}); port it to this model first (regraft transfer)"
         )
-    model = get_peft_model(_with_head(base, task), parse_config({**module.config, "inference_mode": False}))
+    model = get_peft_model(with_head(base, task), parse_config({**module.config, "inference_mode": False}))
     fresh = get_peft_model_state_dict(model, save_embedding_layers=False) if fresh_head else {}
     heads = {key: fresh[key] for key in head_keys(module) if fresh_head}
     set_peft_model_state_dict(model, {**module.tensors, **heads})
@@ -122,7 +122,12 @@ def detach(model: PeftModel, base: Pretrained, source: str, provenance: dict[str
     return Module({**config, "inference_mode": True}, tensors, source, provenance)
 
 
-def _with_head(base: Pretrained, task: Task) -> Any:
+def with_head(base: Pretrained, task: Task) -> Any:
+    """Load a base model with a head for a task.
+
+    Raises:
+        ModelError: a checkpoint that lacks weights which the head reads.
+    """
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
     model, loading = base.load(

@@ -1,15 +1,17 @@
-"""Which numbers a training computes in."""
+"""Which numbers a training computes in, and where."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from transformers import TrainingArguments
 
 from ..errors import TaskError
-from .options import Precision
+from .options import LearningOptions, Precision
 
 
 def mixed_precision(precision: Precision) -> str | None:
@@ -28,12 +30,34 @@ def mixed_precision(precision: Precision) -> str | None:
     return precision if precision in ("bfloat16", "float16") else None
 
 
-def one_device(arguments: Any) -> Any:
-    """Keep a Trainer to one device per process, where it would spread a batch, enlarged, over all that it sees.
+def training_arguments(work: Path, options: LearningOptions, progress: bool, **others: Any) -> TrainingArguments:
+    """Tell a Trainer what every training has, and to keep to one device per process.
 
     Args:
-        arguments: transformers' ``TrainingArguments``; several devices are the launcher's business.
+        work: where checkpoints go.
+        options: how to train.
+        progress: whether to draw progress bars.
+        others: fields of ``TrainingArguments`` that not every training has.
     """
+    mixed = mixed_precision(options.precision)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_steps=options.warmup,
+        lr_scheduler_type="linear",
+        seed=options.seed,
+        save_total_limit=1,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not progress,
+        report_to="none",
+        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
+        bf16=mixed == "bfloat16",
+        fp16=mixed == "float16",
+        **others,
+    )
+    # It would spread a batch, enlarged, over all that it sees; several devices are the launcher's business.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 

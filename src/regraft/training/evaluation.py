@@ -17,7 +17,7 @@ from ..tasks.records import task_named
 from ..tasks.sources import SPLITS
 from .attachment import attach, check_head, in_order_of
 from .options import EvaluateOptions, TrainOptions
-from .trainer import _score, _trainer
+from .trainer import make_trainer, score_split
 
 
 def evaluate(
@@ -53,14 +53,13 @@ def evaluate(
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     loaded = in_order_of(module, data.load())
     base = resolve(model if model is not None else module.base_model)
-    scored = TrainOptions(
-        **dict(options or EvaluateOptions())
-    )  # what the Trainer wants to know besides changes no score
+    # What the Trainer wants to know besides changes no score.
+    scored = TrainOptions(**dict(options or EvaluateOptions()))
     set_seed(scored.seed)
     adapted = attach(base, module, loaded.task)
     with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
-        trainer = _trainer(base, adapted, Path(work), scored, loaded, progress)
-        return _score(trainer, base, loaded, split, scored.max_eval, scored)
+        trainer = make_trainer(base, adapted, Path(work), scored, loaded, progress)
+        return score_split(trainer, base, loaded, split, scored)
 
 
 # How many rows choose a scale unless the user says: few, as they cost labels, and each is scored once per scale.
@@ -90,9 +89,8 @@ class Rows:
         Raises:
             RegraftError: there is no such task, its data cannot be loaded, or the module is for another.
         """
-        check_head(
-            module, task_named(self.data.task), fresh_head=True
-        )  # data of another task would only be found to lack columns
+        # Data of another task would only be found to lack columns.
+        check_head(module, task_named(self.data.task), fresh_head=True)
         named = module if labels is None else replace(module, provenance={**module.provenance, "labels": [*labels]})
         loaded = in_order_of(named, self.data.load())
         check_head(named, loaded.task, fresh_head=head == "fresh" or labels is not None)
@@ -100,14 +98,8 @@ class Rows:
     def scores(self, ported: Module, progress: bool = False) -> dict[str, float]:
         """Score a port: metric -> percent."""
         with TemporaryDirectory() as directory:
-            ported.save(Path(directory) / "module")
-            return evaluate(
-                Path(directory) / "module",
-                data=self.data,
-                split="validation",
-                options=self.options,
-                progress=progress,
-            )
+            path = ported.save(Path(directory) / "module")
+            return evaluate(path, data=self.data, split="validation", options=self.options, progress=progress)
 
     def judge(self) -> Callable[[Module], float]:
         """Give what chooses a scale: the metric that trainings go by."""

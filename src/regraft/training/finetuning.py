@@ -6,18 +6,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from peft import get_peft_model
 from transformers import set_seed
 
+from ..files.directories import check_writable
 from ..models.pretrained import resolve
-from ..modules.module import Module, check_output, load
+from ..modules.module import FILES, Module, load
 from ..tasks.options import DataOptions
-from .attachment import attach, detach, keeps_head
+from .attachment import attach, detach, keeps_head, with_head
 from .devices import mixed_precision, processes
-from .fresh import fresh_module
+from .fresh import fresh_config
 from .options import TrainOptions
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .tracking import Tracking, tracked
-from .trainer import _score, _trainer
+from .trainer import make_trainer, score_split
 
 
 def train(
@@ -57,7 +59,7 @@ def train(
     """
     data, options = data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
-    check_output(out, replace)
+    check_writable(out, replace, FILES)
     base = resolve(model)
     start = None if init is None else load(init)
     loaded = data.load()
@@ -79,22 +81,19 @@ def train(
     }
     set_seed(options.seed)
     if start is None:
-        adapted = fresh_module(base, loaded.task, peft, options)
+        adapted = get_peft_model(with_head(base, loaded.task), fresh_config(base, loaded.task, peft, options))
     else:
         adapted = attach(base, start, loaded.task, fresh_head=not keep_head)
     with processes().main_process_first():
         work = work_directory(out, described, replace)
     resume = last_checkpoint(work)
-    trainer = _trainer(base, adapted, work, options, loaded, progress, trains=True, eval_on_start=resume is None)
+    trainer = make_trainer(base, adapted, work, options, loaded, progress, trains=True, eval_on_start=resume is None)
     with tracked(trainer, tracking):
         trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
     scores = curve_scores(curve, loaded.task.metrics)
-    scores["test"] = _score(trainer, base, loaded, "test", options.max_eval, options)
-    provenance: dict[str, Any] = {
-        "labels": list(loaded.task.labels),
-        "training": {**described, "scores": scores},
-    }
+    scores["test"] = score_split(trainer, base, loaded, "test", options)
+    provenance: dict[str, Any] = {"labels": described["labels"], "training": {**described, "scores": scores}}
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig
 
 from ..errors import TaskError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.bottleneck import BottleneckConfig
 from ..tasks.records import Task
-from .attachment import _with_head
 from .options import TrainOptions
 
 
@@ -47,14 +46,3 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
     # PEFT would leave out the first layer of DistilBERT's head.
     head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
     return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
-
-
-def fresh_module(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> PeftModel:
-    """Put a module of random weights, and a fresh task head, on a base model; arguments as for `fresh_config`.
-
-    Raises:
-        TaskError: as `fresh_config`.
-        ModelError: a checkpoint that lacks weights which the head reads.
-    """
-    config = fresh_config(base, task, peft, options)
-    return get_peft_model(_with_head(base, task), config)

@@ -77,5 +77,5 @@ def curve_scores(curve: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> 
     """Pick from a learning curve the scores before training and those of the best checkpoint by the last metric."""
     validated = [row for row in curve if "split" in row]
     best = max((row for row in validated if row["step"]), key=lambda row: row[metrics[-1]])
-    picked = {"before training": validated[0], "validation": best}
-    return {name: {metric: row[metric] for metric in metrics} for name, row in picked.items()}
+    rows = {"before training": validated[0], "validation": best}
+    return {name: {metric: row[metric] for metric in metrics} for name, row in rows.items()}

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer
 
 from ..models.pretrained import Pretrained
 from ..tasks.data import Loaded
 from ..tasks.encoding import collator, encode_split, score
-from .devices import mixed_precision, one_device
+from .devices import training_arguments
 from .options import TrainOptions
 
 
@@ -26,7 +25,7 @@ def _encoded(
     return encode_split(loaded.task, rows, tokenizer, min(options.max_length, base.longest))
 
 
-def _trainer(
+def make_trainer(
     base: Pretrained,
     model: PeftModel,
     work: Path,
@@ -36,36 +35,25 @@ def _trainer(
     trains: bool = False,
     eval_on_start: bool = False,
 ) -> Trainer:
+    """Set up a Trainer for a task, to train a module or, by default, to score it alone."""
     task = loaded.task
     tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
-    mixed = mixed_precision(options.precision)
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=options.epochs,
-        per_device_train_batch_size=options.batch_size,
+    arguments = training_arguments(
+        work,
+        options,
+        progress,
         per_device_eval_batch_size=2 * options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_steps=options.warmup,
-        lr_scheduler_type="linear",
-        seed=options.seed,
         eval_strategy="epoch" if trains else "no",
         eval_on_start=eval_on_start,
         save_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=trains,
         metric_for_best_model=task.metrics[-1],
         logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
         train_sampling_strategy="group_by_length" if options.length_grouped else "random",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not progress,
-        report_to="none",
-        use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
-        bf16=mixed == "bfloat16",
-        fp16=mixed == "float16",
     )
     trainer = Trainer(
         model=model,
-        args=one_device(arguments),
+        args=arguments,
         train_dataset=_encoded(loaded, "train", options.max_train, tokenizer, base, options) if trains else None,
         eval_dataset=_encoded(loaded, "validation", options.max_eval, tokenizer, base, options) if trains else None,
         data_collator=collator(task, tokenizer),
@@ -75,9 +63,10 @@ def _trainer(
     return trainer
 
 
-def _score(
-    trainer: Trainer, base: Pretrained, loaded: Loaded, split: str, limit: int | None, options: TrainOptions
+def score_split(
+    trainer: Trainer, base: Pretrained, loaded: Loaded, split: str, options: TrainOptions
 ) -> dict[str, float]:
-    rows = _encoded(loaded, split, limit, trainer.data_collator.tokenizer, base, options)
+    """Score the module of a Trainer on a split: metric -> percent."""
+    rows = _encoded(loaded, split, options.max_eval, trainer.data_collator.tokenizer, base, options)
     metrics = trainer.predict(rows).metrics
     return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}

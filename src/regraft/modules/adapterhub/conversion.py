@@ -13,7 +13,7 @@ from ...models.families import FAMILIES, Family
 from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
-from .methods import PARTS, SITES, check_plain, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
+from .methods import ONLY_PEFT, PARTS, SITES, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -47,7 +47,8 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     left_out = fields.get("leave_out") or []
     if not isinstance(left_out, list):
         raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")
-    placed = {_plain(key, layout): tensor for key, tensor in files.tensors.items()}
+    prefix = f"{layout.prefix}."
+    placed = {_OLD_LIST.sub("adapters", key.removeprefix(prefix)): tensor for key, tensor in files.tensors.items()}
     layers = _layers(placed, family) - set(left_out)
     keys = {
         _hub_key(family, layout, method, name, layer, site, part): (layer, site, suffix)
@@ -106,7 +107,11 @@ def from_peft(
             f"{name!r} cannot name an adapter, expected a word without dots that PyTorch does not use"
         )
     check_portable(config, source)
-    check_plain(config, source)
+    for option in ONLY_PEFT:
+        if config.get(option):
+            raise ModuleFileError(
+                f"{source} uses {option}, which AdapterHub's LoRA has no counterpart of, expected plain LoRA"
+            )
     layout = layout_of(base.model_type, source)
     family = FAMILIES[base.model_type]
     method = config["peft_type"]
@@ -159,14 +164,10 @@ def _mend_invertible(fields: Mapping[str, Any], files: HubFiles) -> Mapping[str,
     return {**fields, "inv_adapter": None if files.config.get("type") == "text_task" and not held else named}
 
 
-def _plain(key: str, layout: Layout) -> str:
-    return _OLD_LIST.sub("adapters", key.removeprefix(f"{layout.prefix}."))
-
-
 def _layers(keys: Mapping[str, Tensor], family: Family) -> set[int]:
     """All layers up to the last one with a tensor."""
-    found = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
-    return set(range(1 + max((int(match[1]) for match in found if match), default=-1)))
+    matches = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
+    return set(range(1 + max((int(match[1]) for match in matches if match), default=-1)))
 
 
 def _hub_key(family: Family, layout: Layout, method: str, name: str, layer: int, site: str, part: str) -> str:

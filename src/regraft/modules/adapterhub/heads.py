@@ -84,7 +84,8 @@ def _flexible(config: Mapping[str, Any], fields: Mapping[str, Any], source: str)
         raise ModuleFileError(f"{source}: {unknown_choice('head_type', head_type, _KINDS)}")
     kind = _KINDS[head_type]
     head = _head(config.get("model_type"), kind, source)
-    rules = {name: Field(value, _defaults(kind)[name]) for name, value in _same_head(head_type, head).items()}
+    defaults = {"layers": kind.layers, "activation_function": "tanh", "use_pooler": False, "bias": True}
+    rules = {name: Field(value, defaults[name]) for name, value in _same_head(head_type, head).items()}
     check_fields(fields, rules, f"a {config.get('model_type')} module with a {head_type} head", source)
     return kind, {f"heads.{config.get('name')}.{key}": path for key, path in _sequential(head).items()}
 
@@ -162,10 +163,6 @@ def _same_head(head_type: str, head: TaskHead) -> dict[str, Any]:
     if head_type == "classification":
         fields |= {"use_pooler": head.reads == "pooled", "bias": True}
     return fields
-
-
-def _defaults(kind: _Kind) -> dict[str, Any]:
-    return {"layers": kind.layers, "activation_function": "tanh", "use_pooler": False, "bias": True}
 
 
 def _sequential(head: TaskHead) -> dict[str, str]:

@@ -79,11 +79,11 @@ class Field:
     default: Any = None
 
 
-def check_fields(found: Mapping[str, Any], fields: Mapping[str, Field], what: str, source: str) -> None:
+def check_fields(config: Mapping[str, Any], fields: Mapping[str, Field], what: str, source: str) -> None:
     """Refuse a configuration that means what cannot be represented, by the name of its field.
 
     Args:
-        found: the configuration.
+        config: the configuration.
         fields: the fields that matter.
         what: what the configuration is of.
         source: what to call the module in messages.
@@ -92,7 +92,7 @@ def check_fields(found: Mapping[str, Any], fields: Mapping[str, Field], what: st
         ModuleFileError: with the field, its value and the one expected.
     """
     for name, rule in fields.items():
-        value = found.get(name, rule.default)
+        value = config.get(name, rule.default)
         if value != rule.expected:
             raise ModuleFileError(
                 f"{source} is {what} with {name}={value!r}, expected {rule.expected!r}: "
@@ -100,13 +100,13 @@ def check_fields(found: Mapping[str, Any], fields: Mapping[str, Field], what: st
             )
 
 
-def check_keys(found: Mapping[str, Tensor], expected: set[str], file: str, source: str) -> None:
+def check_keys(tensors: Mapping[str, Tensor], expected: set[str], file: str, source: str) -> None:
     """Refuse tensors that are not those a configuration asks for.
 
     Raises:
         ModuleFileError: with the first tensor that is missing or not expected.
     """
-    for key in sorted(expected - set(found)):
+    for key in sorted(expected - set(tensors)):
         raise ModuleFileError(f"{source} has no {key} in {file}, which its configuration asks for; save it anew")
-    for key in sorted(set(found) - expected):
+    for key in sorted(set(tensors) - expected):
         raise ModuleFileError(f"{source} has {key} in {file}, which its configuration does not ask for; save it anew")

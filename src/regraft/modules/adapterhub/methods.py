@@ -52,7 +52,7 @@ _LORA: Mapping[str, Field] = {
     "vera_b": Field(None),
 }
 # Options of PEFT's LoRA that AdapterHub's does not have.
-_ONLY_PEFT = ("use_rslora", "lora_bias")
+ONLY_PEFT = ("use_rslora", "lora_bias")
 
 # Names of one function; configurations without a version come from a library whose gelu was an approximation.
 _SAME_FUNCTION = {"silu": "swish"}
@@ -149,19 +149,6 @@ def read_lora(fields: Mapping[str, Any], version: str, source: str) -> tuple[dic
         "bias": "none",
     }
     return config, tuple(sites)
-
-
-def check_plain(config: Mapping[str, Any], source: str) -> None:
-    """Refuse options of PEFT's LoRA that AdapterHub's lacks.
-
-    Raises:
-        ModuleFileError: with the option.
-    """
-    for option in _ONLY_PEFT:
-        if config.get(option):
-            raise ModuleFileError(
-                f"{source} uses {option}, which AdapterHub's LoRA has no counterpart of, expected plain LoRA"
-            )
 
 
 def write_lora(
