@@ -756,7 +756,7 @@ def test_the_report_of_an_experiment_is_in_its_directory(
         asked.append((directory, experiment))
         return "tiny <1>", make_results()
 
-    monkeypatch.setattr("regraft.cli.reporting.collect", collect)
+    monkeypatch.setattr("regraft.report.collect.collect", collect)
     assert run("report", tmp_path)[0] == 0
     assert run("report", tmp_path, "--experiment", "tiny")[0] == 0
     assert asked == [(tmp_path, None), (tmp_path, "tiny")]

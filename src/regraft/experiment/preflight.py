@@ -49,9 +49,7 @@ class _Port:
     task: str
     labels: tuple[str, ...] | None
     start: PortOptions
-    rank: int
-    alpha: int
-    bottleneck_size: int
+    training: TrainOptions
 
 
 def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource | _Port]:
@@ -64,11 +62,11 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
         case Train():
             yield job.model
             yield job.data
-        case SamplePair():
-            yield from _files(job.reading)
+        case SamplePair(reading=Reading(texts=TextSource() as texts)):
+            yield texts
         case Transfer():
-            if job.reading is not None:
-                yield from _files(job.reading)
+            if job.reading is not None and isinstance(job.reading.texts, TextSource):
+                yield job.reading.texts
             trained = grid.cells[job.module.where].job
             assert isinstance(trained, Train)
             yield _Port(
@@ -78,15 +76,8 @@ def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource 
                 trained.data.task,
                 trained.data.labels,
                 job.start,
-                trained.settings.rank,
-                trained.settings.alpha,
-                trained.settings.bottleneck_size,
+                trained.settings,
             )
-
-
-def _files(reading: Reading) -> Iterator[TextSource]:
-    if isinstance(reading.texts, TextSource):
-        yield reading.texts
 
 
 def _check(grid: Grid, what: Source | TaskSource | TextSource | _Port, label: str) -> None:
@@ -117,8 +108,7 @@ def _base(grid: Grid, source: Source) -> Pretrained:
 
 def _check_port(port: _Port, teacher: Pretrained, student: Pretrained, label: str) -> None:
     task = task_named(port.task)
-    options = TrainOptions(rank=port.rank, alpha=port.alpha, bottleneck_size=port.bottleneck_size)
-    config = plain_config(fresh_config(teacher, task, port.peft, options), teacher)
+    config = plain_config(fresh_config(teacher, task, port.peft, port.training), teacher)
     labels = len(port.labels or task.labels) or 2  # any number will do for shapes
     shapes = expected_tensors(config, teacher.skeleton(HEAD_CLASSES[task.task_type], labels))
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
 from ..distillation.students import distill
@@ -28,9 +30,11 @@ from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
-from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, to_json
+from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
 from .store import Store
+
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,12 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             return Outcome(cell.key, "busy")
         if store.done(cell.key):
             return Outcome(cell.key, "done")
-        described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": to_json(cell.job)}
+        described = {
+            "kind": cell.kind,
+            "label": cell.label,
+            "needs": cell.needs,
+            "job": _JOB.dump_python(cell.job, mode="json"),
+        }
         start = time.perf_counter()
         resumed = store.begun(cell.key)
         try:

@@ -18,7 +18,7 @@ from .results import Result
 from .table import Table, plural
 from .tables import gains, scores
 from .tables.forecasts import foretold
-from .tables.reference import Reference, beside, published
+from .tables.reference import Reference, beside, load_reference, published
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,16 @@ def _sections(*sections: Section) -> list[Section]:
     return [section for section in sections if section.tables]
 
 
-def contents(results: Iterable[Result], title: str, reference: Reference | None = None) -> Contents:
+def contents(results: Iterable[Result], title: str, reference: str | None = None) -> Contents:
     """Work out a report.
 
     Args:
         results: one per trained module, in any order.
         title: what was done.
-        reference: published results to set beside them.
+        reference: published results to set beside them: ``"paper"``, or none.
 
     Raises:
-        ReportError: there are no results, or some contradict each other.
+        ReportError: there are no results, some contradict each other, or the reference is not known.
     """
     results = list(results)
     grid = groups(results)
@@ -145,7 +145,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
             )
             for own in split_by("setting", grid)
         ],
-        sections=_of_all(grid, reference),
+        sections=_of_all(grid, load_reference(reference) if reference else None),
         starts=ordered(row for group in grid for row in group.transferred),
     )
     return _named_apart(report)
