@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.metadata import version
-from itertools import groupby
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .contents import Contents
 from .groups import BASELINE
 from .render import minus
-from .table import Table
 
 _SHAPES = ("circle", "square", "diamond", "triangle", "cross")
 _COLOURS = 6  # as many as the style sheet has
 
 _environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=PackageLoader(__package__),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -36,8 +32,6 @@ def to_html(contents: Contents) -> str:
         shapes={BASELINE: "circle", **shapes},
         version=version("regraft"),
         minus=minus,
-        head_groups=_head_groups,
-        path=_path,
         capital=_capital,
     )
     return page
@@ -46,12 +40,3 @@ def to_html(contents: Contents) -> str:
 def _capital(name: str) -> str:
     """Begin a name with a capital, unless it has capitals of its own, as mBERT has."""
     return name[:1].upper() + name[1:] if name.islower() else name
-
-
-def _head_groups(table: Table) -> list[tuple[str, int]]:
-    columns = table.columns[table.labels :]
-    return [(name, len(list(group))) for name, group in groupby(columns, key=lambda column: column.group)]
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
