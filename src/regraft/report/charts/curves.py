@@ -111,7 +111,7 @@ def _describe(means: Mapping[str, Mean], goal: float | None, count: int) -> str:
 
 
 def _curves(group: Group, row: str) -> _Curves:
-    return {(result.language, result.seed): curve for result in group.results(row) if (curve := whole_curve(result))}
+    return {place: curve for place, result in group.cells.get(row, {}).items() if (curve := whole_curve(result))}
 
 
 def _mean(curves: _Curves) -> Mean:

@@ -57,7 +57,7 @@ def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
 def _gains(comparison: Comparison, language: str | None = None) -> list[float]:
     """Give the gains of all pairs, or of those of one language."""
     pairs = comparison.group.pairs(comparison.row)
-    return [result.score - baseline.score for result, baseline in pairs if language in (None, result.language)]
+    return [pair.gain for pair in pairs if language in (None, pair.result.language)]
 
 
 def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPanel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..groups import TEACHER, Group, Spread, ordered, split_by
+from ..groups import TEACHER, Group, Spread, in_order, ordered, split_by
 from ..results import Result
 from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
 from .reference import Reference
@@ -57,7 +57,7 @@ def _on_seeds(groups: Sequence[Group]) -> list[str]:
     spreads = [spread for group in groups for row in group.rows if (spread := group.average(row, group.shared()))]
     if any(spread.deviation is not None for spread in spreads):
         return ["± is the sample standard deviation, over seeds, of the average over languages."]
-    if any(len(runs) > 1 for group in groups for runs in group.cells.values()):
+    if any(len(own) > len({language for language, _ in own}) for group in groups for own in group.cells.values()):
         return [
             "Fewer than two seeds have all that is averaged, so it is not said how much averages vary with the seed."
         ]
@@ -66,7 +66,7 @@ def _on_seeds(groups: Sequence[Group]) -> list[str]:
 
 def _on_places(group: Group) -> str:
     seeds: dict[str, list[str]] = {}
-    for language, seed in sorted(group.shared(), key=lambda place: (place[0], place[1] is not None, place[1] or 0)):
+    for language, seed in sorted(group.shared(), key=in_order):
         seeds.setdefault(language, []).extend([] if seed is None else [str(seed)])
     over = [
         language + (f" (seed{'s' if len(known) > 1 else ''} {listed(known)})" if known else "")
