@@ -1,7 +1,7 @@
 """What a report holds, in the order in which it is read.
 
 A new table is one more call in `_of_setting`, below a heading of each setting, in `_of_all`, below one of its own, or
-in `_summary`, below the findings: the page, the files and the command line go by what stands there.
+in `contents`, below the findings: the page, the files and the command line go by what stands there.
 """
 
 from __future__ import annotations
@@ -84,10 +84,6 @@ class Contents:
         return [*self.summary, *(table for section in sections for table in section.tables)]
 
 
-def _summary(grid: Sequence[Group]) -> list[Table]:
-    return _there(gains.wins(grid))
-
-
 def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Section]:
     return _sections(
         Section("Scores", _there(scores.averages(groups, source), gains.gains(groups))),
@@ -104,12 +100,12 @@ def _of_all(grid: Sequence[Group], reference: Reference | None) -> list[Section]
             foretold(grid),
             "What is expected of a start before anything is trained (regraft plan), beside what it then gained.",
         ),
-        Section("Published results", _there(beside(grid, reference) if reference else None)),
+        Section("Published results", [beside(grid, reference)] if reference else []),
     )
 
 
-def _there(*tables: Table | None) -> list[Table]:
-    return [table for table in tables if table]
+def _there(*tables: Table) -> list[Table]:
+    return [table for table in tables if table.rows]
 
 
 def _sections(*sections: Section) -> list[Section]:
@@ -135,7 +131,7 @@ def contents(results: Iterable[Result], title: str, reference: str | None = None
         facts=_facts(results),
         findings=findings(grid),
         missing=missing(grid),
-        summary=_summary(grid),
+        summary=_there(gains.wins(grid)),
         settings=[
             Setting(
                 name=own[0].setting,

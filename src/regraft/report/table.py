@@ -89,6 +89,11 @@ def texts(*values: str) -> list[Cell]:
     return [Cell(value) for value in values]
 
 
+def columns(*heads: str) -> list[Column]:
+    """Make columns without headings above theirs."""
+    return [Column(head) for head in heads]
+
+
 def slug(*parts: str) -> str:
     """Join names to one that serves as the name of a table; names that differ only in other signs get the same."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else "-" for c in part.lower()) for part in parts)

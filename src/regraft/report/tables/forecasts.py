@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ..groups import Group, Pair
-from ..table import Column, Table, fixed, of_peft, of_task, texts
+from ..table import Table, columns, fixed, of_peft, of_task, texts
 
 # With fewer points a rank correlation says nothing.
 ENOUGH_POINTS = 8
@@ -39,7 +39,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     ranked = Table(
         name="foretold",
         title="What foretells the gain",
-        columns=[Column(head) for head in ("known before training", "trainings", "rank correlation with the gain")],
+        columns=columns("known before training", "trainings", "rank correlation with the gain"),
         labels=1,
         rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in known],
         notes=[
@@ -49,11 +49,10 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
             "so they are fewer than they seem.",
         ],
     )
-    heads = ("setting", "task", "module", "start", "trainings", "expected", "before training", "gain")
     per_start = Table(
         name="foretold-starts",
         title="Expectation and gain per start",
-        columns=[Column(head) for head in heads],
+        columns=columns("setting", "task", "module", "start", "trainings", "expected", "before training", "gain"),
         labels=4,
         rows=[texts(*_row(*start)) for start in starts],
         notes=[

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from ..groups import TEACHER, Group, Spread, in_order, ordered, split_by
 from ..results import Result
-from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
+from ..table import NONE, Cell, Column, Table, columns, fixed, listed, of_metric, of_peft, of_task, slug, texts
 from .reference import Reference
 
 
@@ -23,11 +23,11 @@ def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
                 group = by_task.get(task)
                 cells += _average(group, row) if group else [Cell(NONE), Cell(NONE)]
             rows.append(cells)
-    columns = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
+    pairs = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
     return Table(
         name=slug("averages", groups[0].setting),
         title=f"Averages over languages, {groups[0].setting} setting",
-        columns=[Column("module"), Column("row"), *columns],
+        columns=[*columns("module", "row"), *pairs],
         labels=2,
         rows=rows,
         notes=[
@@ -91,11 +91,10 @@ def per_language(groups: Sequence[Group]) -> Table:
             places = [*map(group.shared, names), group.shared()]
             averages = (group.average(row, here) for here in places)
             rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
-    heads = ("setting", "module", "row", *names, "average")
     return Table(
         name=slug("languages", groups[0].task),
         title=f"{of_task(groups[0].task)}: {of_metric(groups[0].metric)} per language",
-        columns=[Column(head) for head in heads],
+        columns=columns("setting", "module", "row", *names, "average"),
         labels=3,
         rows=rows,
         notes=[
@@ -145,8 +144,7 @@ def _alignment(results: Sequence[Result]) -> Table:
         name=slug("alignment", first.setting, first.peft, first.row),
         title=f"Alignment of {first.row}, {of_peft(first.peft)}, {first.setting} setting",
         columns=[
-            Column("student layer"),
-            Column("teacher layer"),
+            *columns("student layer", "teacher layer"),
             *(Column(head, space) for space in spaces for head in (("R2",) if linear else ("held-out", "fitted"))),
         ],
         labels=2,
