@@ -13,7 +13,7 @@ from ...models.families import FAMILIES, Family
 from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
-from .methods import PARTS, SITES, check_plain, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
+from .methods import PARTS, SITES, check_plain, read_config, write_bottleneck, write_lora
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -40,10 +40,8 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     model_type, name = files.config.get("model_type"), str(files.config.get("name"))
     layout = layout_of(model_type, source)
     family = FAMILIES[str(model_type)]
-    method = method_of(fields, source)
     fields = _mend_invertible(fields, files)
-    read = read_lora if method == "LORA" else read_bottleneck
-    config, sites = read(fields, str(files.config.get("version", "")), source)
+    method, config, sites = read_config(fields, str(files.config.get("version", "")), source)
     left_out = fields.get("leave_out") or []
     if not isinstance(left_out, list):
         raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")

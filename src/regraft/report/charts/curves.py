@@ -19,8 +19,6 @@ _HEIGHT = 240
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
 
-_Curves = Mapping[Place, tuple[Point, ...]]
-
 
 @dataclass(frozen=True)
 class Mean:
@@ -71,7 +69,11 @@ class CurvePanel(Panel):
 
 def curve_panel(group: Group) -> CurvePanel | None:
     """Draw validation scores against steps, over the trainings that all students have; None where there are none."""
-    by_row = {row: curves for row in (BASELINE, *group.transferred) if (curves := _curves(group, row))}
+    by_row = {
+        row: {place: curve for place, result in group.cells.get(row, {}).items() if (curve := whole_curve(result))}
+        for row in (BASELINE, *group.transferred)
+    }
+    by_row = {row: curves for row, curves in by_row.items() if curves}
     shared = set.intersection(*map(set, by_row.values())) if by_row else set()
     if not shared:
         return None
@@ -91,9 +93,11 @@ def curve_panel(group: Group) -> CurvePanel | None:
             list(zip(across, map(y, mean.scores + sign * mean.deviation), strict=True)) for sign in (0, 1, -1)
         )
         lines.append(Line(row, points, upper + lower[::-1] if mean.deviation.any() else [], label))
+    ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
+    baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
     return CurvePanel(
         title=f"{of_task(group.task)} {of_peft(group.peft)}, {of_metric(group.metric)}",
-        description=_describe(means, goal, len(shared)),
+        description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",
         width=WIDTH,
         height=_HEIGHT,
         frame=frame,
@@ -104,17 +108,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
     )
 
 
-def _describe(means: Mapping[str, Mean], goal: float | None, count: int) -> str:
-    ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
-    baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
-    return f"Validation scores at the end: {ends}.{baseline} Trainings per row: {count}."
-
-
-def _curves(group: Group, row: str) -> _Curves:
-    return {place: curve for place, result in group.cells.get(row, {}).items() if (curve := whole_curve(result))}
-
-
-def _mean(curves: _Curves) -> Mean:
+def _mean(curves: Mapping[Place, tuple[Point, ...]]) -> Mean:
     """Average curves at all the steps that any of them has, as far as all of them go."""
     first = max(curve[0].step for curve in curves.values())
     last = min(curve[-1].step for curve in curves.values())
