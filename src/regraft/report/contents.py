@@ -94,7 +94,7 @@ def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Secti
 
 def _of_all(grid: Sequence[Group], reference: Reference | None) -> list[Section]:
     return _sections(
-        Section("Per language", scores.languages(grid)),
+        Section("Per language", [*map(scores.per_language, split_by("task", grid))]),
         Section(
             "Could it be told before training?",
             foretold(grid),

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from .charts.scales import WIDTH
 from .contents import Contents
 from .groups import BASELINE
 from .render import minus
@@ -32,6 +33,7 @@ def to_html(contents: Contents) -> str:
         shapes={BASELINE: "circle", **shapes},
         version=version("regraft"),
         minus=minus,
+        width=WIDTH,
         capital=_capital,
     )
     return page

@@ -45,7 +45,10 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     left_out = fields.get("leave_out") or []
     if not isinstance(left_out, list):
         raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")
-    placed = {_plain(key, layout): tensor for key, tensor in files.tensors.items()}
+    placed = {
+        _OLD_LIST.sub("adapters", key.removeprefix(f"{layout.prefix}.")): tensor
+        for key, tensor in files.tensors.items()
+    }
     layers = _layers(placed, family) - set(left_out)
     keys = {
         _hub_key(family, layout, method, name, layer, site, part): (layer, site, suffix)
@@ -155,10 +158,6 @@ def _mend_invertible(fields: Mapping[str, Any], files: HubFiles) -> Mapping[str,
     named = fields.get("inv_adapter") or nested.get("block_type")
     held = any("invertible" in key for key in files.tensors)
     return {**fields, "inv_adapter": None if files.config.get("type") == "text_task" and not held else named}
-
-
-def _plain(key: str, layout: Layout) -> str:
-    return _OLD_LIST.sub("adapters", key.removeprefix(f"{layout.prefix}."))
 
 
 def _layers(keys: Mapping[str, Tensor], family: Family) -> set[int]:

@@ -15,7 +15,7 @@ from ..results import Point
 from ..table import fixed, of_metric, of_peft, of_task
 from .scales import WIDTH, Frame, Panel, Tick, apart, scale
 
-_HEIGHT = 240
+_BOTTOM = 204
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
 
@@ -82,7 +82,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
         return None
     goal = fmean(best(by_row[BASELINE][place]) for place in shared) if BASELINE in by_row else None
     levels = np.concatenate([mean.scores + sign * mean.deviation for mean in means.values() for sign in (-1, 1)])
-    frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_HEIGHT - 36)
+    frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_BOTTOM)
     y = scale([*levels.tolist(), *([] if goal is None else [goal])], frame.bottom, frame.top)
     x = scale([float(step) for mean in means.values() for step in mean.steps], frame.left, frame.right, margin=0)
     labels = apart([y(mean.scores[-1]) for mean in means.values()], _LABEL_GAP)
@@ -98,8 +98,6 @@ def curve_panel(group: Group) -> CurvePanel | None:
     return CurvePanel(
         title=f"{of_task(group.task)} {of_peft(group.peft)}, {of_metric(group.metric)}",
         description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",
-        width=WIDTH,
-        height=_HEIGHT,
         frame=frame,
         x=x.ticks(6),
         y=y.ticks(5),

@@ -10,7 +10,7 @@ from ..groups import Group, split_by
 from ..table import fixed, of_peft, of_task
 from .scales import WIDTH, Frame, Panel, Tick, scale
 
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
+_LEFT, _TOP, _RIGHT = 52, 10, WIDTH - 14
 _LANE = 10  # between the starts of a language
 _GAP = 12  # between languages
 _MEAN = "mean"
@@ -76,8 +76,6 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
     return GainPanel(
         title=f"{of_task(group.task)} {of_peft(group.peft)}",
         description=f"Mean gain over the baseline in points: {means}. The table per language has the scores.",
-        width=WIDTH,
-        height=int(frame.bottom + _BOTTOM),
         frame=frame,
         x=x.ticks(5, signed=True),
         places=[Tick(frame.top + pitch * (place + 0.5), name) for place, name in enumerate(names)],

@@ -89,7 +89,8 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
         other = theirs.get((group.setting, group.task, _peft(group.peft)))
         languages = {language for language, _ in group.shared() if other and language in other.languages}
         for row in group.rows:
-            theirs_row = _row(group.setting, row)
+            # The paper prunes and aligns wherever models are incompatible, so its rows need not say so.
+            theirs_row = row.removesuffix("+lsa") if group.setting == "incompatible" else row
             if other and languages and theirs_row in other.rows:
                 labels = (group.setting, of_task(group.task), of_peft(group.peft), row)
                 numbers = zip(_numbers(group, row, languages), _numbers(other, theirs_row, languages), strict=True)
@@ -122,8 +123,3 @@ def _numbers(group: Group, row: str, languages: Collection[str]) -> list[str]:
 
 def _peft(name: str) -> str:
     return "bottleneck" if name == "adapter" else name
-
-
-def _row(setting: str, name: str) -> str:
-    # The paper prunes and aligns wherever models are incompatible, so its rows need not say so.
-    return name.removesuffix("+lsa") if setting == "incompatible" else name

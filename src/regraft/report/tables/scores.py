@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..groups import TEACHER, Group, Spread, in_order, ordered, split_by
+from ..groups import TEACHER, Group, in_order, ordered, split_by
 from ..results import Result
 from ..table import NONE, Cell, Column, Table, columns, fixed, listed, of_metric, of_peft, of_task, slug, texts
 from .reference import Reference
@@ -46,11 +46,11 @@ def _average(group: Group, row: str) -> list[Cell]:
         return [Cell(NONE), Cell(NONE)]
     means = [other.mean for name in group.transferred if (other := group.average(name, places))]
     gap = fixed(spread.mean - teacher.mean) if teacher and row != TEACHER else NONE
-    return [Cell(_spread(spread), bold=row in group.transferred and spread.mean == max(means)), Cell(gap)]
-
-
-def _spread(spread: Spread) -> str:
-    return fixed(spread.mean) + ("" if spread.deviation is None else f" ± {fixed(spread.deviation)}")
+    deviation = "" if spread.deviation is None else f" ± {fixed(spread.deviation)}"
+    return [
+        Cell(fixed(spread.mean) + deviation, bold=row in group.transferred and spread.mean == max(means)),
+        Cell(gap),
+    ]
 
 
 def _on_seeds(groups: Sequence[Group]) -> list[str]:
@@ -74,11 +74,6 @@ def _on_places(group: Group) -> str:
     ]
     but = f" but {listed(group.left_out())}" if group.left_out() else ""
     return f"{of_task(group.task)} {of_peft(group.peft)}: averages over {listed(over)}, which all rows{but} have."
-
-
-def languages(groups: Sequence[Group]) -> list[Table]:
-    """Lay out the scores of all tasks per language."""
-    return [per_language(own) for own in split_by("task", groups)]
 
 
 def per_language(groups: Sequence[Group]) -> Table:
