@@ -123,9 +123,8 @@ def _plain(value: Any) -> Any:
         case Source():
             return value.identity
         case PortOptions():
-            names = ("layers", "align", "spaces", "sequential")
-            decided = {name: getattr(value, name) for name in names}
-            return {**decided, "scale": value.factor, "head": value.head == "teacher"}
+            same = {name: getattr(value, name) for name in ("layers", "align", "spaces", "sequential")}
+            return {**same, "scale": value.factor, "head": value.head == "teacher"}
         case Distill():
             settings = dict(value.settings)
             return {**vars(value), "layers": settings.pop("layers"), "settings": settings}

@@ -159,10 +159,10 @@ def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
-    settled: dict[str, Any] = {"seed": job.seed}
+    update: dict[str, Any] = {"seed": job.seed}
     texts = None
     if job.reading is not None:
-        settled["pairing"] = job.reading.pairing
+        update["pairing"] = job.reading.pairing
         texts = _texts(job.reading.texts, locate, job.reading.limit)
     pipeline.transfer(
         module.load(locate(job.module)),
@@ -170,7 +170,7 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
         locate(job.teacher),
         texts=texts,
         moments=None if job.moments is None else locate(job.moments),
-        options=job.start.model_copy(update=settled),
+        options=job.start.model_copy(update=update),
         run=RunOptions(quiet=True),
     ).save(out)
 

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from .charts.scales import WIDTH
 from .contents import Contents
 from .groups import BASELINE
-from .render import minus
+from .render import HTML, minus
 
 _SHAPES = ("circle", "square", "diamond", "triangle", "cross")
 _COLOURS = 6  # as many as the style sheet has
-
-_environment = Environment(
-    loader=PackageLoader(__package__),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def to_html(contents: Contents) -> str:
     """Write a report as a page: no script, no other file, nothing from the network."""
     styles = {start: f"c{i % _COLOURS}" for i, start in enumerate(contents.starts)}
     shapes = {start: _SHAPES[i % len(_SHAPES)] for i, start in enumerate(contents.starts)}
-    page: str = _environment.get_template("page.html.j2").render(
+    page: str = HTML.get_template("page.html.j2").render(
         report=contents,
         styles={BASELINE: "base", **styles},
         shapes={BASELINE: "circle", **shapes},

@@ -40,28 +40,28 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-_TEMPLATES = Environment(
-    loader=PackageLoader(__package__),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
+HTML = Environment(
+    loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_TEXT = HTML.overlay(
     block_start_string="<%",  # LaTeX is full of braces
     block_end_string="%>",
     variable_start_string="<<",
     variable_end_string=">>",
+    autoescape=False,
+    keep_trailing_newline=True,
 )
-_TEMPLATES.filters |= {"markdown": _markdown, "latex": _latex, "latex_minus": lambda text: _NUMBER.sub("$-$", text)}
+_TEXT.filters |= {"markdown": _markdown, "latex": _latex, "latex_minus": lambda text: _NUMBER.sub("$-$", text)}
 
 
 def to_markdown(table: Table) -> str:
     """Write a table for GitHub and its like, its caption before and its notes behind."""
-    return _TEMPLATES.get_template("table.md.j2").render(table=table)
+    return _TEXT.get_template("table.md.j2").render(table=table)
 
 
 def to_latex(table: Table) -> str:
     """Write a table for LaTeX with the package booktabs, its notes below in small print."""
-    return _TEMPLATES.get_template("table.tex.j2").render(table=table)
+    return _TEXT.get_template("table.tex.j2").render(table=table)
 
 
 def to_csv(tables: Sequence[Table]) -> str:

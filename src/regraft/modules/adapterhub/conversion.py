@@ -13,7 +13,7 @@ from ...models.families import FAMILIES, Family
 from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
-from .methods import PARTS, SITES, check_plain, read_config, write_bottleneck, write_lora
+from .methods import PARTS, SITES, check_plain, read_config, write_config
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -128,10 +128,7 @@ def from_peft(
             )
     layers, sites = _product(placed, method, base, source)
     size = _size(method, placed, source)
-    if method == "LORA":
-        fields = write_lora(config, size, alphas, sites, source)
-    else:
-        fields = write_bottleneck(config, size, base.hidden_size)
+    fields = write_config(config, size, alphas, sites, base.hidden_size, source)
     fields["leave_out"] = sorted(set(range(base.num_hidden_layers)) - layers)
     common = {
         "model_type": base.model_type,

@@ -82,12 +82,11 @@ def check_fields(
     Raises:
         ModuleFileError: with the field, its value and the one expected.
     """
-    for name, wanted in expected.items():
-        value = held.get(name, defaults.get(name, wanted))
-        if value != wanted:
+    for name, only in expected.items():
+        value = held.get(name, defaults.get(name, only))
+        if value != only:
             raise ModuleFileError(
-                f"{source} is {what} with {name}={value!r}, expected {wanted!r}: "
-                "no other value can be converted exactly"
+                f"{source} is {what} with {name}={value!r}, expected {only!r}: no other value can be converted exactly"
             )
 
 

@@ -101,22 +101,6 @@ def _read_bottleneck(fields: Mapping[str, Any], version: str, source: str) -> di
     return {"non_linearity": name, "scaling": float(scaling)}
 
 
-def write_bottleneck(config: Mapping[str, Any], size: int, width: int) -> dict[str, Any]:
-    """Turn a `BottleneckConfig` into AdapterHub's configuration, all but ``leave_out``.
-
-    Args:
-        config: PEFT's configuration.
-        size: width of the bottleneck.
-        width: hidden size of the base model.
-    """
-    return {
-        **_BOTTLENECK,
-        "non_linearity": config.get("non_linearity", "relu"),
-        "scaling": float(config.get("scaling", 1.0)),  # the library takes an integer for a mistake
-        "reduction_factor": reduction_factor(width, size),
-    }
-
-
 def reduction_factor(width: int, size: int) -> float:
     """Find the factor of which the library computes ``int(width // factor) == size``."""
     factor = width / size
@@ -156,33 +140,41 @@ def check_plain(config: Mapping[str, Any], source: str) -> None:
             )
 
 
-def write_lora(
-    config: Mapping[str, Any], rank: int, alphas: Collection[float], sites: Iterable[str], source: str
+def write_config(
+    config: Mapping[str, Any], size: int, alphas: Collection[float], sites: Iterable[str], width: int, source: str
 ) -> dict[str, Any]:
-    """Turn PEFT's LoRA configuration into AdapterHub's, all but ``leave_out``.
+    """Turn PEFT's configuration, or a `BottleneckConfig`, into AdapterHub's, all but ``leave_out``.
 
     Args:
         config: PEFT's configuration.
-        rank: of all pairs of matrices.
+        size: rank of all pairs of matrices, or width of the bottleneck.
         alphas: the different alphas of the pairs of matrices.
         sites: where they sit.
+        width: hidden size of the base model.
         source: what to call the module in messages.
 
     Raises:
-        ModuleFileError: several alphas.
+        ModuleFileError: a LoRA with several alphas.
     """
+    if config["peft_type"] == "BOTTLENECK":
+        return {
+            **_BOTTLENECK,
+            "non_linearity": config.get("non_linearity", "relu"),
+            "scaling": float(config.get("scaling", 1.0)),  # the library takes an integer for a mistake
+            "reduction_factor": reduction_factor(width, size),
+        }
     if len(alphas) > 1:
         raise ModuleFileError(
             f"{source} has alphas {sorted(alphas)} (alpha_pattern), expected one: AdapterHub's LoRA has one for all"
         )
-    held = set(sites)
+    there = set(sites)
     return {
         **_LORA,
         "architecture": "lora",
-        "r": rank,
+        "r": size,
         "alpha": next(iter(alphas)),
         "dropout": config.get("lora_dropout", 0.0),
-        "selfattn_lora": not held.isdisjoint(_ATTENTION),
-        "attn_matrices": [matrix for site, matrix in _ATTENTION.items() if site in held],
-        **{field: site in held for site, field in _FEED_FORWARD.items()},
+        "selfattn_lora": not there.isdisjoint(_ATTENTION),
+        "attn_matrices": [matrix for site, matrix in _ATTENTION.items() if site in there],
+        **{field: site in there for site, field in _FEED_FORWARD.items()},
     }

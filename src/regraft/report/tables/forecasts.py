@@ -25,7 +25,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     every = [one for _, _, told in starts for one in told]
     if len(every) < ENOUGH_POINTS:
         return []
-    known = [
+    measures = [
         ("expectation", [(expected, pair.gain) for expected, pair in every]),
         (
             "score before training, over the random start's",
@@ -41,7 +41,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
         title="What foretells the gain",
         columns=columns("known before training", "trainings", "rank correlation with the gain"),
         labels=1,
-        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in known],
+        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in measures],
         notes=[
             "Spearman's rank correlation, over all trainings whose start has an expectation, with the gain over the "
             "baseline of the same cell. 1: the more was expected the more was gained; 0: no relation. None with fewer "
