@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return to_html(contents(make_results(), "A run", PAPER))
+    return to_html(contents(make_results(), "A run", "paper"))
 
 
 def test_names_of_settings_keep_their_case() -> None:
@@ -104,7 +104,7 @@ def test_the_page_is_well_formed_and_its_headings_step_down(page: str) -> None:
 
 def test_the_page_has_every_cell_of_every_table(page: str) -> None:
     shown = Page(page).cells
-    tables = contents(make_results(), "A run", PAPER).tables
+    tables = contents(make_results(), "A run", "paper").tables
     names = {table.name.split("-")[0] for table in tables}
     assert names == {"wins", "averages", "gains", "training", "alignment", "languages", "reference"}
     wanted = [minus(cell.text) for table in tables for row in table.rows for cell in row[table.labels - 1 :]]
@@ -140,7 +140,7 @@ addEventListener("load", () => {
 @pytest.mark.parametrize(("scheme", "background"), [(1, "rgb(255, 255, 255)"), (0, "rgb(21, 23, 26)")])
 def test_the_page_fits_every_screen(scheme: int, background: str, tmp_path: Path) -> None:
     fake = [replace(result, setting=f"fake {result.setting}") for result in make_results()]
-    (tmp_path / "report.html").write_text(to_html(contents([*PAPER.results, *fake], "A run", PAPER)))
+    (tmp_path / "report.html").write_text(to_html(contents([*PAPER.results, *fake], "A run", "paper")))
     (tmp_path / "harness.html").write_text(HARNESS)
     done = subprocess.run(
         [

@@ -58,7 +58,8 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     from ..experiment.run import times
     from ..experiment.store import Store
     from ..report.collect import collect
-    from ..report.writing import save, work_out
+    from ..report.contents import contents
+    from ..report.writing import save
     from .experiments import run_shown
     from .reporting import show
 
@@ -74,7 +75,7 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     if not done:
         sys.exit(1)
     title, results = collect(store.root, experiment.name)
-    summary = work_out(results, title)
+    summary = contents(results, title)
     show(summary)
     page = save(summary, results, store.root / "report", replace=True)
     console.print(f"\nThe page to look at: {page}  ({time.monotonic() - begun:.0f} s in all)\n", soft_wrap=True)

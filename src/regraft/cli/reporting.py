@@ -38,14 +38,15 @@ def report(
         out: Directory. Default: as above.
     """
     from ..files.directories import check_writable
-    from ..report.writing import FILES, save, work_out
+    from ..report.contents import contents
+    from ..report.writing import FILES, save
 
     if out is None and path.is_dir():
         out = path / (f"report-{experiment}" if experiment else "report")
     out = out or path.with_name(f"{path.stem}-report")
     check_writable(out, replace, FILES)
     title, results = _read(path, experiment)
-    summary = work_out(results, title, reference)
+    summary = contents(results, title, reference)
     show(summary)
     page = save(summary, results, out, replace)
     console.print(f"Wrote {page}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..alignment.methods import METHODS
 from ..distillation.options import DistillOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
-from ..port.options import PortOptions, parse_start
+from ..port.options import parse_start
 from ..tasks.records import Task, task_named
 from ..training.options import TrainOptions, preset
 from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
@@ -133,27 +133,21 @@ class _Builder:
         )
         teacher, student = self.model(pair.teacher), self.student(setting, pair)
 
-        def number(row: str, seed: int, key: str, start: Source | None = None) -> Number:
-            return Number(
-                setting, name, task.metrics[-1], language, peft, row, seed, key, start.where if start else None
-            )
-
+        number = partial(Number, setting, name, task.metrics[-1], language, peft)
         top = self.options(task, entry, peft, teachers=True)
         module = self.add(TEACHER, place, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
         for row in pair.starts:
             start = parse_start(row)
-            ported = None if start is None else self.port(place, pair, start, module, teacher, student, data, seed)
+            ported = None
+            if start is not None:
+                ported = self.port(place, pair, data, Transfer(module, teacher, student, start, None, None, seed))
             head = "fresh" if start is None else start.head
             options = self.options(task, entry, peft, seed=seed, head=head)
-            result = self.add(
-                "student",
-                place,
-                f"{row} seed {seed}",
-                Train(student, peft, ported, data, options, self.processes("student")),
-            )
-            yield number(row, seed, result.where, ported)
+            job = Train(student, peft, ported, data, options, self.processes("student"))
+            result = self.add("student", place, f"{row} seed {seed}", job)
+            yield number(row, seed, result.where, ported.where if ported else None)
 
     def student(self, setting: str, pair: Pair) -> Source:
         if pair.student is not None:
@@ -165,27 +159,17 @@ class _Builder:
         job = Distill(self.model(pair.teacher), texts, options, self.processes("distill"))
         return self.add("distill", _Place(setting), "distill", job)
 
-    def port(
-        self,
-        place: _Place,
-        pair: Pair,
-        start: PortOptions,
-        module: Source,
-        teacher: Source,
-        student: Source,
-        data: TaskSource,
-        seed: int,
-    ) -> Source:
-        moments = reading = None
+    def port(self, place: _Place, pair: Pair, data: TaskSource, job: Transfer) -> Source:
+        """Add a port, with what it is fitted on."""
+        start, method = job.start, METHODS[str(job.start.align)]
         if start.sequential:
-            reading = self.reading(pair, data)
-        elif METHODS[str(start.align)].needs_moments:
-            job = SamplePair(teacher, student, start.layers, self.reading(pair, data))
-            moments = self.add("sample", replace(place, peft=""), "sample", job)
-        # Nothing else of a port that is trained on depends on the seed.
-        port_seed = seed if METHODS[str(start.align)].draws else 0
-        port = Transfer(module, teacher, student, start, moments, reading, port_seed)
-        return self.add("transfer", place, f"port {start}", port)
+            job = replace(job, reading=self.reading(pair, data))
+        elif method.needs_moments:
+            sample = SamplePair(job.teacher, job.student, start.layers, self.reading(pair, data))
+            job = replace(job, moments=self.add("sample", replace(place, peft=""), "sample", sample))
+        if not method.draws:  # then nothing of a port that is trained on depends on the seed
+            job = replace(job, seed=0)
+        return self.add("transfer", place, f"port {start}", job)
 
     def reading(self, pair: Pair, data: TaskSource) -> Reading:
         sampling = pair.sampling

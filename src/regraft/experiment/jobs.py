@@ -102,7 +102,7 @@ Job = Distill | Train | SamplePair | Transfer
 
 def key_of(job: Job) -> str:
     """Hash everything that determines the outcome of a job; what other cells make counts by their keys."""
-    plain = json.dumps([RECIPE, type(job).__name__, _plain(job)], sort_keys=True)
+    plain = json.dumps([RECIPE, type(job).__name__, job], sort_keys=True, default=_plain)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
@@ -118,43 +118,20 @@ def needs_of(job: Any) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Source):
-        return value.identity
-    if isinstance(value, PortOptions):
-        return _plain(_start(value))
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, Options):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    if is_dataclass(value):
-        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, Distill):  # keys have always had them here
-            plain["layers"] = plain["settings"].pop("layers")
-        return plain
-    return value
-
-
-def to_json(value: Any) -> Any:
-    """Write a job out, as JSON has it."""
-    if isinstance(value, Options):
-        return value.model_dump(mode="json")
-    if isinstance(value, tuple):
-        return [to_json(part) for part in value]
-    if is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    return value
-
-
-def _start(options: PortOptions) -> dict[str, Any]:
-    """Give what a start decides, in the form that keys have always had."""
-    return {
-        "layers": options.layers,
-        "align": options.align,
-        "spaces": options.spaces,
-        "sequential": options.sequential,
-        "scale": options.factor,
-        "head": options.head == "teacher",
-    }
+    """Write one record out, in the form that keys have always had."""
+    match value:
+        case Source():
+            return value.identity
+        case PortOptions():
+            same = {name: getattr(value, name) for name in ("layers", "align", "spaces", "sequential")}
+            return {**same, "scale": value.factor, "head": value.head == "teacher"}
+        case Distill():
+            settings = dict(value.settings)
+            return {**vars(value), "layers": settings.pop("layers"), "settings": settings}
+        case Options():
+            return dict(value)
+        case _:
+            return vars(value)
 
 
 @dataclass(frozen=True)

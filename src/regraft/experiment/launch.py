@@ -33,7 +33,7 @@ class Order:
     tracking: Tracking
 
 
-_ORDER = TypeAdapter(Order)
+ORDER = TypeAdapter(Order)
 
 
 def is_launched() -> bool:
@@ -49,7 +49,7 @@ def launch(order: Order) -> None:
     """
     file = order.out.with_name("order.json")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_ORDER.dump_json(order))
+    file.write_bytes(ORDER.dump_json(order))
     error_of(file).unlink(missing_ok=True)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(order.job.processes)]
     command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(file)]
@@ -75,8 +75,3 @@ def launch(order: Order) -> None:
 def error_of(file: Path) -> Path:
     """Where the processes of an order write why they failed."""
     return file.with_name("error.txt")
-
-
-def read_order(file: Path) -> Order:
-    """Read what `launch` wrote."""
-    return _ORDER.validate_json(file.read_bytes())

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .launch import error_of, read_order
+from .launch import ORDER, error_of
 from .store import Store
 from .work import make, sentence
 
@@ -22,7 +22,7 @@ def _die_with_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_die_with_parent, daemon=True).start()
     path = Path(sys.argv[1])
-    order = read_order(path)
+    order = ORDER.validate_json(path.read_bytes())
     try:
         make(Store(order.root), order.job, order.out, order.tracking)
     except Exception as error:  # of whatever kind: told to who gave the order, and raised

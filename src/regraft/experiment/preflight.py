@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
@@ -13,13 +12,11 @@ from ..files.texts import read_texts
 from ..models.pretrained import HEAD_CLASSES, Pretrained, resolve
 from ..modules.config import expected_tensors, plain_config
 from ..modules.module import Module
-from ..port.options import PortOptions
 from ..port.pipeline import Port
 from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..training.fresh import fresh_config
-from ..training.options import TrainOptions
-from .grid import Cell, Grid
+from .grid import Grid
 from .jobs import Distill, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, on_hub
 
 
@@ -31,76 +28,41 @@ def check(grid: Grid) -> None:
     Raises:
         RegraftError: the first thing that cannot work.
     """
-    checked: set[object] = set()
+    model, rows, texts = cache(partial(_base, grid)), cache(_find_rows), cache(_read_one)
+    planned: set[object] = set()
     for cell in grid.cells.values():
-        for what in _parts(grid, cell):
-            if what not in checked:
-                checked.add(what)
-                _check(grid, what, cell.label)
-
-
-@dataclass(frozen=True)
-class _Port:
-    """A sort of port, once for all languages and seeds."""
-
-    teacher: Source
-    student: Source
-    peft: str
-    task: str
-    labels: tuple[str, ...] | None
-    start: PortOptions
-    rank: int
-    alpha: int
-    bottleneck_size: int
-
-
-def _parts(grid: Grid, cell: Cell) -> Iterator[Source | TaskSource | TextSource | _Port]:
-    """List what a cell depends on that can be looked at beforehand."""
-    job = cell.job
-    match job:
-        case Distill():
-            yield job.teacher
-            yield from job.texts
-        case Train():
-            yield job.model
-            yield job.data
-        case SamplePair():
-            yield from _files(job.reading)
-        case Transfer():
-            if job.reading is not None:
-                yield from _files(job.reading)
+        job = cell.job
+        match job:
+            case Distill():
+                model(job.teacher)
+                for source in job.texts:
+                    texts(source)
+            case Train():
+                model(job.model)
+                rows(job.data)
+            case SamplePair(reading=Reading(texts=source)) | Transfer(reading=Reading(texts=source)):
+                if isinstance(source, TextSource):
+                    texts(source)
+        if isinstance(job, Transfer):
             trained = grid.cells[job.module.where].job
             assert isinstance(trained, Train)
-            yield _Port(
-                job.teacher,
-                job.student,
-                trained.peft,
-                trained.data.task,
-                trained.data.labels,
-                job.start,
-                trained.settings.rank,
-                trained.settings.alpha,
-                trained.settings.bottleneck_size,
-            )
+            task, labels = trained.data.task, trained.data.labels
+            sort = (job.teacher, job.student, job.start, trained.peft, task, labels, trained.settings)
+            if sort not in planned:  # once for all languages and seeds
+                planned.add(sort)
+                _plan(job, trained, model(job.teacher), model(job.student), cell.label)
 
 
-def _files(reading: Reading) -> Iterator[TextSource]:
-    if isinstance(reading.texts, TextSource):
-        yield reading.texts
+def _find_rows(data: TaskSource) -> None:
+    if not on_hub(data.data):
+        task = task_named(data.task)
+        renamed = {name: name for name in task.columns} | dict(data.columns)
+        find_rows(task, data.data.where, data.language, renamed)
 
 
-def _check(grid: Grid, what: Source | TaskSource | TextSource | _Port, label: str) -> None:
-    match what:
-        case Source():
-            _base(grid, what)
-        case TaskSource() if not on_hub(what.data):
-            task = task_named(what.task)
-            renamed = {name: name for name in task.columns} | dict(what.columns)
-            find_rows(task, what.data.where, what.language, renamed)
-        case TextSource() if not on_hub(what.source):
-            read_texts(what.source.where, what.column, 1, what.split)
-        case _Port():
-            _check_port(what, _base(grid, what.teacher), _base(grid, what.student), label)
+def _read_one(texts: TextSource) -> None:
+    if not on_hub(texts.source):
+        read_texts(texts.source.where, texts.column, 1, texts.split)
 
 
 def _base(grid: Grid, source: Source) -> Pretrained:
@@ -115,12 +77,11 @@ def _base(grid: Grid, source: Source) -> Pretrained:
     return Pretrained(f"student of {teacher.name}", config)
 
 
-def _check_port(port: _Port, teacher: Pretrained, student: Pretrained, label: str) -> None:
-    task = task_named(port.task)
-    options = TrainOptions(rank=port.rank, alpha=port.alpha, bottleneck_size=port.bottleneck_size)
-    config = plain_config(fresh_config(teacher, task, port.peft, options), teacher)
-    labels = len(port.labels or task.labels) or 2  # any number will do for shapes
+def _plan(job: Transfer, trained: Train, teacher: Pretrained, student: Pretrained, label: str) -> None:
+    task = task_named(trained.data.task)
+    config = plain_config(fresh_config(teacher, task, trained.peft, trained.settings), teacher)
+    labels = len(trained.data.labels or task.labels) or 2  # any number will do for shapes
     shapes = expected_tensors(config, teacher.skeleton(HEAD_CLASSES[task.task_type], labels))
     module = Module(config, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, label)
     # What it is fitted on is read when its cell is carried out: no plan depends on it.
-    Port(module, teacher, student, port.start, texts=()).plan.check()
+    Port(module, teacher, student, job.start, texts=()).plan.check()

@@ -124,12 +124,14 @@ def time_left(grid: Grid, took: Mapping[str, float]) -> tuple[float, int]:
     Returns:
         Seconds for one worker, and the number of cells of kinds of which none is done yet.
     """
-    known: dict[str, list[float]] = defaultdict(list)
+    by_group: dict[str, list[float]] = defaultdict(list)
     for key, seconds in took.items():
         for group in grid.cells[key].groups:
-            known[group].append(seconds)
-    left = [next((g for g in cell.groups if g in known), None) for key, cell in grid.cells.items() if key not in took]
-    middle = {group: median(known[group]) for group in set(left) if group is not None}  # some were interrupted
+            by_group[group].append(seconds)
+    left = [
+        next((g for g in cell.groups if g in by_group), None) for key, cell in grid.cells.items() if key not in took
+    ]
+    middle = {group: median(by_group[group]) for group in set(left) if group is not None}  # some were interrupted
     return sum(middle[group] for group in left if group is not None), left.count(None)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..activations.options import Pairing, TextOptions
 from ..distillation.options import DistillOptions, DistillTexts
@@ -35,29 +35,16 @@ class Overrides(Options):
         return {name: getattr(self, name) for name in self.model_fields_set if name in record.model_fields}
 
 
-def overrides(name: str, record: type[Options], without: Collection[str]) -> type[Overrides]:
-    """Make a part of the file of all fields of a record but some."""
-    wanted = {key: (info.annotation, info) for key, info in record.model_fields.items() if key not in without}
-    return create_model(name, __base__=Overrides, **wanted)  # type: ignore[call-overload, no-any-return]
-
-
-if TYPE_CHECKING:
-
-    class TrainingOverrides(Overrides):
-        """`TrainOptions` but for the seed, of which there is a list, and the head, which is the start's."""
-
-    class TeacherOverrides(Overrides):
-        """Likewise, with a seed."""
-
-else:
-    TrainingOverrides = overrides("TrainingOverrides", TrainOptions, {"seed", "head"})
-    TeacherOverrides = overrides("TeacherOverrides", TrainOptions, {"head"})
-
-
 _OneOrMore = Field(min_length=1)
 
 
-class Training(TrainingOverrides):
+class TeacherTraining(Overrides, TrainOptions):
+    """How to train teachers: `TrainOptions` but for the head, which is the start's."""
+
+    head: ClassVar[None]  # type: ignore[misc]
+
+
+class Training(TeacherTraining):
     """How to train: a preset, options that replace its values, and those of the teachers.
 
     Attributes:
@@ -65,8 +52,9 @@ class Training(TrainingOverrides):
         teacher: options that differ for the teachers; their seed is 0 unless it is given here.
     """
 
+    seed: ClassVar[None]  # type: ignore[misc, assignment]  # there is a list of them
     preset: Annotated[str | None, one_of("preset", PRESETS)] = None
-    teacher: TeacherOverrides = TeacherOverrides()
+    teacher: TeacherTraining = TeacherTraining()
 
 
 class Distilling(Overrides, DistillOptions, DistillTexts):

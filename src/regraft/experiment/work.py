@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
@@ -28,9 +31,11 @@ from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
 from .grid import Cell
-from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, to_json
+from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
 from .store import Store
+
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             return Outcome(cell.key, "busy")
         if store.done(cell.key):
             return Outcome(cell.key, "done")
-        described = {"kind": cell.kind, "label": cell.label, "needs": cell.needs, "job": to_json(cell.job)}
+        described = {
+            "kind": cell.kind,
+            "label": cell.label,
+            "needs": cell.needs,
+            "job": _JOB.dump_python(cell.job, mode="json"),
+        }
         start = time.perf_counter()
         resumed = store.begun(cell.key)
         try:
@@ -115,7 +125,7 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
 
 
 def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
-    texts = [text for source in job.texts for text in _read(source, locate)]
+    texts = [text for source in job.texts for text in _texts(source, locate, source.limit)]
     # A checkpoint of an earlier attempt whose paths were others does not count: the directory is ours, start over.
     distill(locate(job.teacher), out, texts, options=job.settings, replace=True, progress=False, tracking=tracking)
 
@@ -143,41 +153,34 @@ def _data(data: TaskSource, locate: Locate) -> DataOptions:
 def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pair = resolve(locate(job.teacher)), resolve(locate(job.student))
     pairs = spaces.space_pairs(*pair, job.layers)
-    texts = _texts(job.reading, locate)
+    texts = _texts(job.reading.texts, locate, job.reading.limit)
     options = SampleOptions.model_validate({"pairing": job.reading.pairing})
     sampling.save_sample(sampling.sample(*pair, pairs, texts, options, RunOptions(quiet=True)), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
-    options = job.start.model_copy(update={"seed": job.seed})
+    update: dict[str, Any] = {"seed": job.seed}
+    texts = None
     if job.reading is not None:
-        options = options.model_copy(update={"pairing": job.reading.pairing})
+        update["pairing"] = job.reading.pairing
+        texts = _texts(job.reading.texts, locate, job.reading.limit)
     pipeline.transfer(
         module.load(locate(job.module)),
         locate(job.student),
         locate(job.teacher),
-        texts=None if job.reading is None else _texts(job.reading, locate),
+        texts=texts,
         moments=None if job.moments is None else locate(job.moments),
-        options=options,
+        options=job.start.model_copy(update=update),
         run=RunOptions(quiet=True),
     ).save(out)
 
 
-def _texts(reading: Reading, locate: Locate) -> list[str]:
-    if isinstance(reading.texts, TextSource):
-        return _read(reading.texts, locate)
-    return _inputs(reading.texts, locate, reading.limit)
-
-
-def _read(texts: TextSource, locate: Locate) -> list[str]:
-    return read_texts(locate(texts.source), texts.column, texts.limit, texts.split)
-
-
-def _inputs(data: TaskSource, locate: Locate, limit: int) -> list[str]:
-    """Give the inputs of the first training rows, each a text of its own."""
-    loaded = _data(data, locate).load()
-    rows = loaded.splits["train"]
-    inputs = [row[name] for row in rows.select(range(min(limit, len(rows)))) for name in loaded.task.inputs]
+def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -> list[str]:
+    """Read texts, or the inputs of the first training rows of a task, each a text of its own."""
+    if isinstance(source, TextSource):
+        return read_texts(locate(source.source), source.column, limit, source.split)
+    loaded = _data(source, locate).load()
+    inputs = [row[name] for row in islice(loaded.splits["train"], limit) for name in loaded.task.inputs]
     return [text if isinstance(text, str) else " ".join(text) for text in inputs]
 
 

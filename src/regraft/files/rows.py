@@ -111,17 +111,13 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def rows_of(dataset: Dataset, source: str) -> Iterator[Row]:
     """Yield the rows of a loaded data set, labels by name where it has their names."""
-    names = {name: labels for name, feature in dataset.features.items() if (labels := _label_names(feature))}
+    features = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
+    names = {name: feature.names for name, feature in features.items() if getattr(feature, "names", None)}
     for number, row in enumerate(dataset, start=1):
         yield (
             f"{source}, row {number}",
             {column: _named(value, names[column]) if column in names else value for column, value in row.items()},
         )
-
-
-def _label_names(feature: Any) -> list[str] | None:
-    names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
-    return names
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

@@ -46,14 +46,9 @@ def _result(store: Store, number: Number) -> Result:
     record = store.record(number.key)
     scores = record["scores"]
     ported = store.record(number.start_key) if number.start_key else {}
+    place = {name: value for name, value in vars(number).items() if name not in ("key", "start_key")}
     return Result(
-        setting=number.setting,
-        task=number.task,
-        metric=number.metric,
-        language=number.language,
-        peft=number.peft,
-        row=number.row,
-        seed=number.seed,
+        **place,
         score=scores["test"][number.metric],
         before=scores["before training"][number.metric],
         curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, permutation_test
 
-from .groups import TEACHER, Group
+from .groups import TEACHER, Group, Pair
 from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
@@ -104,30 +105,29 @@ def compare(group: Group) -> list[Comparison]:
     return [_comparison(group, row, pairs) for row in group.transferred if (pairs := group.pairs(row))]
 
 
-def _comparison(group: Group, row: str, pairs: Sequence[tuple[Result, Result]]) -> Comparison:
-    gains = tuple(result.score - baseline.score for result, baseline in pairs)
-    languages = sorted({result.language for result, _ in pairs})
+def _comparison(group: Group, row: str, pairs: Sequence[Pair]) -> Comparison:
+    gains = tuple(pair.gain for pair in pairs)
+    by_language: dict[str, list[float]] = defaultdict(list)
+    for pair in pairs:
+        by_language[pair.result.language].append(pair.gain)
     enough = len(gains) >= ENOUGH_PAIRS
     return Comparison(
         group=group,
         row=row,
         pairs=len(gains),
         gain=fmean(gains),
-        by_language={
-            language: fmean(gain for gain, (result, _) in zip(gains, pairs, strict=True) if result.language == language)
-            for language in languages
-        },
+        by_language={language: fmean(here) for language, here in by_language.items()},
         interval=interval(gains) if enough else None,
         p=sign_flip(gains) if enough else None,
         closed=_closed(group, pairs),
     )
 
 
-def _closed(group: Group, pairs: Sequence[tuple[Result, Result]]) -> float | None:
+def _closed(group: Group, pairs: Sequence[Pair]) -> float | None:
     with_teacher = [
-        (result.score - baseline.score, teacher.mean - baseline.score)
-        for result, baseline in pairs
-        if (teacher := group.average(TEACHER, [(result.language, result.seed)]))
+        (pair.gain, teacher.mean - pair.baseline.score)
+        for pair in pairs
+        if (teacher := group.average(TEACHER, [(pair.result.language, pair.result.seed)]))
     ]
     if not with_teacher:
         return None

@@ -1,7 +1,7 @@
 """What a report holds, in the order in which it is read.
 
 A new table is one more call in `_of_setting`, below a heading of each setting, in `_of_all`, below one of its own, or
-in `_summary`, below the findings: the page, the files and the command line go by what stands there.
+in `contents`, below the findings: the page, the files and the command line go by what stands there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .results import Result
 from .table import Table, plural
 from .tables import gains, scores
 from .tables.forecasts import foretold
-from .tables.reference import Reference, beside, published
+from .tables.reference import Reference, beside, load_reference, published
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,6 @@ class Contents:
         return [*self.summary, *(table for section in sections for table in section.tables)]
 
 
-def _summary(grid: Sequence[Group]) -> list[Table]:
-    return _there(gains.wins(grid))
-
-
 def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Section]:
     return _sections(
         Section("Scores", _there(scores.averages(groups, source), gains.gains(groups))),
@@ -98,34 +94,34 @@ def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Secti
 
 def _of_all(grid: Sequence[Group], reference: Reference | None) -> list[Section]:
     return _sections(
-        Section("Per language", scores.languages(grid)),
+        Section("Per language", [*map(scores.per_language, split_by("task", grid))]),
         Section(
             "Could it be told before training?",
             foretold(grid),
             "What is expected of a start before anything is trained (regraft plan), beside what it then gained.",
         ),
-        Section("Published results", _there(beside(grid, reference) if reference else None)),
+        Section("Published results", [beside(grid, reference)] if reference else []),
     )
 
 
-def _there(*tables: Table | None) -> list[Table]:
-    return [table for table in tables if table]
+def _there(*tables: Table) -> list[Table]:
+    return [table for table in tables if table.rows]
 
 
 def _sections(*sections: Section) -> list[Section]:
     return [section for section in sections if section.tables]
 
 
-def contents(results: Iterable[Result], title: str, reference: Reference | None = None) -> Contents:
+def contents(results: Iterable[Result], title: str, reference: str | None = None) -> Contents:
     """Work out a report.
 
     Args:
         results: one per trained module, in any order.
         title: what was done.
-        reference: published results to set beside them.
+        reference: published results to set beside them: ``"paper"``, or none.
 
     Raises:
-        ReportError: there are no results, or some contradict each other.
+        ReportError: there are no results, some contradict each other, or the reference is not known.
     """
     results = list(results)
     grid = groups(results)
@@ -135,7 +131,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
         facts=_facts(results),
         findings=findings(grid),
         missing=missing(grid),
-        summary=_summary(grid),
+        summary=_there(gains.wins(grid)),
         settings=[
             Setting(
                 name=own[0].setting,
@@ -145,7 +141,7 @@ def contents(results: Iterable[Result], title: str, reference: Reference | None 
             )
             for own in split_by("setting", grid)
         ],
-        sections=_of_all(grid, reference),
+        sections=_of_all(grid, load_reference(reference) if reference else None),
         starts=ordered(row for group in grid for row in group.transferred),
     )
     return _named_apart(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -58,10 +59,10 @@ def _finding(groups: Sequence[Group]) -> Finding:
 def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
     by_start = {
         start: {
-            (comparison.group.task, comparison.group.peft, result.language, result.seed): result.score - baseline.score
+            (comparison.group.task, comparison.group.peft, pair.result.language, pair.result.seed): pair.gain
             for comparison in comparisons
             if comparison.row == start
-            for result, baseline in comparison.group.pairs(start)
+            for pair in comparison.group.pairs(start)
         }
         for start in starts
     }
@@ -130,26 +131,17 @@ def missing(groups: Sequence[Group]) -> list[str]:
                 notes.append(f"{place}: no {role} (row {row})")
         absent = [row for row in rows if row not in (*group.rows, TEACHER, BASELINE)]
         notes += [f"{place}: no {listed(absent)}"] if absent else []
+        seeds = len({seed for row in group.rows if row != TEACHER for _, seed in group.places(row)})
         for row in group.rows:
-            lacking = [language for language in group.languages if (row, language) not in group.cells]
+            counts = Counter(language for language, _ in group.places(row))
+            lacking = [language for language in group.languages if not counts[language]]
             notes += [f"{place}: {row} lacks {listed(lacking)}"] if lacking else []
-            notes += _missing_seeds(place, group, row)
+            short = [f"{name} ({count} of {seeds})" for name, count in sorted(counts.items()) if count < seeds]
+            if short and row != TEACHER:  # one teacher serves all seeds
+                notes.append(f"{place}: {row} lacks seeds in {listed(short)}")
         if alone := group.left_out():
             has = "has" if len(alone) == 1 else "have"
             notes.append(
                 f"{place}: averages leave out {listed(alone)}, which {has} no training in common with the rest"
             )
     return notes
-
-
-def _missing_seeds(place: str, group: Group, row: str) -> list[str]:
-    if row == TEACHER:  # one teacher serves all seeds
-        return []
-    students = [(name, language) for name, language in group.cells if name != TEACHER]
-    seeds = {seed for cell in students for seed in group.cells[cell]}
-    short = [
-        f"{language} ({len(group.cells[row, language])} of {len(seeds)})"
-        for language in group.common(row)
-        if len(group.cells[row, language]) < len(seeds)
-    ]
-    return [f"{place}: {row} lacks seeds in {listed(short)}"] if short else []

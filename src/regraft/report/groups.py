@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import ReportError
 from .results import LEAST, MOST, Result
@@ -22,6 +22,24 @@ _FIRST = ("matching", "incompatible", "ner", "pi", "nli", "adapter", "bottleneck
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Sort settings, tasks, kinds or rows as the paper does."""
     return tuple(sorted(set(names), key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)))
+
+
+def in_order(place: Place) -> tuple[str, bool, int]:
+    """Sort places by language and seed, the unknown seed first."""
+    language, seed = place
+    return language, seed is not None, seed or 0
+
+
+class Pair(NamedTuple):
+    """A result, and the baseline's of the same language and seed."""
+
+    result: Result
+    baseline: Result
+
+    @property
+    def gain(self) -> float:
+        """In points."""
+        return self.result.score - self.baseline.score
 
 
 @dataclass(frozen=True)
@@ -41,19 +59,19 @@ class Group:
         task: its name.
         metric: its name.
         peft: kind of the module.
-        cells: (row, language) -> seed -> result.
+        cells: row -> (language, seed) -> result.
     """
 
     setting: str
     task: str
     metric: str
     peft: str
-    cells: Mapping[tuple[str, str], Mapping[int | None, Result]]
+    cells: Mapping[str, Mapping[Place, Result]]
 
     @property
     def rows(self) -> tuple[str, ...]:
         """All rows: the teacher, the baseline, then the transferred starts."""
-        return ordered(row for row, _ in self.cells)
+        return ordered(self.cells)
 
     @property
     def transferred(self) -> tuple[str, ...]:
@@ -63,19 +81,15 @@ class Group:
     @property
     def languages(self) -> tuple[str, ...]:
         """The languages that any row has."""
-        return tuple(sorted({language for _, language in self.cells}))
-
-    def common(self, *rows: str) -> tuple[str, ...]:
-        """Return the languages that all of the rows have."""
-        return tuple(language for language in self.languages if all((row, language) in self.cells for row in rows))
+        return tuple(sorted({language for own in self.cells.values() for language, _ in own}))
 
     def places(self, row: str) -> set[Place]:
         """Return the places that a row has."""
-        return {(result.language, result.seed) for result in self.results(row)}
+        return set(self.cells.get(row, ()))
 
     def results(self, row: str) -> list[Result]:
         """Return all results of a row."""
-        return [result for (name, _), runs in self.cells.items() if name == row for result in runs.values()]
+        return list(self.cells.get(row, {}).values())
 
     def shared(self, language: str | None = None) -> set[Place]:
         """Return the places, of one language or all, on which rows compare: those that all students have.
@@ -87,7 +101,8 @@ class Group:
         places = {place for row in self.rows for place in self.places(row) if language in (None, place[0])}
         for row in (BASELINE, *sorted(self.transferred, key=lambda row: -len(self.places(row)))):
             places = places & self.places(row) or places
-        return {place for place in places if (TEACHER, place[0]) in self.cells} or places
+        taught = {language for language, _ in self.places(TEACHER)}
+        return {place for place in places if place[0] in taught} or places
 
     def left_out(self) -> tuple[str, ...]:
         """Return the rows that have none of the places on which rows compare."""
@@ -123,18 +138,14 @@ class Group:
 
         The teacher, which serves all seeds, has its own.
         """
-        runs = self.cells.get((row, language), {})
-        seeds = list(runs) if row == TEACHER else [seed for name, seed in places if name == language]
-        return {seed: runs[seed] for seed in seeds} if all(seed in runs for seed in seeds) else {}
+        own = self.cells.get(row, {})
+        here = [place for place in (own if row == TEACHER else places) if place[0] == language]
+        return {place[1]: own[place] for place in here} if all(place in own for place in here) else {}
 
-    def pairs(self, row: str) -> list[tuple[Result, Result]]:
+    def pairs(self, row: str) -> list[Pair]:
         """Pair a row's results with the baseline's of the same language and seed."""
-        return [
-            (self.cells[row, language][seed], self.cells[BASELINE, language][seed])
-            for language in self.common(row, BASELINE)
-            for seed in sorted(self.cells[row, language], key=lambda seed: -1 if seed is None else seed)
-            if seed in self.cells[BASELINE, language]
-        ]
+        places = sorted(self.places(row) & self.places(BASELINE), key=in_order)
+        return [Pair(self.cells[row][place], self.cells[BASELINE][place]) for place in places]
 
 
 def groups(results: Iterable[Result]) -> list[Group]:
@@ -143,7 +154,7 @@ def groups(results: Iterable[Result]) -> list[Group]:
     Raises:
         ReportError: there are none, one is there twice, a score is no percentage, or a task has two metrics.
     """
-    cells: dict[tuple[str, str, str], dict[tuple[str, str], dict[int | None, Result]]] = defaultdict(dict)
+    cells: dict[tuple[str, str, str], dict[str, dict[Place, Result]]] = defaultdict(dict)
     metrics: dict[str, str] = {}
     for result in results:
         place = f"{result.setting}, {result.task}, {result.peft}, {result.row}, {result.language}, seed {result.seed}"
@@ -154,10 +165,10 @@ def groups(results: Iterable[Result]) -> list[Group]:
                 f"task {result.task} has results in {metrics[result.task]} and in {result.metric}, which do not "
                 "compare; report them apart"
             )
-        runs = cells[result.setting, result.task, result.peft].setdefault((result.row, result.language), {})
-        if result.seed in runs:
+        runs = cells[result.setting, result.task, result.peft].setdefault(result.row, {})
+        if (result.language, result.seed) in runs:
             raise ReportError(f"found two results for {place}, expected one; remove one or give each its own seed")
-        runs[result.seed] = result
+        runs[result.language, result.seed] = result
     if not cells:
         raise ReportError("found no results, expected at least one trained module; train one first")
     return [

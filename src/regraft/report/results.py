@@ -81,11 +81,6 @@ class Expected:
     module: _Share | None = None
     head: _Share | None = None
 
-    @property
-    def decisive(self) -> float | None:
-        """What the expectation goes by: the head where there is one."""
-        return self.module if self.head is None else self.head
-
 
 @dataclass(frozen=True)
 class Point:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 NONE = "\N{EN DASH}"
 
@@ -57,6 +58,17 @@ class Table:
     notes: Sequence[str] = ()
 
     @property
+    def heads(self) -> list[str]:
+        """One heading per column, with the one above it."""
+        return [f"{column.group} {column.head}".strip() for column in self.columns]
+
+    @property
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """The headings above those of the columns, each with the numbers of its columns, from 1."""
+        numbered = groupby(enumerate(self.columns, start=1), key=lambda item: item[1].group)
+        return [(name, [number for number, _ in items]) for name, items in numbered]
+
+    @property
     def nested(self) -> bool:
         """Whether a label belongs to several rows."""
         return any(0 in self.spans(row) for row in range(len(self.rows)))
@@ -75,6 +87,11 @@ class Table:
 def texts(*values: str) -> list[Cell]:
     """Make plain cells."""
     return [Cell(value) for value in values]
+
+
+def columns(*heads: str) -> list[Column]:
+    """Make columns without headings above theirs."""
+    return [Column(head) for head in heads]
 
 
 def slug(*parts: str) -> str:

@@ -11,24 +11,9 @@ from .contents import Contents, contents
 from .page import to_html
 from .render import to_csv, to_latex, to_markdown
 from .results import Result, write_results
-from .tables.reference import load_reference
 
 PAGE = "report.html"
 FILES = (PAGE, "tables.md", "tables.tex", "tables.csv", "results.csv")
-
-
-def work_out(results: Iterable[Result], title: str, reference: str | None = None) -> Contents:
-    """Work out a report without writing it.
-
-    Args:
-        results: one per trained module, in any order.
-        title: what was done.
-        reference: published results to set beside them: ``"paper"``, or none.
-
-    Raises:
-        ReportError: there are no results, some contradict each other, or the reference is not known.
-    """
-    return contents(results, title, load_reference(reference) if reference else None)
 
 
 def write(
@@ -51,11 +36,11 @@ def write(
         The path of the page.
 
     Raises:
-        ReportError: as `work_out`.
+        ReportError: there are no results, some contradict each other, or the reference is not known.
         ModuleFileError: the directory exists and may not be replaced, or cannot be written.
     """
     results = list(results)
-    return save(work_out(results, title, reference), results, out, replace)
+    return save(contents(results, title, reference), results, out, replace)
 
 
 def save(report: Contents, results: Iterable[Result], out: str | os.PathLike[str], replace: bool = False) -> Path:

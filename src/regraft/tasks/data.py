@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def load_task(
         if not rows[split]:
             raise TaskError(f"{raw.source} has no row to use as {split}")
     if not declared:
-        task = replace(task, labels=_names_in(task, rows.values()))
+        targets = [row[task.target] for read in rows.values() for row in read]
+        names = {name for target in targets for name in ([target] if isinstance(target, str) else target)}
+        task = replace(task, labels=tuple(sorted(names)))
     if len(set(task.labels)) < max(2, len(task.labels)):
         raise TaskError(f"{raw.source}: found the labels {', '.join(task.labels)}, expected two or more, each once")
     splits = _with_validation(rows, raw.source)
@@ -145,11 +147,6 @@ def _label(task: Task, label: Any, where: str) -> str:
         f"{where}: found label {str(label)!r}, expected one of {', '.join(task.labels)}; "
         "mend the row, or name the labels (--labels)"
     )
-
-
-def _names_in(task: Task, splits: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
-    targets = [row[task.target] for rows in splits for row in rows]
-    return tuple(sorted({name for target in targets for name in ([target] if isinstance(target, str) else target)}))
 
 
 def _with_validation(rows: Mapping[str, list[Any]], source: str) -> dict[str, list[Any]]:

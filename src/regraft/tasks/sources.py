@@ -79,12 +79,12 @@ def _own(task: Task, language: str) -> RawSplits:
     if task.hub is None:
         raise TaskError("this task has no data of its own; pass a folder or a data set of the hub with --data")
     config = task.hub.config.format(language=language) if task.hub.config else None
-    wanted = {split: there.format(language=language) for split, there in task.hub.splits.items()}
-    rows = _from_hub(HubId(task.hub.name, config), wanted).rows
+    names = {split: there.format(language=language) for split, there in task.hub.splits.items()}
+    rows = _from_hub(HubId(task.hub.name, config), names).rows
     return RawSplits(rows, f"{task.hub.name}, {language}", own=True)
 
 
-def _from_hub(data: HubId, wanted: Mapping[str, str]) -> RawSplits:
+def _from_hub(data: HubId, names: Mapping[str, str]) -> RawSplits:
     name, config = data.name, data.config or "default"
     try:
         loaded = load_dataset(name, data.config)
@@ -93,10 +93,10 @@ def _from_hub(data: HubId, wanted: Mapping[str, str]) -> RawSplits:
             f"cannot load {name} ({config}) from the hub, and no folder here has that name; pass local "
             f"files with --data ({first_line(error)})"
         ) from error
-    if wanted["test"] not in loaded or not loaded.keys() & {wanted["train"], wanted["validation"]}:
+    if names["test"] not in loaded or not loaded.keys() & {names["train"], names["validation"]}:
         raise TaskError(
-            f"{name} has the splits {', '.join(loaded)}, expected {wanted['test']} and one or both of "
-            f"{wanted['train']} and {wanted['validation']}"
+            f"{name} has the splits {', '.join(loaded)}, expected {names['test']} and one or both of "
+            f"{names['train']} and {names['validation']}"
         )
-    rows = {split: rows_of(loaded[there], f"{name}, {there}") for split, there in wanted.items() if there in loaded}
+    rows = {split: rows_of(loaded[there], f"{name}, {there}") for split, there in names.items() if there in loaded}
     return RawSplits(rows, f"{name}, {config}")

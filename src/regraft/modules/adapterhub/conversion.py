@@ -13,7 +13,7 @@ from ...models.families import FAMILIES, Family
 from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
-from .methods import ONLY_PEFT, PARTS, SITES, method_of, read_bottleneck, read_lora, write_bottleneck, write_lora
+from .methods import PARTS, SITES, check_plain, read_config, write_config
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -40,15 +40,15 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     model_type, name = files.config.get("model_type"), str(files.config.get("name"))
     layout = layout_of(model_type, source)
     family = FAMILIES[str(model_type)]
-    method = method_of(fields, source)
     fields = _mend_invertible(fields, files)
-    read = read_lora if method == "LORA" else read_bottleneck
-    config, sites = read(fields, str(files.config.get("version", "")), source)
+    method, config, sites = read_config(fields, str(files.config.get("version", "")), source)
     left_out = fields.get("leave_out") or []
     if not isinstance(left_out, list):
         raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")
-    prefix = f"{layout.prefix}."
-    placed = {_OLD_LIST.sub("adapters", key.removeprefix(prefix)): tensor for key, tensor in files.tensors.items()}
+    placed = {
+        _OLD_LIST.sub("adapters", key.removeprefix(f"{layout.prefix}.")): tensor
+        for key, tensor in files.tensors.items()
+    }
     layers = _layers(placed, family) - set(left_out)
     keys = {
         _hub_key(family, layout, method, name, layer, site, part): (layer, site, suffix)
@@ -107,11 +107,7 @@ def from_peft(
             f"{name!r} cannot name an adapter, expected a word without dots that PyTorch does not use"
         )
     check_portable(config, source)
-    for option in ONLY_PEFT:
-        if config.get(option):
-            raise ModuleFileError(
-                f"{source} uses {option}, which AdapterHub's LoRA has no counterpart of, expected plain LoRA"
-            )
+    check_plain(config, source)
     layout = layout_of(base.model_type, source)
     family = FAMILIES[base.model_type]
     method = config["peft_type"]
@@ -132,10 +128,7 @@ def from_peft(
             )
     layers, sites = _product(placed, method, base, source)
     size = _size(method, placed, source)
-    if method == "LORA":
-        fields = write_lora(config, size, alphas, sites, source)
-    else:
-        fields = write_bottleneck(config, size, base.hidden_size)
+    fields = write_config(config, size, alphas, sites, base.hidden_size, source)
     fields["leave_out"] = sorted(set(range(base.num_hidden_layers)) - layers)
     common = {
         "model_type": base.model_type,
@@ -166,8 +159,8 @@ def _mend_invertible(fields: Mapping[str, Any], files: HubFiles) -> Mapping[str,
 
 def _layers(keys: Mapping[str, Tensor], family: Family) -> set[int]:
     """All layers up to the last one with a tensor."""
-    matches = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
-    return set(range(1 + max((int(match[1]) for match in matches if match), default=-1)))
+    found = (re.match(rf"{re.escape(family.layers)}\.(\d+)\.", key) for key in keys)
+    return set(range(1 + max((int(match[1]) for match in found if match), default=-1)))
 
 
 def _hub_key(family: Family, layout: Layout, method: str, name: str, layer: int, site: str, part: str) -> str:

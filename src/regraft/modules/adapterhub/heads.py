@@ -11,9 +11,7 @@ from torch import Tensor
 from ...errors import ModuleFileError, unknown_choice
 from ...models.families import FAMILIES, TaskHead
 from ...models.pretrained import HEAD_CLASSES
-from .layouts import Field, HubFiles, check_fields, check_keys, layout_of
-
-_PARTS = ("weight", "bias")
+from .layouts import HubFiles, check_fields, check_keys, layout_of
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ def _flexible(config: Mapping[str, Any], fields: Mapping[str, Any], source: str)
         raise ModuleFileError(f"{source}: {unknown_choice('head_type', head_type, _KINDS)}")
     kind = _KINDS[head_type]
     head = _head(config.get("model_type"), kind, source)
-    defaults = {"layers": kind.layers, "activation_function": "tanh", "use_pooler": False, "bias": True}
-    rules = {name: Field(value, defaults[name]) for name, value in _same_head(head_type, head).items()}
-    check_fields(fields, rules, f"a {config.get('model_type')} module with a {head_type} head", source)
+    defaults = {"layers": kind.layers, "activation_function": "tanh", "use_pooler": False}
+    what = f"a {config.get('model_type')} module with a {head_type} head"
+    check_fields(fields, _same_head(head_type, head), defaults, what, source)
     return kind, {f"heads.{config.get('name')}.{key}": path for key, path in _sequential(head).items()}
 
 
@@ -167,7 +165,9 @@ def _same_head(head_type: str, head: TaskHead) -> dict[str, Any]:
 
 def _sequential(head: TaskHead) -> dict[str, str]:
     # AdapterHub's head is a sequence of dropout, linear and activation for each linear layer but the last.
-    return {f"{1 + 3 * i}.{part}": f"{path}.{part}" for i, path in enumerate(head.linears) for part in _PARTS}
+    return {
+        f"{1 + 3 * i}.{part}": f"{path}.{part}" for i, path in enumerate(head.linears) for part in ("weight", "bias")
+    }
 
 
 def _labels(config: Mapping[str, Any], rows: int, source: str) -> tuple[str, ...]:

@@ -66,47 +66,37 @@ def layout_of(model_type: object, source: str) -> Layout:
     return LAYOUTS[str(model_type)]
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of a configuration of which only one value can be represented.
-
-    Attributes:
-        expected: that value.
-        default: what the library takes where the field is absent, as in configurations of older versions.
-    """
-
-    expected: Any
-    default: Any = None
-
-
-def check_fields(config: Mapping[str, Any], fields: Mapping[str, Field], what: str, source: str) -> None:
+def check_fields(
+    held: Mapping[str, Any], expected: Mapping[str, Any], defaults: Mapping[str, Any], what: str, source: str
+) -> None:
     """Refuse a configuration that means what cannot be represented, by the name of its field.
 
     Args:
-        config: the configuration.
-        fields: the fields that matter.
+        held: the configuration.
+        expected: field -> the one value that can be represented.
+        defaults: what the library takes where a field is absent, as in configurations of older versions; by default
+            the value expected.
         what: what the configuration is of.
         source: what to call the module in messages.
 
     Raises:
         ModuleFileError: with the field, its value and the one expected.
     """
-    for name, rule in fields.items():
-        value = config.get(name, rule.default)
-        if value != rule.expected:
+    for name, only in expected.items():
+        value = held.get(name, defaults.get(name, only))
+        if value != only:
             raise ModuleFileError(
-                f"{source} is {what} with {name}={value!r}, expected {rule.expected!r}: "
-                "no other value can be converted exactly"
+                f"{source} is {what} with {name}={value!r}, expected {only!r}: no other value can be converted exactly"
             )
 
 
-def check_keys(tensors: Mapping[str, Tensor], expected: set[str], file: str, source: str) -> None:
+def check_keys(held: Mapping[str, Tensor], expected: set[str], file: str, source: str) -> None:
     """Refuse tensors that are not those a configuration asks for.
 
     Raises:
         ModuleFileError: with the first tensor that is missing or not expected.
     """
-    for key in sorted(expected - set(tensors)):
+    for key in sorted(expected - set(held)):
         raise ModuleFileError(f"{source} has no {key} in {file}, which its configuration asks for; save it anew")
-    for key in sorted(set(tensors) - expected):
+    for key in sorted(set(held) - expected):
         raise ModuleFileError(f"{source} has {key} in {file}, which its configuration does not ask for; save it anew")

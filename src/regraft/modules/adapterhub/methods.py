@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ModuleFileError, unknown_choice
 from ..bottleneck import NON_LINEARITIES
-from .layouts import Field, check_fields
+from .layouts import check_fields
 
 # PEFT's name of a tensor behind the site's path -> AdapterHub's behind the module's name.
 PARTS: Mapping[str, Mapping[str, str]] = {
@@ -27,32 +27,35 @@ _ATTENTION = {"query": "q", "key": "k", "value": "v"}
 _FEED_FORWARD = {"ff_up": "intermediate_lora", "ff_down": "output_lora"}
 SITES: Mapping[str, tuple[str, ...]] = {"LORA": (*_ATTENTION, *_FEED_FORWARD), "BOTTLENECK": ("output_norm",)}
 
-_BOTTLENECK: Mapping[str, Field] = {
-    "mh_adapter": Field(False),
-    "output_adapter": Field(True),
-    "original_ln_before": Field(True, False),
-    "original_ln_after": Field(True, True),
-    "residual_before_ln": Field(True, True),
-    "adapter_residual_before_ln": Field(False, False),
-    "ln_before": Field(False, False),
-    "ln_after": Field(False, False),
-    "is_parallel": Field(False, False),
-    "use_gating": Field(False, False),
-    "phm_layer": Field(False, False),
-    "inv_adapter": Field(None),
-    "cross_adapter": Field(False, False),
-    "dropout": Field(0.0, 0.0),
-    "stochastic_depth": Field(0.0, 0.0),
+# Values of fields that PEFT, or regraft's bottleneck, has counterparts of.
+_BOTTLENECK: Mapping[str, Any] = {
+    "mh_adapter": False,
+    "output_adapter": True,
+    "original_ln_before": True,
+    "original_ln_after": True,
+    "residual_before_ln": True,
+    "adapter_residual_before_ln": False,
+    "ln_before": False,
+    "ln_after": False,
+    "is_parallel": False,
+    "use_gating": False,
+    "phm_layer": False,
+    "inv_adapter": None,
+    "cross_adapter": False,
+    "dropout": 0.0,
+    "stochastic_depth": 0.0,
 }
-_LORA: Mapping[str, Field] = {
-    "composition_mode": Field("add", "add"),
-    "use_gating": Field(False, False),
-    "use_dora": Field(False, False),
-    "vera_d": Field(None),
-    "vera_b": Field(None),
+# What the library takes where a field is absent, if that is another.
+_DEFAULTS = {"mh_adapter": None, "output_adapter": None, "original_ln_before": False}
+_LORA: Mapping[str, Any] = {
+    "composition_mode": "add",
+    "use_gating": False,
+    "use_dora": False,
+    "vera_d": None,
+    "vera_b": None,
 }
 # Options of PEFT's LoRA that AdapterHub's does not have.
-ONLY_PEFT = ("use_rslora", "lora_bias")
+_ONLY_PEFT = ("use_rslora", "lora_bias")
 
 # Names of one function; configurations without a version come from a library whose gelu was an approximation.
 _SAME_FUNCTION = {"silu": "swish"}
@@ -61,33 +64,32 @@ _OLD_NAMES = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _ALPHA_COUNTS = (1, 1)
 
 
-def method_of(fields: Mapping[str, Any], source: str) -> str:
-    """Name the PEFT method of an AdapterHub configuration.
-
-    Raises:
-        ModuleFileError: a method that PEFT or regraft lacks.
-    """
-    methods = {None: "BOTTLENECK", "lora": "LORA"}
-    architecture = fields.get("architecture")
-    if architecture not in methods:
-        raise ModuleFileError(
-            f"{source} has architecture={architecture!r}, expected 'lora', or none for a bottleneck adapter"
-        )
-    return methods[architecture]
-
-
-def read_bottleneck(fields: Mapping[str, Any], version: str, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Turn a bottleneck's configuration into fields of `BottleneckConfig`, all but the width, and the sites.
+def read_config(fields: Mapping[str, Any], version: str, source: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Turn an AdapterHub configuration into PEFT's.
 
     Args:
         fields: AdapterHub's configuration.
         version: of the library that wrote it; empty in old ones.
         source: what to call the module in messages.
 
+    Returns:
+        PEFT's name of the method, its fields (of a bottleneck all but the width), and the sites.
+
     Raises:
-        ModuleFileError: a field with a value that cannot be converted exactly.
+        ModuleFileError: a method that PEFT or regraft lacks, or a field with a value that cannot be converted exactly.
     """
-    check_fields(fields, _BOTTLENECK, "a bottleneck adapter", source)
+    architecture = fields.get("architecture")
+    if architecture == "lora":
+        return "LORA", *_read_lora(fields, version, source)
+    if architecture is None:
+        return "BOTTLENECK", _read_bottleneck(fields, version, source), SITES["BOTTLENECK"]
+    raise ModuleFileError(
+        f"{source} has architecture={architecture!r}, expected 'lora', or none for a bottleneck adapter"
+    )
+
+
+def _read_bottleneck(fields: Mapping[str, Any], version: str, source: str) -> dict[str, Any]:
+    check_fields(fields, _BOTTLENECK, _DEFAULTS, "a bottleneck adapter", source)
     scaling = fields.get("scaling", 1.0)
     if isinstance(scaling, bool) or not isinstance(scaling, int | float):
         raise ModuleFileError(f"{source} is a bottleneck adapter with scaling={scaling!r}, expected a constant factor")
@@ -96,23 +98,7 @@ def read_bottleneck(fields: Mapping[str, Any], version: str, source: str) -> tup
     name = _SAME_FUNCTION.get(name, name)
     if name not in NON_LINEARITIES:
         raise ModuleFileError(f"{source}: {unknown_choice('non_linearity', name, NON_LINEARITIES)}")
-    return {"non_linearity": name, "scaling": float(scaling)}, SITES["BOTTLENECK"]
-
-
-def write_bottleneck(config: Mapping[str, Any], size: int, width: int) -> dict[str, Any]:
-    """Turn a `BottleneckConfig` into AdapterHub's configuration, all but ``leave_out``.
-
-    Args:
-        config: PEFT's configuration.
-        size: width of the bottleneck.
-        width: hidden size of the base model.
-    """
-    return {
-        **{name: field.expected for name, field in _BOTTLENECK.items()},
-        "non_linearity": config.get("non_linearity", "relu"),
-        "scaling": float(config.get("scaling", 1.0)),  # the library takes an integer for a mistake
-        "reduction_factor": reduction_factor(width, size),
-    }
+    return {"non_linearity": name, "scaling": float(scaling)}
 
 
 def reduction_factor(width: int, size: int) -> float:
@@ -121,18 +107,8 @@ def reduction_factor(width: int, size: int) -> float:
     return factor if int(width // factor) == size else math.nextafter(factor, 0)
 
 
-def read_lora(fields: Mapping[str, Any], version: str, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Turn a LoRA's configuration into fields of PEFT's, and the sites.
-
-    Args:
-        fields: AdapterHub's configuration.
-        version: of the library that wrote it; empty in old ones.
-        source: what to call the module in messages.
-
-    Raises:
-        ModuleFileError: a field with a value that cannot be converted exactly.
-    """
-    check_fields(fields, _LORA, "a LoRA", source)
+def _read_lora(fields: Mapping[str, Any], version: str, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    check_fields(fields, _LORA, {}, "a LoRA", source)
     rank = fields.get("r", 8)
     old = re.match(r"adapters\.(\d+)\.(\d+)", version)
     faulty = old is not None and (int(old[1]), int(old[2])) < _ALPHA_COUNTS
@@ -151,33 +127,54 @@ def read_lora(fields: Mapping[str, Any], version: str, source: str) -> tuple[dic
     return config, tuple(sites)
 
 
-def write_lora(
-    config: Mapping[str, Any], rank: int, alphas: Collection[float], sites: Iterable[str], source: str
+def check_plain(config: Mapping[str, Any], source: str) -> None:
+    """Refuse options of PEFT's LoRA that AdapterHub's lacks.
+
+    Raises:
+        ModuleFileError: with the option.
+    """
+    for option in _ONLY_PEFT:
+        if config.get(option):
+            raise ModuleFileError(
+                f"{source} uses {option}, which AdapterHub's LoRA has no counterpart of, expected plain LoRA"
+            )
+
+
+def write_config(
+    config: Mapping[str, Any], size: int, alphas: Collection[float], sites: Iterable[str], width: int, source: str
 ) -> dict[str, Any]:
-    """Turn PEFT's LoRA configuration into AdapterHub's, all but ``leave_out``.
+    """Turn PEFT's configuration, or a `BottleneckConfig`, into AdapterHub's, all but ``leave_out``.
 
     Args:
         config: PEFT's configuration.
-        rank: of all pairs of matrices.
+        size: rank of all pairs of matrices, or width of the bottleneck.
         alphas: the different alphas of the pairs of matrices.
         sites: where they sit.
+        width: hidden size of the base model.
         source: what to call the module in messages.
 
     Raises:
-        ModuleFileError: several alphas.
+        ModuleFileError: a LoRA with several alphas.
     """
+    if config["peft_type"] == "BOTTLENECK":
+        return {
+            **_BOTTLENECK,
+            "non_linearity": config.get("non_linearity", "relu"),
+            "scaling": float(config.get("scaling", 1.0)),  # the library takes an integer for a mistake
+            "reduction_factor": reduction_factor(width, size),
+        }
     if len(alphas) > 1:
         raise ModuleFileError(
             f"{source} has alphas {sorted(alphas)} (alpha_pattern), expected one: AdapterHub's LoRA has one for all"
         )
-    held = set(sites)
+    there = set(sites)
     return {
-        **{name: field.expected for name, field in _LORA.items()},
+        **_LORA,
         "architecture": "lora",
-        "r": rank,
+        "r": size,
         "alpha": next(iter(alphas)),
         "dropout": config.get("lora_dropout", 0.0),
-        "selfattn_lora": not held.isdisjoint(_ATTENTION),
-        "attn_matrices": [matrix for site, matrix in _ATTENTION.items() if site in held],
-        **{field: site in held for site, field in _FEED_FORWARD.items()},
+        "selfattn_lora": not there.isdisjoint(_ATTENTION),
+        "attn_matrices": [matrix for site, matrix in _ATTENTION.items() if site in there],
+        **{field: site in there for site, field in _FEED_FORWARD.items()},
     }

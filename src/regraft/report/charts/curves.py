@@ -15,11 +15,9 @@ from ..results import Point
 from ..table import fixed, of_metric, of_peft, of_task
 from .scales import WIDTH, Frame, Panel, Tick, apart, scale
 
-_HEIGHT = 240
+_BOTTOM = 204
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
-
-_Curves = Mapping[Place, tuple[Point, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,11 @@ class CurvePanel(Panel):
 
 def curve_panel(group: Group) -> CurvePanel | None:
     """Draw validation scores against steps, over the trainings that all students have; None where there are none."""
-    by_row = {row: curves for row in (BASELINE, *group.transferred) if (curves := _curves(group, row))}
+    by_row = {
+        row: {place: curve for place, result in group.cells.get(row, {}).items() if (curve := whole_curve(result))}
+        for row in (BASELINE, *group.transferred)
+    }
+    by_row = {row: curves for row, curves in by_row.items() if curves}
     shared = set.intersection(*map(set, by_row.values())) if by_row else set()
     if not shared:
         return None
@@ -80,7 +82,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
         return None
     goal = fmean(best(by_row[BASELINE][place]) for place in shared) if BASELINE in by_row else None
     levels = np.concatenate([mean.scores + sign * mean.deviation for mean in means.values() for sign in (-1, 1)])
-    frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_HEIGHT - 36)
+    frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_BOTTOM)
     y = scale([*levels.tolist(), *([] if goal is None else [goal])], frame.bottom, frame.top)
     x = scale([float(step) for mean in means.values() for step in mean.steps], frame.left, frame.right, margin=0)
     labels = apart([y(mean.scores[-1]) for mean in means.values()], _LABEL_GAP)
@@ -91,11 +93,11 @@ def curve_panel(group: Group) -> CurvePanel | None:
             list(zip(across, map(y, mean.scores + sign * mean.deviation), strict=True)) for sign in (0, 1, -1)
         )
         lines.append(Line(row, points, upper + lower[::-1] if mean.deviation.any() else [], label))
+    ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
+    baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
     return CurvePanel(
         title=f"{of_task(group.task)} {of_peft(group.peft)}, {of_metric(group.metric)}",
-        description=_describe(means, goal, len(shared)),
-        width=WIDTH,
-        height=_HEIGHT,
+        description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",
         frame=frame,
         x=x.ticks(6),
         y=y.ticks(5),
@@ -104,17 +106,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
     )
 
 
-def _describe(means: Mapping[str, Mean], goal: float | None, count: int) -> str:
-    ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
-    baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
-    return f"Validation scores at the end: {ends}.{baseline} Trainings per row: {count}."
-
-
-def _curves(group: Group, row: str) -> _Curves:
-    return {(result.language, result.seed): curve for result in group.results(row) if (curve := whole_curve(result))}
-
-
-def _mean(curves: _Curves) -> Mean:
+def _mean(curves: Mapping[Place, tuple[Point, ...]]) -> Mean:
     """Average curves at all the steps that any of them has, as far as all of them go."""
     first = max(curve[0].step for curve in curves.values())
     last = min(curve[-1].step for curve in curves.values())

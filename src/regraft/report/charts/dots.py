@@ -10,7 +10,7 @@ from ..groups import Group, split_by
 from ..table import fixed, of_peft, of_task
 from .scales import WIDTH, Frame, Panel, Tick, scale
 
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, WIDTH - 14, 36
+_LEFT, _TOP, _RIGHT = 52, 10, WIDTH - 14
 _LANE = 10  # between the starts of a language
 _GAP = 12  # between languages
 _MEAN = "mean"
@@ -49,15 +49,9 @@ def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     panels = []
     for own in split_by("task", groups):
         by_group = [starts for group in own if (starts := compare(group))]
-        ends = [0.0, *(gain for starts in by_group for start in starts for gain in _gains(start))]
+        ends = [0.0, *(pair.gain for group in own for row in group.transferred for pair in group.pairs(row))]
         panels += [_panel(starts, ends) for starts in by_group]
     return panels
-
-
-def _gains(comparison: Comparison, language: str | None = None) -> list[float]:
-    """Give the gains of all pairs, or of those of one language."""
-    pairs = comparison.group.pairs(comparison.row)
-    return [result.score - baseline.score for result, baseline in pairs if language in (None, result.language)]
 
 
 def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPanel:
@@ -71,16 +65,17 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
     for place, name in enumerate(names):
         for lane, comparison in enumerate(comparisons):
             y = frame.top + pitch * place + (_GAP + _LANE) / 2 + _LANE * lane
-            gain = comparison.gain if name == _MEAN else comparison.by_language.get(name)
+            pairs = group.pairs(comparison.row)
+            gain = comparison.by_language.get(name)
+            reach: Sequence[float] = [pair.gain for pair in pairs if pair.result.language == name]
+            if name == _MEAN:
+                gain, reach = comparison.gain, comparison.interval or (comparison.gain,)
             if gain is not None:
-                reach = _reach(comparison, name)
                 dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
     means = ", ".join(f"{comparison.row} {fixed(comparison.gain, signed=True)}" for comparison in comparisons)
     return GainPanel(
         title=f"{of_task(group.task)} {of_peft(group.peft)}",
         description=f"Mean gain over the baseline in points: {means}. The table per language has the scores.",
-        width=WIDTH,
-        height=int(frame.bottom + _BOTTOM),
         frame=frame,
         x=x.ticks(5, signed=True),
         places=[Tick(frame.top + pitch * (place + 0.5), name) for place, name in enumerate(names)],
@@ -88,9 +83,3 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
         dots=dots,
         zero=x(0),
     )
-
-
-def _reach(comparison: Comparison, name: str) -> list[float]:
-    if name == _MEAN:
-        return list(comparison.interval or (comparison.gain,))
-    return _gains(comparison, name)

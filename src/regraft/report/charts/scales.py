@@ -37,16 +37,12 @@ class Panel:
     Attributes:
         title: what is shown.
         description: what is to be seen, in words.
-        width: in pixels.
-        height: in pixels.
-        frame: where the data are.
+        frame: where the data are; below it the template writes the axis.
         x: ticks of the horizontal axis.
     """
 
     title: str
     description: str
-    width: int
-    height: int
     frame: Frame
     x: Sequence[Tick]
 

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from ..groups import Group
-from ..table import Column, Table, fixed, of_peft, of_task, texts
+from ..groups import Group, Pair
+from ..table import Table, columns, fixed, of_peft, of_task, texts
 
 # With fewer points a rank correlation says nothing.
 ENOUGH_POINTS = 8
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One training from a transferred start.
-
-    Attributes:
-        expected: of the start.
-        before: its validation score before any training, in percent; None unknown.
-        ahead: the same over the baseline's, in points, so that tasks compare; None unknown.
-        gain: over the baseline of the same language and seed, in points.
-    """
-
-    expected: float
-    before: float | None
-    ahead: float | None
-    gain: float
 
 
 def foretold(groups: Sequence[Group]) -> list[Table]:
@@ -39,21 +21,27 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     Returns:
         Two tables; none with fewer than `ENOUGH_POINTS` trainings whose start has an expectation.
     """
-    starts = [(group, row, points) for group in groups for row in group.transferred if (points := _points(group, row))]
-    every = [point for _, _, points in starts for point in points]
+    starts = [(group, row, told) for group in groups for row in group.transferred if (told := _told(group.pairs(row)))]
+    every = [one for _, _, told in starts for one in told]
     if len(every) < ENOUGH_POINTS:
         return []
-    scored = [(point.ahead, point.gain) for point in every if point.ahead is not None]
-    known = [
-        ("expectation", [(point.expected, point.gain) for point in every]),
-        ("score before training, over the random start's", scored),
+    measures = [
+        ("expectation", [(expected, pair.gain) for expected, pair in every]),
+        (
+            "score before training, over the random start's",
+            [
+                (pair.result.before - pair.baseline.before, pair.gain)
+                for _, pair in every
+                if pair.result.before is not None and pair.baseline.before is not None
+            ],
+        ),
     ]
     ranked = Table(
         name="foretold",
         title="What foretells the gain",
-        columns=[Column(head) for head in ("known before training", "trainings", "rank correlation with the gain")],
+        columns=columns("known before training", "trainings", "rank correlation with the gain"),
         labels=1,
-        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in known],
+        rows=[texts(name, str(len(pairs)), fixed(_ranks(pairs))) for name, pairs in measures],
         notes=[
             "Spearman's rank correlation, over all trainings whose start has an expectation, with the gain over the "
             "baseline of the same cell. 1: the more was expected the more was gained; 0: no relation. None with fewer "
@@ -61,11 +49,10 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
             "so they are fewer than they seem.",
         ],
     )
-    heads = ("setting", "task", "module", "start", "trainings", "expected", "before training", "gain")
     per_start = Table(
         name="foretold-starts",
         title="Expectation and gain per start",
-        columns=[Column(head) for head in heads],
+        columns=columns("setting", "task", "module", "start", "trainings", "expected", "before training", "gain"),
         labels=4,
         rows=[texts(*_row(*start)) for start in starts],
         notes=[
@@ -76,29 +63,27 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
     return [ranked, per_start]
 
 
-def _points(group: Group, row: str) -> list[_Point]:
-    return [
-        _Point(expected, result.before, _over(result.before, baseline.before), result.score - baseline.score)
-        for result, baseline in group.pairs(row)
-        if result.expected is not None and (expected := result.expected.decisive) is not None
-    ]
+def _told(pairs: Sequence[Pair]) -> list[tuple[float, Pair]]:
+    """Set what was expected of a start beside what came of it; the task head's share where there is one."""
+    told = []
+    for pair in pairs:
+        expected = pair.result.expected
+        share = None if expected is None else expected.module if expected.head is None else expected.head
+        told += [] if share is None else [(share, pair)]
+    return told
 
 
-def _over(own: float | None, others: float | None) -> float | None:
-    return None if own is None or others is None else own - others
-
-
-def _row(group: Group, row: str, points: Sequence[_Point]) -> tuple[str, ...]:
-    before = [point.before for point in points if point.before is not None]
+def _row(group: Group, row: str, told: Sequence[tuple[float, Pair]]) -> tuple[str, ...]:
+    before = [pair.result.before for _, pair in told if pair.result.before is not None]
     return (
         group.setting,
         of_task(group.task),
         of_peft(group.peft),
         row,
-        str(len(points)),
-        fixed(fmean(point.expected for point in points)),
+        str(len(told)),
+        fixed(fmean(expected for expected, _ in told)),
         fixed(fmean(before) if before else None),
-        fixed(fmean(point.gain for point in points), signed=True),
+        fixed(fmean(pair.gain for _, pair in told), signed=True),
     )
 
 

@@ -8,19 +8,16 @@ from statistics import fmean
 from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
 from ..groups import BASELINE, Group, ordered, split_by
 from ..results import Result
-from ..table import NONE, Column, Table, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
+from ..table import NONE, Table, columns, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
 
 
-def gains(groups: Sequence[Group]) -> Table | None:
-    """Compare the transferred starts of one setting with the baseline; None where nothing can be compared."""
+def gains(groups: Sequence[Group]) -> Table:
+    """Compare the transferred starts of one setting with the baseline; no rows where nothing can be compared."""
     comparisons = [comparison for group in groups for comparison in compare(group)]
-    if not comparisons:
-        return None
-    heads = ("task", "module", "start", "pairs", "gain", "95% interval", "p", "wins", "gap closed")
     return Table(
         name=slug("gains", groups[0].setting),
         title=f"Gains over the baseline, {groups[0].setting} setting",
-        columns=[Column(head) for head in heads],
+        columns=columns("task", "module", "start", "pairs", "gain", "95% interval", "p", "wins", "gap closed"),
         labels=3,
         rows=[texts(*_gain(comparison)) for comparison in comparisons],
         notes=[
@@ -34,24 +31,19 @@ def gains(groups: Sequence[Group]) -> Table | None:
 
 
 def _gain(comparison: Comparison) -> list[str]:
-    interval = NONE
-    if comparison.interval:
-        interval = " to ".join(fixed(bound, signed=True) for bound in comparison.interval)
+    bounds = [fixed(bound, signed=True) for bound in comparison.interval or ()]
+    ties = f", {comparison.ties} tied" if comparison.ties else ""
     return [
         of_task(comparison.group.task),
         of_peft(comparison.group.peft),
         comparison.row,
         str(comparison.pairs),
         fixed(comparison.gain, signed=True),
-        interval,
+        " to ".join(bounds) or NONE,
         p_value(comparison.p),
-        _wins(comparison.wins, len(comparison.by_language), comparison.ties),
+        f"{comparison.wins} of {len(comparison.by_language)}{ties}",
         percent(comparison.closed),
     ]
-
-
-def _wins(wins: int, cells: int, ties: int) -> str:
-    return f"{wins} of {cells}" + (f", {ties} tied" if ties else "")
 
 
 def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
@@ -71,7 +63,7 @@ def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
     return notes
 
 
-def wins(groups: Sequence[Group]) -> Table | None:
+def wins(groups: Sequence[Group]) -> Table:
     """Count, for all settings, in how many cells each transferred start beats the baseline."""
     rows = []
     for part in split_by("setting", groups):
@@ -82,22 +74,17 @@ def wins(groups: Sequence[Group]) -> Table | None:
             won, tied = sum(comparison.wins for comparison in own), sum(comparison.ties for comparison in own)
             counts = (str(won), str(tied), str(len(cells)), percent(won / len(cells)))
             rows.append(texts(part[0].setting, row, *counts, fixed(fmean(cells), signed=True)))
-    heads = ("setting", "start", "wins", "ties", "cells", "share won", "mean gain")
-    return (
-        Table(
-            name="wins",
-            title="Wins over the baseline",
-            columns=[Column(head) for head in heads],
-            labels=2,
-            rows=rows,
-            notes=["A cell is a task, a language and a kind of module, seeds averaged; a tie is no win."],
-        )
-        if rows
-        else None
+    return Table(
+        name="wins",
+        title="Wins over the baseline",
+        columns=columns("setting", "start", "wins", "ties", "cells", "share won", "mean gain"),
+        labels=2,
+        rows=rows,
+        notes=["A cell is a task, a language and a kind of module, seeds averaged; a tie is no win."],
     )
 
 
-def training(groups: Sequence[Group]) -> Table | None:
+def training(groups: Sequence[Group]) -> Table:
     """Say how training went in one setting: where it began, how soon it was good, how long it took."""
     rows = []
     for group in groups:
@@ -106,34 +93,21 @@ def training(groups: Sequence[Group]) -> Table | None:
             if any(run.before is not None or run.curve or run.seconds is not None for run in runs):
                 labels = (of_task(group.task), of_peft(group.peft), row)
                 rows.append(texts(*labels, *_training(group, row, runs)))
-    heads = (
-        "task",
-        "module",
-        "row",
-        "before training",
-        "steps to baseline's best",
-        "baseline's own",
-        "reached by",
-        "time",
-    )
-    return (
-        Table(
-            name=slug("training", groups[0].setting),
-            title=f"How training went, {groups[0].setting} setting",
-            columns=[Column(head) for head in heads],
-            labels=3,
-            rows=rows,
-            notes=[
-                "Before training: score on the validation split before the first step, mean over languages and seeds; "
-                "students over those that they share.",
-                "Steps to baseline's best: training steps until the validation score is at least the best that the "
-                "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
-                "beside the steps that the baseline took in the same pairs.",
-                "Time: mean wall time of trainings that were not interrupted, loading and scoring included, h:mm:ss.",
-            ],
-        )
-        if rows
-        else None
+    measures = ("before training", "steps to baseline's best", "baseline's own", "reached by", "time")
+    return Table(
+        name=slug("training", groups[0].setting),
+        title=f"How training went, {groups[0].setting} setting",
+        columns=columns("task", "module", "row", *measures),
+        labels=3,
+        rows=rows,
+        notes=[
+            "Before training: score on the validation split before the first step, mean over languages and seeds; "
+            "students over those that they share.",
+            "Steps to baseline's best: training steps until the validation score is at least the best that the "
+            "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
+            "beside the steps that the baseline took in the same pairs.",
+            "Time: mean wall time of trainings that were not interrupted, loading and scoring included, h:mm:ss.",
+        ],
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import ReportError, unknown_choice
 from ..groups import BASELINE, TEACHER, Group, groups
 from ..results import Result, read_results
-from ..table import NONE, Column, Table, fixed, of_peft, of_task, texts
+from ..table import NONE, Column, Table, columns, fixed, of_peft, of_task, texts
 
 # Klimaszewski, Andruszkiewicz, Birch, "Is Modularity Transferable? A Case Study through the Lens of Knowledge
 # Distillation", LREC-COLING 2024: per_language.csv holds its Tables 4 to 6, tables_2_and_3.csv its Tables 2 and 3.
@@ -22,19 +22,6 @@ _ROUNDING = 0.01 + 1e-9
 
 
 @dataclass(frozen=True)
-class Printed:
-    """An average as a publication prints it.
-
-    Attributes:
-        table: its number there.
-        average: the average over languages, in percent.
-    """
-
-    table: str
-    average: float
-
-
-@dataclass(frozen=True)
 class Reference:
     """Published results.
 
@@ -42,13 +29,13 @@ class Reference:
         name: as the user chooses it.
         source: whom to cite.
         results: per language.
-        printed: the averages that the publication prints, by (setting, task, peft, row).
+        printed: (setting, task, peft, row) -> number of the table that prints an average there, and the average.
     """
 
     name: str
     source: str
     results: Sequence[Result]
-    printed: Mapping[tuple[str, str, str, str], Printed]
+    printed: Mapping[tuple[str, str, str, str], tuple[str, float]]
 
     def discrepancies(self, setting: str | None = None) -> list[str]:
         """Say which printed averages, of one setting or all, are not those of the published scores per language."""
@@ -60,14 +47,13 @@ class Reference:
             for row in group.rows:
                 printed = self.printed.get((group.setting, group.task, group.peft, row))
                 spread = group.average(row, group.shared())
-                if printed and spread and abs(printed.average - spread.mean) > _ROUNDING:
-                    wrong.append((row, printed, spread.mean))
+                if printed and spread and abs(printed[1] - spread.mean) > _ROUNDING:
+                    table, average = printed
+                    wrong.append(f"{row} {fixed(average)} (printed) and {fixed(spread.mean)}")
             if wrong:
-                table = wrong[0][1].table
-                both = (f"{row} {fixed(printed.average)} (printed) and {fixed(mean)}" for row, printed, mean in wrong)
                 notes.append(
                     f"Table {table} of the {self.name} does not agree with its scores per language for "
-                    f"{group.setting} {of_task(group.task)} {of_peft(group.peft)}: {'; '.join(both)} (their average, "
+                    f"{group.setting} {of_task(group.task)} {of_peft(group.peft)}: {'; '.join(wrong)} (their average, "
                     "used here)."
                 )
         return notes
@@ -83,7 +69,7 @@ def load_reference(name: str) -> Reference:
         raise ReportError(unknown_choice("reference", name, _FOLDERS))
     with (_FOLDERS[name] / "tables_2_and_3.csv").open(encoding="utf-8", newline="") as file:
         printed = {
-            (line["setting"], line["task"], line["peft"], line["row"]): Printed(line["table"], float(line["average"]))
+            (line["setting"], line["task"], line["peft"], line["row"]): (line["table"], float(line["average"]))
             for line in csv.DictReader(file)
         }
     return Reference(name, _SOURCES[name], read_results(_FOLDERS[name] / "per_language.csv"), printed)
@@ -102,24 +88,23 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
     for group in own:
         other = theirs.get((group.setting, group.task, _peft(group.peft)))
         languages = {language for language, _ in group.shared() if other and language in other.languages}
-        for row in group.rows if languages else ():
-            theirs_row = _row(group.setting, row)
-            if other and theirs_row in other.rows:
+        for row in group.rows:
+            # The paper prunes and aligns wherever models are incompatible, so its rows need not say so.
+            theirs_row = row.removesuffix("+lsa") if group.setting == "incompatible" else row
+            if other and languages and theirs_row in other.rows:
                 labels = (group.setting, of_task(group.task), of_peft(group.peft), row)
                 numbers = zip(_numbers(group, row, languages), _numbers(other, theirs_row, languages), strict=True)
                 rows.append(texts(*labels, str(len(languages)), *(number for pair in numbers for number in pair)))
-    columns = [Column(head, group) for group in ("average", "REL", "gain") for head in ("run", reference.name)]
-    nothing = (
-        [] if rows else ["Nothing to compare: no row of this run has the setting, task and languages of one there."]
-    )
+    pairs = [Column(head, group) for group in ("average", "REL", "gain") for head in ("run", reference.name)]
+    nothing = "Nothing to compare: no row of this run has the setting, task and languages of one there."
     return Table(
         name="reference",
         title=f"Beside the {reference.name}",
-        columns=[*map(Column, ("setting", "task", "module", "row", "languages")), *columns],
+        columns=[*columns("setting", "task", "module", "row", "languages"), *pairs],
         labels=4,
         rows=rows,
         notes=[
-            *nothing,
+            *([] if rows else [nothing]),
             f"{reference.name.capitalize()}: {reference.source}, averaged over the languages that the run has too. Its "
             "adapter is the bottleneck here, and its tm-skip in the incompatible setting is tm-skip+lsa. Other data "
             "splits, models or settings make the numbers differ; the gain over the baseline compares best.",
@@ -138,8 +123,3 @@ def _numbers(group: Group, row: str, languages: Collection[str]) -> list[str]:
 
 def _peft(name: str) -> str:
     return "bottleneck" if name == "adapter" else name
-
-
-def _row(setting: str, name: str) -> str:
-    # The paper prunes and aligns wherever models are incompatible, so its rows need not say so.
-    return name.removesuffix("+lsa") if setting == "incompatible" else name

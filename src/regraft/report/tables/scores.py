@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..groups import TEACHER, Group, Spread, ordered, split_by
+from ..groups import TEACHER, Group, in_order, ordered, split_by
 from ..results import Result
-from ..table import NONE, Cell, Column, Table, fixed, listed, of_metric, of_peft, of_task, slug, texts
+from ..table import NONE, Cell, Column, Table, columns, fixed, listed, of_metric, of_peft, of_task, slug, texts
 from .reference import Reference
 
 
@@ -23,11 +23,11 @@ def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
                 group = by_task.get(task)
                 cells += _average(group, row) if group else [Cell(NONE), Cell(NONE)]
             rows.append(cells)
-    columns = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
+    pairs = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
     return Table(
         name=slug("averages", groups[0].setting),
         title=f"Averages over languages, {groups[0].setting} setting",
-        columns=[Column("module"), Column("row"), *columns],
+        columns=[*columns("module", "row"), *pairs],
         labels=2,
         rows=rows,
         notes=[
@@ -46,18 +46,18 @@ def _average(group: Group, row: str) -> list[Cell]:
         return [Cell(NONE), Cell(NONE)]
     means = [other.mean for name in group.transferred if (other := group.average(name, places))]
     gap = fixed(spread.mean - teacher.mean) if teacher and row != TEACHER else NONE
-    return [Cell(_spread(spread), bold=row in group.transferred and spread.mean == max(means)), Cell(gap)]
-
-
-def _spread(spread: Spread) -> str:
-    return fixed(spread.mean) + ("" if spread.deviation is None else f" ± {fixed(spread.deviation)}")
+    deviation = "" if spread.deviation is None else f" ± {fixed(spread.deviation)}"
+    return [
+        Cell(fixed(spread.mean) + deviation, bold=row in group.transferred and spread.mean == max(means)),
+        Cell(gap),
+    ]
 
 
 def _on_seeds(groups: Sequence[Group]) -> list[str]:
     spreads = [spread for group in groups for row in group.rows if (spread := group.average(row, group.shared()))]
     if any(spread.deviation is not None for spread in spreads):
         return ["± is the sample standard deviation, over seeds, of the average over languages."]
-    if any(len(runs) > 1 for group in groups for runs in group.cells.values()):
+    if any(len(own) > len({language for language, _ in own}) for group in groups for own in group.cells.values()):
         return [
             "Fewer than two seeds have all that is averaged, so it is not said how much averages vary with the seed."
         ]
@@ -66,7 +66,7 @@ def _on_seeds(groups: Sequence[Group]) -> list[str]:
 
 def _on_places(group: Group) -> str:
     seeds: dict[str, list[str]] = {}
-    for language, seed in sorted(group.shared(), key=lambda place: (place[0], place[1] is not None, place[1] or 0)):
+    for language, seed in sorted(group.shared(), key=in_order):
         seeds.setdefault(language, []).extend([] if seed is None else [str(seed)])
     over = [
         language + (f" (seed{'s' if len(known) > 1 else ''} {listed(known)})" if known else "")
@@ -74,11 +74,6 @@ def _on_places(group: Group) -> str:
     ]
     but = f" but {listed(group.left_out())}" if group.left_out() else ""
     return f"{of_task(group.task)} {of_peft(group.peft)}: averages over {listed(over)}, which all rows{but} have."
-
-
-def languages(groups: Sequence[Group]) -> list[Table]:
-    """Lay out the scores of all tasks per language."""
-    return [per_language(own) for own in split_by("task", groups)]
 
 
 def per_language(groups: Sequence[Group]) -> Table:
@@ -91,11 +86,10 @@ def per_language(groups: Sequence[Group]) -> Table:
             places = [*map(group.shared, names), group.shared()]
             averages = (group.average(row, here) for here in places)
             rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
-    heads = ("setting", "module", "row", *names, "average")
     return Table(
         name=slug("languages", groups[0].task),
         title=f"{of_task(groups[0].task)}: {of_metric(groups[0].metric)} per language",
-        columns=[Column(head) for head in heads],
+        columns=columns("setting", "module", "row", *names, "average"),
         labels=3,
         rows=rows,
         notes=[
@@ -145,8 +139,7 @@ def _alignment(results: Sequence[Result]) -> Table:
         name=slug("alignment", first.setting, first.peft, first.row),
         title=f"Alignment of {first.row}, {of_peft(first.peft)}, {first.setting} setting",
         columns=[
-            Column("student layer"),
-            Column("teacher layer"),
+            *columns("student layer", "teacher layer"),
             *(Column(head, space) for space in spaces for head in (("R2",) if linear else ("held-out", "fitted"))),
         ],
         labels=2,
