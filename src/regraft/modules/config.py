@@ -59,15 +59,20 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
         )
 
 
-def head_class_of(config: Mapping[str, Any], source: str) -> str:
-    """Tell how the class of a module's base model ends, from its task type or else from the class that PEFT noted.
+def head_class_of(
+    config: Mapping[str, Any], source: str, before: str = "", causal: bool = False, has_head: bool = False
+) -> str:
+    """Tell how the class of a module's base model ends: from its task type, the class that PEFT noted, or its keys.
 
     Args:
         config: PEFT's configuration.
         source: what to call the module in messages.
+        before: what stands before the path of the layers in its keys: empty where the base model was the bare one.
+        causal: whether the family's language models are causal.
+        has_head: whether it holds a task head.
 
     Raises:
-        ModuleFileError: a task type without a class.
+        ModuleFileError: a task type without a class, or nothing that tells the class.
     """
     task_type = config.get("task_type")
     if task_type:
@@ -75,8 +80,18 @@ def head_class_of(config: Mapping[str, Any], source: str) -> str:
             raise ModuleFileError(f"{source}: {unknown_choice('task type', task_type, HEAD_CLASSES)}")
         return HEAD_CLASSES[task_type]
     base_class = (config.get("auto_mapping") or {}).get("base_model_class", "")
-    match = re.search(r"For[A-Z]\w*$", base_class)
-    return match[0] if match else ""
+    if match := re.search(r"For[A-Z]\w*$", base_class):
+        return match[0]
+    if base_class.endswith("LMHeadModel"):
+        return "ForCausalLM"
+    if before and has_head:
+        raise ModuleFileError(
+            f"{source} holds a task head and does not say of what task; write its task_type into adapter_config.json: "
+            f"one of {', '.join(HEAD_CLASSES)}"
+        )
+    if before:  # the class is one with a head that the module leaves alone; its keys are those of a language model's
+        return "ForCausalLM" if causal else "ForMaskedLM"
+    return ""
 
 
 def with_sizes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..models.families import Family
 from ..models.sites import Place, SiteShape
 from .config import PREFIX, alpha_at, check_portable, head_class_of
 from .module import Module
-from .peft_types import Free, Role, roles_of, shape_at
+from .peft_types import PEFT_TYPES, Free, Role, roles_of, shape_at
 
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
@@ -90,15 +90,33 @@ def take_inventory(module: Module, family: Family) -> Inventory:
         shapes = {role: tuple(module.tensors[key].shape) for role, key in keys.items()}
         sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
         holdings[at] = Holding(keys, shapes, next(sizes, 0), alpha_at(module.config, paths[at]))
-    return Inventory(
-        holdings, tuple(head), refused, head_class_of(module.config, module.source), head_rows(module.tensors)
-    )
+    before = next(iter(paths.values())).partition(f"{family.layers}.")[0]
+    ending = head_class_of(module.config, module.source, before, family.causal, bool(head))
+    return Inventory(holdings, tuple(head), refused, ending, head_rows(module.tensors))
+
+
+# What PEFT saves whole, beside ``modules_to_save``, with the classes of its task types.
+_SAVED = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
 
 
 def head_keys(module: Module) -> list[str]:
-    """List the keys of the tensors that the module saves whole (PEFT's ``modules_to_save``)."""
-    names = module.config.get("modules_to_save") or ()
-    return sorted(key for key in module.tensors if any(f".{name}." in key for name in names))
+    """List the keys of the tensors that the module saves whole: those that PEFT would load into modules of the model.
+
+    PEFT takes what ``modules_to_save`` names and, by the task type, the usual names of heads; a name stands for all
+    modules whose path ends with it, so that ``classifier`` is DistilBERT's ``pre_classifier`` too.
+    """
+    names = (*(module.config.get("modules_to_save") or ()), *_SAVED.get(str(module.config.get("task_type")), ()))
+    own = tuple(f".{role.suffix}" for rows in PEFT_TYPES[module.peft_type].rows.values() for role in rows)
+    return sorted(key for key in module.tensors if not key.endswith(own) and _is_inside(key, names))
+
+
+def _is_inside(key: str, names: tuple[str, ...]) -> bool:
+    path = key.split(".")
+    return any(".".join(path[:end]).endswith(names) for end in range(1, len(path)))
 
 
 def head_rows(tensors: Mapping[str, Tensor]) -> int | None:

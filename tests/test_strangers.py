@@ -1,0 +1,98 @@
+"""Modules as people have them, trained with PEFT alone: what PEFT loads of them is what is ported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import load_base
+from peft import PeftModel
+
+import regraft
+from regraft.errors import ModuleFileError
+
+
+def with_config(module: str, path: Path, **changes: object) -> str:
+    """Copy a module, with other fields in its configuration."""
+    shutil.copytree(module, path)
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return str(path)
+
+
+def loads_whole(model: object, ported: regraft.Module, path: Path) -> bool:
+    """Whether PEFT finds every key of a model's module, and knows what to do with all there are."""
+    ported.save(path)
+    loading = PeftModel.from_pretrained(model, path).load_adapter(path, "again")
+    missing = [key for key in loading.missing_keys if "lora_" in key or "classifier" in key or "score" in key]
+    return not missing and not loading.unexpected_keys
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "llama"])
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
+def test_a_head_that_the_configuration_does_not_name_is_ported(
+    model_type: str,
+    task_type: str,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    base = make_model(model_type, layers=2)
+    labels = 2 if task_type == "QUESTION_ANS" else 3
+    named = make_module(base, "lora", labels=labels, task_type=task_type)
+    module = regraft.load(with_config(named, tmp_path / "module", modules_to_save=None))
+    ported = regraft.transfer(module, base)
+    assert ported.report["head"] == "teacher"
+    assert not ported.report["left"]
+    assert ported.tensors.keys() == module.tensors.keys()
+    assert all(torch.equal(ported.tensors[key], tensor) for key, tensor in module.tensors.items())
+    assert loads_whole(load_base(base, labels, task_type), ported, tmp_path / "ported")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "auto", "noted"),
+    [
+        ("bert", "AutoModel", None),
+        ("bert", "AutoModelForMaskedLM", None),
+        ("bert", "AutoModelForCausalLM", "BertLMHeadModel"),
+        ("bert", "AutoModelForMaskedLM", "PeftModel"),
+        ("llama", "AutoModel", None),
+        ("llama", "AutoModelForCausalLM", None),
+        ("llama", "AutoModelForCausalLM", "PeftModel"),
+    ],
+)
+def test_the_keys_tell_a_class_that_nothing_else_tells(
+    model_type: str,
+    auto: str,
+    noted: str | None,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    base = make_model(model_type, layers=2)
+    model = getattr(transformers, auto).from_pretrained(base)
+    # As if it had been trained on that class: its keys have that class's prefix.
+    bare = regraft.load(make_module(base, "lora"))
+    prefix = "" if auto == "AutoModel" else f"{model.base_model_prefix}."
+    tensors = {key.replace("base_model.model.", f"base_model.model.{prefix}", 1): t for key, t in bare.tensors.items()}
+    mapping = noted and {"base_model_class": noted, "parent_library": "transformers"}
+    module = regraft.Module({**bare.config, "task_type": None, "auto_mapping": mapping}, tensors, "module")
+    ported = regraft.transfer(module, base)
+    assert ported.tensors.keys() == tensors.keys()
+    assert all(torch.equal(ported.tensors[key], tensor) for key, tensor in tensors.items())
+    assert loads_whole(model, ported, tmp_path / "ported")
+
+
+def test_a_head_of_an_unknown_task_is_refused(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    base = make_model(layers=2)
+    named = make_module(base, "lora", labels=3)
+    module = regraft.load(with_config(named, tmp_path / "module", task_type=None, auto_mapping=None))
+    with pytest.raises(ModuleFileError, match=r"does not say of what task; write its task_type .* one of SEQ_CLS"):
+        regraft.transfer(module, base)
