@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import load_base
+from conftest import load_base, make_texts
 from peft import PeftModel
 
 import regraft
@@ -96,3 +96,32 @@ def test_a_head_of_an_unknown_task_is_refused(
     module = regraft.load(with_config(named, tmp_path / "module", task_type=None, auto_mapping=None))
     with pytest.raises(ModuleFileError, match=r"does not say of what task; write its task_type .* one of SEQ_CLS"):
         regraft.transfer(module, base)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize("how", ["PeftModel", "load_adapter", "merged"])
+def test_an_adapter_in_the_model_that_was_passed_is_not_sampled(
+    model_type: str, how: str, make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    base, student = make_model(model_type, layers=2), make_model(model_type, width=48, layers=2)
+    active, tokenizer = make_module(base, "lora"), transformers.AutoTokenizer.from_pretrained(base)
+    model = transformers.AutoModel.from_pretrained(base)
+    if how == "load_adapter":
+        model.load_adapter(active)
+    else:
+        model = PeftModel.from_pretrained(model, active, is_trainable=True)
+    if how == "merged":
+        model.merge_adapter()
+    before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+    module = regraft.load(make_module(base, "lora", lora_dropout=0.1))
+    options = {"texts": make_texts(80), "align": "ridge", "progress": False}
+    for sequential in (False, True):
+        expected = regraft.transfer(module, student, base, sequential=sequential, **options)
+        with pytest.warns(UserWarning, match=r"passed with an adapter in it; .* those of the model without"):
+            ported = regraft.transfer(module, student, (model, tokenizer), sequential=sequential, **options)
+        for key, tensor in expected.tensors.items():
+            # Taking a merged adapter off again rounds.
+            torch.testing.assert_close(ported.tensors[key], tensor, rtol=0, atol=1e-3 if how == "merged" else 0)
+    after = {name: (p, p.requires_grad) for name, p in model.named_parameters()}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(p, after[name][0]) and grad == after[name][1] for name, (p, grad) in before.items())

@@ -6,6 +6,8 @@ import copy
 import hashlib
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +73,8 @@ class Pretrained:
         a hash of the first values of every parameter of a loaded model.
         """
         if self.loaded is not None:
-            return f"memory:{hash_parameters(_bare(self.loaded))}"
+            model = _bare(self.loaded)
+            return f"memory:{hash_parameters(model, [path for path, _ in _adapters(model)])}"
         if Path(self.name).is_dir():
             return f"file:{hash_files(Path(self.name))}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
@@ -139,6 +142,12 @@ class Pretrained:
             yield _moved(model, dtype, device).eval()
             return
         model = _bare(self.loaded)
+        if _adapters(model):
+            model = _unwrapped(copy.deepcopy(model))
+            warnings.warn(
+                f"{self.name} was passed with an adapter in it; its activations are those of the model without",
+                stacklevel=2,
+            )
         if (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
             yield _moved(copy.deepcopy(model), dtype, device or model.device).eval()
             return
@@ -172,7 +181,27 @@ class Pretrained:
 
 
 def _bare(model: Any) -> Any:
+    """Give the model without a task head, and without the wrapper of a `PeftModel`."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(model, "base_model", model)
+
+
+def _adapters(model: Any) -> list[tuple[str, Any]]:
+    """List the layers that PEFT has put around modules, by their paths, the outermost first."""
+    peft = sys.modules.get("peft")  # where it is not imported, there are none
+    if peft is None:
+        return []
+    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.ModulesToSaveWrapper)
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def _unwrapped(model: Any) -> Any:
+    """Take all that PEFT has put around modules off again."""
+    for path, layer in _adapters(model):
+        if getattr(layer, "merged", False):
+            layer.unmerge()
+        model.set_submodule(path, layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer.original_module)
+    return model
 
 
 def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) -> Any:
