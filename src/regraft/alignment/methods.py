@@ -23,7 +23,6 @@ Needs = Literal["nothing", "variances", "covariances"]
 # activations like those that were sampled; what a module writes is not, and may lie where they hardly vary.
 WRITE_SHRINKAGE = 0.01
 
-
 AUTO = "auto"
 # From the simplest to the most general.
 CANDIDATES = ("none", "lsa", "ridge")

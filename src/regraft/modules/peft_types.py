@@ -65,10 +65,9 @@ class Role:
             site: a key of `SITES`.
             convention: ``"measured"`` takes the space an axis lives in, ``"released"`` the one the authors' code uses.
         """
+        released = convention == "released"
         return tuple(
-            None
-            if isinstance(axis, Free)
-            else (convention == "released" and axis.released) or SITES[site].space(axis.side)
+            None if isinstance(axis, Free) else (released and axis.released) or SITES[site].space(axis.side)
             for axis in self.axes
         )
 

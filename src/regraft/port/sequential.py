@@ -164,8 +164,8 @@ class _Fit:
 
 
 def _outputs(student: Pretrained, teacher: Pretrained) -> SpacePair:
-    lasts = [depth(find_sites(base.skeleton(), base.family)) - 1 for base in (student, teacher)]
-    return SpacePair(lasts[0], lasts[1], "final_hidden")
+    last_s, last_t = (depth(find_sites(base.skeleton(), base.family)) - 1 for base in (student, teacher))
+    return SpacePair(last_s, last_t, "final_hidden")
 
 
 def _known(share: float | None) -> float:
