@@ -29,9 +29,8 @@ def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"cannot read {path}: {error}") from error
-    number = 0
     # Only line feeds end a line: tokens may hold other characters that Python counts as line boundaries.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate([*text.split("\n"), ""], start=1):  # an empty line ends the last sentence too
         line = line.rstrip("\r")
         if not line.strip():
             if words:
@@ -43,8 +42,6 @@ def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
             raise TaskError(f"{path}, line {number}: found {len(columns)} columns, expected index, token and tag")
         words.append(columns[1])
         tags.append(columns[2])
-    if words:
-        yield number + 1 - len(words), words, tags
 
 
 FORMATS = (".conllu", ".tsv", ".csv", ".jsonl", ".parquet")

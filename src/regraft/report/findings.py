@@ -9,7 +9,7 @@ from statistics import fmean
 
 from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
 from .groups import BASELINE, TEACHER, Group, ordered, split_by
-from .table import fixed, listed, of_peft, of_task, percent
+from .table import fixed, listed, of_task, percent, proper
 
 _LEVEL = 0.05
 
@@ -103,7 +103,7 @@ def _on_gap(own: Sequence[Comparison]) -> list[str]:
 
 
 def _share(comparison: Comparison) -> str:
-    return f"{percent(comparison.closed)} ({of_task(comparison.group.task)} {of_peft(comparison.group.peft)})"
+    return f"{percent(comparison.closed)} ({of_task(comparison.group.task)} {proper(comparison.group.peft)})"
 
 
 def _on_steps(groups: Sequence[Group], start: str) -> list[str]:
@@ -125,7 +125,7 @@ def missing(groups: Sequence[Group]) -> list[str]:
     notes = []
     for group in groups:
         rows = ordered(row for other in groups if other.setting == group.setting for row in other.rows)
-        place = f"{group.setting}, {of_task(group.task)}, {of_peft(group.peft)}"
+        place = f"{group.setting}, {of_task(group.task)}, {proper(group.peft)}"
         for role, row in (("teacher", TEACHER), ("baseline", BASELINE)):
             if row not in group.rows:
                 notes.append(f"{place}: no {role} (row {row})")

@@ -141,11 +141,6 @@ def of_task(task: str) -> str:
     return task.upper() if len(task) <= 4 else task
 
 
-def of_peft(peft: str) -> str:
-    """Write the name of a kind of module."""
-    return {"lora": "LoRA"}.get(peft, peft)
-
-
-def of_metric(metric: str) -> str:
-    """Write a metric's name."""
-    return {"f1": "F1"}.get(metric, metric)
+def proper(name: str) -> str:
+    """Write the name of a kind of module or of a metric as people do."""
+    return {"lora": "LoRA", "f1": "F1"}.get(name, name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..comparison import best, whole_curve
 from ..groups import BASELINE, Group, Place
 from ..results import Point
-from ..table import fixed, of_metric, of_peft, of_task
+from ..table import fixed, of_task, proper
 from .scales import WIDTH, Frame, Panel, Tick, apart, scale
 
 _BOTTOM = 204
@@ -96,7 +96,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
     ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
     baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
     return CurvePanel(
-        title=f"{of_task(group.task)} {of_peft(group.peft)}, {of_metric(group.metric)}",
+        title=f"{of_task(group.task)} {proper(group.peft)}, {proper(group.metric)}",
         description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",
         frame=frame,
         x=x.ticks(6),

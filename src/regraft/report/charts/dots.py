@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..comparison import Comparison, compare
 from ..groups import Group, split_by
-from ..table import fixed, of_peft, of_task
+from ..table import fixed, of_task, proper
 from .scales import WIDTH, Frame, Panel, Tick, scale
 
 _LEFT, _TOP, _RIGHT = 52, 10, WIDTH - 14
@@ -74,7 +74,7 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
                 dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
     means = ", ".join(f"{comparison.row} {fixed(comparison.gain, signed=True)}" for comparison in comparisons)
     return GainPanel(
-        title=f"{of_task(group.task)} {of_peft(group.peft)}",
+        title=f"{of_task(group.task)} {proper(group.peft)}",
         description=f"Mean gain over the baseline in points: {means}. The table per language has the scores.",
         frame=frame,
         x=x.ticks(5, signed=True),

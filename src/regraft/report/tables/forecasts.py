@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ..groups import Group, Pair
-from ..table import Table, columns, fixed, of_peft, of_task, texts
+from ..table import Table, columns, fixed, of_task, proper, texts
 
 # With fewer points a rank correlation says nothing.
 ENOUGH_POINTS = 8
@@ -78,7 +78,7 @@ def _row(group: Group, row: str, told: Sequence[tuple[float, Pair]]) -> tuple[st
     return (
         group.setting,
         of_task(group.task),
-        of_peft(group.peft),
+        proper(group.peft),
         row,
         str(len(told)),
         fixed(fmean(expected for expected, _ in told)),

@@ -8,7 +8,7 @@ from statistics import fmean
 from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
 from ..groups import BASELINE, Group, ordered, split_by
 from ..results import Result
-from ..table import NONE, Table, columns, duration, fixed, listed, of_peft, of_task, p_value, percent, slug, texts
+from ..table import NONE, Table, columns, duration, fixed, listed, of_task, p_value, percent, proper, slug, texts
 
 
 def gains(groups: Sequence[Group]) -> Table:
@@ -35,7 +35,7 @@ def _gain(comparison: Comparison) -> list[str]:
     ties = f", {comparison.ties} tied" if comparison.ties else ""
     return [
         of_task(comparison.group.task),
-        of_peft(comparison.group.peft),
+        proper(comparison.group.peft),
         comparison.row,
         str(comparison.pairs),
         fixed(comparison.gain, signed=True),
@@ -91,7 +91,7 @@ def training(groups: Sequence[Group]) -> Table:
         for row in group.rows:
             runs = group.results(row)
             if any(run.before is not None or run.curve or run.seconds is not None for run in runs):
-                labels = (of_task(group.task), of_peft(group.peft), row)
+                labels = (of_task(group.task), proper(group.peft), row)
                 rows.append(texts(*labels, *_training(group, row, runs)))
     measures = ("before training", "steps to baseline's best", "baseline's own", "reached by", "time")
     return Table(

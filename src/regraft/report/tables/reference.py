@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import ReportError, unknown_choice
 from ..groups import BASELINE, TEACHER, Group, groups
 from ..results import Result, read_results
-from ..table import NONE, Column, Table, columns, fixed, of_peft, of_task, texts
+from ..table import NONE, Column, Table, columns, fixed, of_task, proper, texts
 
 # Klimaszewski, Andruszkiewicz, Birch, "Is Modularity Transferable? A Case Study through the Lens of Knowledge
 # Distillation", LREC-COLING 2024: per_language.csv holds its Tables 4 to 6, tables_2_and_3.csv its Tables 2 and 3.
@@ -53,7 +53,7 @@ class Reference:
             if wrong:
                 notes.append(
                     f"Table {table} of the {self.name} does not agree with its scores per language for "
-                    f"{group.setting} {of_task(group.task)} {of_peft(group.peft)}: {'; '.join(wrong)} (their average, "
+                    f"{group.setting} {of_task(group.task)} {proper(group.peft)}: {'; '.join(wrong)} (their average, "
                     "used here)."
                 )
         return notes
@@ -92,7 +92,7 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
             # The paper prunes and aligns wherever models are incompatible, so its rows need not say so.
             theirs_row = row.removesuffix("+lsa") if group.setting == "incompatible" else row
             if other and languages and theirs_row in other.rows:
-                labels = (group.setting, of_task(group.task), of_peft(group.peft), row)
+                labels = (group.setting, of_task(group.task), proper(group.peft), row)
                 numbers = zip(_numbers(group, row, languages), _numbers(other, theirs_row, languages), strict=True)
                 rows.append(texts(*labels, str(len(languages)), *(number for pair in numbers for number in pair)))
     pairs = [Column(head, group) for group in ("average", "REL", "gain") for head in ("run", reference.name)]

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from ..groups import TEACHER, Group, in_order, ordered, split_by
 from ..results import Result
-from ..table import NONE, Cell, Column, Table, columns, fixed, listed, of_metric, of_peft, of_task, slug, texts
+from ..table import NONE, Cell, Column, Table, columns, fixed, listed, of_task, proper, slug, texts
 from .reference import Reference
 
 
@@ -18,12 +18,12 @@ def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
     for own in split_by("peft", groups):
         by_task = {group.task: group for group in own}
         for row in ordered(row for group in own for row in group.rows):
-            cells = [Cell(of_peft(own[0].peft)), Cell(row)]
+            cells = [Cell(proper(own[0].peft)), Cell(row)]
             for task, _ in tasks:
                 group = by_task.get(task)
                 cells += _average(group, row) if group else [Cell(NONE), Cell(NONE)]
             rows.append(cells)
-    pairs = [Column(head, of_task(task)) for task, metric in tasks for head in (of_metric(metric), "REL")]
+    pairs = [Column(head, of_task(task)) for task, metric in tasks for head in (proper(metric), "REL")]
     return Table(
         name=slug("averages", groups[0].setting),
         title=f"Averages over languages, {groups[0].setting} setting",
@@ -73,7 +73,7 @@ def _on_places(group: Group) -> str:
         for language, known in seeds.items()
     ]
     but = f" but {listed(group.left_out())}" if group.left_out() else ""
-    return f"{of_task(group.task)} {of_peft(group.peft)}: averages over {listed(over)}, which all rows{but} have."
+    return f"{of_task(group.task)} {proper(group.peft)}: averages over {listed(over)}, which all rows{but} have."
 
 
 def per_language(groups: Sequence[Group]) -> Table:
@@ -82,13 +82,13 @@ def per_language(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for row in group.rows:
-            labels = (group.setting, of_peft(group.peft), row)
+            labels = (group.setting, proper(group.peft), row)
             places = [*map(group.shared, names), group.shared()]
             averages = (group.average(row, here) for here in places)
             rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
     return Table(
         name=slug("languages", groups[0].task),
-        title=f"{of_task(groups[0].task)}: {of_metric(groups[0].metric)} per language",
+        title=f"{of_task(groups[0].task)}: {proper(groups[0].metric)} per language",
         columns=columns("setting", "module", "row", *names, "average"),
         labels=3,
         rows=rows,
@@ -137,7 +137,7 @@ def _alignment(results: Sequence[Result]) -> Table:
     first = results[0]
     return Table(
         name=slug("alignment", first.setting, first.peft, first.row),
-        title=f"Alignment of {first.row}, {of_peft(first.peft)}, {first.setting} setting",
+        title=f"Alignment of {first.row}, {proper(first.peft)}, {first.setting} setting",
         columns=[
             *columns("student layer", "teacher layer"),
             *(Column(head, space) for space in spaces for head in (("R2",) if linear else ("held-out", "fitted"))),
