@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,26 @@ def test_an_adapter_in_the_model_that_was_passed_is_not_sampled(
     after = {name: (p, p.requires_grad) for name, p in model.named_parameters()}
     assert before.keys() == after.keys()
     assert all(torch.equal(p, after[name][0]) and grad == after[name][1] for name, (p, grad) in before.items())
+
+
+def test_what_is_read_is_never_written_over(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, run: Callable[..., tuple]
+) -> None:
+    base = make_model(layers=2)
+    module = Path(shutil.copytree(make_module(base, "lora", labels=3), tmp_path / "mine"))
+    other = Path(shutil.copytree(module, tmp_path / "other"))
+    held = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    transfer = ("transfer", module, "--student", base, "--replace", "--out")
+    train = ("train", "--model", base, "--init", module, "--replace", "--out")
+    convert = ("convert", module, "--to", "peft", "--replace", "--out")
+    for command in (transfer, train, convert):
+        for out, words in (
+            (module, "is .*mine, which is read"),
+            (module / "inside", "lies in .*mine, which is read"),
+            (tmp_path, "holds .*mine, which is read"),
+            (other, "exists, and regraft did not write it, so it is not replaced"),
+        ):
+            code, _, error = run(*command, out)
+            assert code == 2
+            assert re.search(words, error), error
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == held

@@ -43,7 +43,7 @@ def convert(
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
-    check_writable(out, replace, FILES)
+    check_writable(out, replace, FILES, [module, model])
     loaded = load(module)
     if to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)

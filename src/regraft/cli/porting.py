@@ -117,7 +117,7 @@ def transfer(
     from ..port import pipeline
     from . import show
 
-    check_writable(out, replace, FILES)
+    check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     loaded, scored = load(module), _rows(rows, options, max_eval)
@@ -163,7 +163,7 @@ def sample(
     from ..models.pretrained import resolve
     from ..port.spaces import space_pairs
 
-    check_writable(out, replace, sampling.FILES)
+    check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")

@@ -109,7 +109,7 @@ def distill(
     """
     options = options or DistillOptions()
     mixed = mixed_precision(options.precision)
-    check_writable(out, replace, _files(out))
+    check_writable(out, replace, _files(out), [teacher])
     base = resolve(teacher)
     depth = base.config.num_hidden_layers
     layers = choose_layers(options.layers, depth)

@@ -14,19 +14,35 @@ from typing import Any
 
 from ..errors import ModuleFileError
 
+# One of these lies in every directory that regraft writes.
+_MARKS = ("regraft.json", "moments.json", "report.html")
 
-def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection[str]) -> None:
+
+def check_writable(
+    path: str | os.PathLike[str], replace: bool, ours: Collection[str], inputs: Iterable[object] = ()
+) -> None:
     """Refuse an output directory before any work is done.
 
     Args:
         path: the directory to be.
         replace: whether the user allows to replace one that exists.
-        ours: names of all files that we write there; a directory that holds anything else is never replaced.
+        ours: names of all files that we write there; a directory that holds anything else is never replaced, nor one
+            that regraft did not write.
+        inputs: what is read: the directory is none of them, not inside one and not around one.
 
     Raises:
         ModuleFileError: it exists and may not be replaced, or it cannot be written.
     """
     path = Path(path).absolute()
+    for name in inputs:
+        if not isinstance(name, str | os.PathLike) or not Path(name).exists():
+            continue
+        source, out = Path(name).resolve(), path.resolve()
+        # A folder of many things, such as data in the working directory, may take one more.
+        is_one = any((source / file).is_file() for file in ("config.json", "adapter_config.json"))
+        where = "is" if out == source else "holds" if out in source.parents else "lies in"
+        if out == source or out in source.parents or (is_one and source in out.parents):
+            raise ModuleFileError(f"{path} {where} {name}, which is read; choose another name for what is written")
     if not path.exists():
         if why := obstacle(path):
             raise ModuleFileError(f"cannot write to {path}, since {why}; choose another place")
@@ -38,6 +54,10 @@ def check_writable(path: str | os.PathLike[str], replace: bool, ours: Collection
         raise ModuleFileError(
             f"{path} exists and holds {others[0]}, which regraft did not write, so it is not replaced; "
             "choose another name"
+        )
+    if any(path.iterdir()) and not any((path / mark).is_file() for mark in _MARKS):
+        raise ModuleFileError(
+            f"{path} exists, and regraft did not write it, so it is not replaced; choose another name"
         )
     if any(path.iterdir()) and not replace:
         raise ModuleFileError(f"{path} exists; choose another name, or replace it (--replace)")

@@ -59,7 +59,7 @@ def train(
     """
     data, options = data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
-    check_writable(out, replace, FILES)
+    check_writable(out, replace, FILES, [model, init, data.data])
     base = resolve(model)
     start = None if init is None else load(init)
     loaded = data.load()
