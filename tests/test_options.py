@@ -15,7 +15,7 @@ from pydantic import Field
 import regraft
 from regraft.cli.app import HOW, flat
 from regraft.errors import PlanError, RegraftError, SamplingError
-from regraft.experiment.spec import overrides
+from regraft.experiment.spec import Overrides
 from regraft.port import pipeline
 from regraft.port.options import PortOptions, parse_start
 from regraft.schema import Options, make
@@ -127,7 +127,10 @@ def test_a_field_of_how_to_train_is_an_option_a_key_of_the_file_and_written_down
     assert "How strong it is." in said
     assert said.endswith("{'epochs': 9.0, 'strength': 5}\n")
 
-    part = overrides("Part", More, {"seed"})
+    class Part(Overrides, More):
+        pass
+
+    part = Part
     assert part.model_fields["strength"].description == "How strong it is."
     assert make(part, {"strength": 2}).strength == 2  # type: ignore[attr-defined]
     with pytest.raises(RegraftError, match="strength is 0, expected 1 or more"):
