@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import load_peft, write_split
+from peft import get_peft_model
 from transformers import set_seed
 
 import regraft
@@ -19,10 +20,10 @@ from regraft.schema import make
 from regraft.tasks.data import load_task
 from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS
-from regraft.training.attachment import attach, keeps_head
+from regraft.training.attachment import attach, keeps_head, with_head
 from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
-from regraft.training.fresh import fresh_module
+from regraft.training.fresh import fresh_config
 from regraft.training.options import TrainOptions, preset
 from regraft.training.runs import last_checkpoint
 
@@ -81,7 +82,11 @@ def test_fresh_heads_follow_the_seed_of_the_training(
 
     def head(seed: int, start: regraft.Module | None) -> torch.Tensor:
         set_seed(seed)
-        model = fresh_module(base, NER, "lora", FAST) if start is None else attach(base, start, NER, fresh_head=True)
+        model = (
+            get_peft_model(with_head(base, NER), fresh_config(base, NER, "lora", FAST))
+            if start is None
+            else attach(base, start, NER, fresh_head=True)
+        )
         return model.base_model.model.classifier.modules_to_save["default"].weight
 
     assert torch.equal(head(0, ported), head(0, None))

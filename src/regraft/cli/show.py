@@ -92,7 +92,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             str(score["matched"]),
             str(score["constant"]),
             *(_number(score[name]) for name in measures.values()),
-            *([_choice(score)] if by_choice else []),
+            *([choice(score)] if by_choice else []),
         )
     console.print(table)
     if report.get("scales"):
@@ -116,7 +116,7 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}")
 
 
-def _choice(score: Mapping[str, Any]) -> str:
+def choice(score: Mapping[str, Any]) -> str:
     """Say which method was chosen for a pair of spaces, and what the others would have predicted."""
     others = [f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"]]
     return f"{score['method']} ({', '.join(others)})" if others else str(score["method"])
