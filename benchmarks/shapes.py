@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from _common import data_folder, markdown
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
@@ -39,8 +39,8 @@ from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.port.spaces import space_pairs
 from regraft.tasks.records import TASKS
-from regraft.training.attachment import detach
-from regraft.training.fresh import fresh_module
+from regraft.training.attachment import detach, with_head
+from regraft.training.fresh import fresh_config
 from regraft.training.options import TrainOptions
 
 PAIRS = {
@@ -95,7 +95,7 @@ def make_model(config: Any, out: Path, texts: list[str]) -> None:
 
 def make_module(teacher: Path, kind: str, out: Path) -> None:
     base = resolve(teacher)
-    model = fresh_module(base, NER, kind, TrainOptions())
+    model = get_peft_model(with_head(base, NER), fresh_config(base, NER, kind, TrainOptions()))
     detach(model, base, "random", {"labels": list(NER.labels)}).save(out, replace=True)
 
 
