@@ -149,3 +149,55 @@ def test_what_is_read_is_never_written_over(
             assert code == 2
             assert re.search(words, error), error
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == held
+
+
+def test_a_layer_that_gets_nothing_is_a_row_of_the_plan(
+    make_model: Callable[..., str], make_module: Callable[..., str], run: Callable[..., tuple]
+) -> None:
+    base = make_model(layers=4)
+    module = make_module(base, "lora", layers_to_transform=[0, 1])
+    assert regraft.plan(regraft.load(module), base).silent == (2, 3)
+    _, out, _ = run("plan", module, "--student", base)
+    assert re.search(r"│ 3 +│ +│ 3 +│ 0 +│.*gets nothing", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--scale", "-1"), "--scale: found '-1', expected 0 or more"),
+        (("--labels", "a,b"), "has no task head whose labels could be named; leave out --labels"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: tuple[str, str],
+    words: str,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    run: Callable[..., tuple],
+) -> None:
+    base = make_model(layers=2)
+    code, _, error = run("plan", make_module(base, "lora"), "--student", base, *arguments)
+    assert code == 2
+    assert words in error
+
+
+def test_a_head_that_names_no_labels_is_kept_and_it_is_said(
+    ner_folder: Path,
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    run: Callable[..., tuple],
+) -> None:
+    base, student = make_model(layers=4), make_model(layers=2)
+    module = make_module(base, "lora", labels=9)
+    run("transfer", module, "--student", student, "--out", tmp_path / "ported")
+    data = ("--data", ner_folder, "--model", student, "--epochs", "1", "--max-train", "16", "--max-eval", "16")
+    code, out, error = run("train", "--init", tmp_path / "ported", *data, "--out", tmp_path / "trained", "--quiet")
+    assert code == 0, error
+    assert "with its task head" in out
+    assert "It names no labels; taken in the order of the task: O, B-PER" in out
+    code, out, _ = run(
+        "train", "--init", tmp_path / "ported", "--head", "fresh", *data, "--out", tmp_path / "fresh", "--quiet"
+    )
+    assert "with a fresh task head" in out
+    assert "names no labels" not in out

@@ -31,6 +31,8 @@ def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
             *_maps(plan, targets),
             ", ".join(sorted({target.action for target in targets})),
         )
+    for layer in plan.silent:
+        table.add_row(str(layer), "", _shares(plan.groups[layer]), "0", "", "", "gets nothing")
     console.print(table)
     for reason, count in sorted(Counter(plan.left.values()).items()):
         console.print(f"{count} teacher tensors are left: {reason}")

@@ -67,6 +67,11 @@ def train(
         training = module.provenance["training"]
         if init is not None:
             console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
+        if "assumed" in training:
+            order = ", ".join(training["labels"])
+            console.print(
+                f"It names no labels; taken in the order of the task: {order} (--head fresh for another head)"
+            )
         if training["left_out"]:
             console.print(f"Left out {training['left_out']} rows of {training['data']} that are marked as missing")
         show.show_scores(console, training["scores"])

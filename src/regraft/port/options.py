@@ -43,6 +43,8 @@ def _scale(value: Any) -> Any:
         factor = math.nan
     if not math.isfinite(factor):
         raise ValueError(f"found {value!r}, expected a number or auto")
+    if factor < 0:
+        raise ValueError(f"found {value!r}, expected 0 or more: below it the module would undo what it learnt")
     return factor
 
 

@@ -59,6 +59,12 @@ class Plan:
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
     @property
+    def silent(self) -> tuple[int, ...]:
+        """The student's layers that get nothing."""
+        served = {target.place[0] for target in self.targets if target.place is not None}
+        return tuple(layer for layer in range(len(self.groups)) if layer not in served)
+
+    @property
     def reads(self) -> set[SpacePair]:
         """The pairs of spaces that the module reads: those whose moments a forecast needs."""
         return {via.home for target in self.targets for _, via in target.reads}
@@ -91,6 +97,8 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     if labels is not None and len(set(labels)) < len(labels):
         raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
+    if labels and inventory.head_class not in student.family.task_heads:
+        raise PlanError(f"{module.source} has no task head whose labels could be named; leave out --labels")
     teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)

@@ -93,15 +93,18 @@ def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
         head: what the user wants: ``"teacher"``, ``"fresh"`` or None.
 
     Returns:
-        By default True where the head was ported or trained, and its label names are known and the task's; a head that
-        a port drew at random follows the seed of the training, so that all starts of one seed share it.
+        By default True where the head was ported or trained, and its labels are the task's or, where it names none, as
+        many; a head that a port drew at random follows the seed of the training, so that all starts of one seed share
+        it.
 
     Raises:
         ModuleFileError: the user wants a head that is not there, or one for other labels.
     """
     agree = start is not None and (not start.labels or loaded.agrees(start.labels))
     if head != "teacher":
-        return head is None and agree and start is not None and bool(start.labels) and not start.head_is_random
+        if head == "fresh" or start is None or start.head_is_random or not agree:
+            return False
+        return bool(start.labels) or head_rows(start.tensors) == len(loaded.task.labels)
     if start is None:
         raise ModuleFileError("there is no start whose head could be kept, expected --init beside --head teacher")
     if start.head_is_random:

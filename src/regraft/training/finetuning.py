@@ -94,6 +94,8 @@ def train(
     scores = curve_scores(curve, loaded.task.metrics)
     scores["test"] = score_split(trainer, base, loaded, "test", options)
     provenance: dict[str, Any] = {"labels": described["labels"], "training": {**described, "scores": scores}}
+    if start is not None and keep_head and not start.labels:
+        provenance["training"]["assumed"] = "labels"
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)
