@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from tqdm import tqdm
+from tqdm.std import TRLock
+
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import Cell, Grid
 from regraft.experiment.run import run
@@ -41,6 +44,8 @@ class Kills:
 
 
 def _child(experiment: Experiment, grid: Grid, root: Path, log: Path) -> None:
+    # A bar's lock is shared between forked processes: one killed while it holds it would stop all that follow.
+    tqdm.set_lock(TRLock())
     with log.open("a") as file:
 
         def ended(_: Cell, outcome: Outcome) -> None:
@@ -61,7 +66,7 @@ def run_and_kill(experiment: Experiment, grid: Grid, root: Path, seed: int) -> K
         child = get_context("fork").Process(target=_child, args=(experiment, grid, root, log))
         child.start()
         # Now and then longer than the longest cell, so that each can end once.
-        child.join(dice.uniform(0.05, 1.0 + 0.1 * count))
+        child.join(dice.uniform(0.05, 0.7 + 0.1 * count))
         exit_code = child.exitcode
         if exit_code is None:
             amid_training += bool(list(root.glob("work/*/*.training/checkpoint-*")))
