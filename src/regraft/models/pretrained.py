@@ -142,14 +142,14 @@ class Pretrained:
             yield _moved(model, dtype, device).eval()
             return
         model = _bare(self.loaded)
-        if _adapters(model):
-            model = _unwrapped(copy.deepcopy(model))
+        adapted = bool(_adapters(model))
+        if adapted:
             warnings.warn(
                 f"{self.name} was passed with an adapter in it; its activations are those of the model without",
                 stacklevel=2,
             )
-        if (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
-            yield _moved(copy.deepcopy(model), dtype, device or model.device).eval()
+        if adapted or (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
+            yield _moved(_unwrapped(copy.deepcopy(model)), dtype, device or model.device).eval()
             return
         training = model.training
         try:
