@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,10 @@ def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any)
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Write a model of random weights with its tokenizer; return its directory."""
+    """Write a model of random weights with its tokenizer; return its directory.
+
+    A shallower model of one type, width and seed is cut from a deeper one: it has its first layers.
+    """
     made: dict[Any, str] = {}
 
     def make(
@@ -120,12 +124,16 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     ) -> str:
         key = (model_type, width, layers, seed, unigram, *extra.items())
         if key not in made:
-            torch.manual_seed(seed)
             config = tiny_config(model_type, width, layers, **extra)
             # Larger weights than at initialisation, so that layers and dimensions differ from each other.
             config.initializer_range = extra.get("initializer_range", 0.2)
             path = tmp_path_factory.mktemp("model") / f"{model_type}-{layers}x{width}-{seed}"
-            transformers.AutoModel.from_config(config).save_pretrained(path)
+            model = transformers.AutoModel.from_config(config)
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    dice = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+                    parameter.data.normal_(std=config.initializer_range, generator=dice)
+            model.save_pretrained(path)
             (unigram_tokenizer() if unigram else wordpiece_tokenizer()).save_pretrained(path)
             made[key] = str(path)
         return made[key]

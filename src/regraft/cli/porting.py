@@ -68,6 +68,7 @@ def plan(
         covariances=True,
     )
     show.show_plan(console, port.plan, verbose)
+    show.show_relation(console, port)
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
@@ -114,7 +115,7 @@ def transfer(
     """
     from ..files.directories import check_writable
     from ..modules.module import FILES, load
-    from ..port import pipeline
+    from ..port.pipeline import Port
     from . import show
 
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
@@ -124,11 +125,12 @@ def transfer(
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
     judge = None if scored is None else scored.judge()
-    ported = pipeline.transfer(
+    port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
-    ported.save(out, replace)
-    show.show_port(console, ported.report)
+    port.ported.save(out, replace)
+    show.show_relation(console, port)
+    show.show_port(console, port.ported.report)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 

@@ -10,8 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..modules.config import PREFIX
+from ..port.advice import layers_advised, relation_said, shortened, texts_advised
 from ..port.layers import Group
 from ..port.parts import Target
+from ..port.pipeline import Port
 from ..port.plan import Plan
 
 
@@ -35,7 +38,8 @@ def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
         table.add_row(str(layer), "", _shares(plan.groups[layer]), "0", "", "", "gets nothing")
     console.print(table)
     for reason, count in sorted(Counter(plan.left.values()).items()):
-        console.print(f"{count} teacher tensors are left: {reason}")
+        lost = shortened([key.removeprefix(PREFIX) for key in plan.lost if plan.left[key] == reason])
+        console.print(f"{count} teacher tensors are left: {reason}{f': {lost}' if lost else ''}")
     for problem in plan.problems[1:]:  # the first is the error
         console.print(f"also refused: {problem}")
 
@@ -56,6 +60,17 @@ def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
 
 
 _MEASURES = {"r": "assigned", "held-out r": "held_out", "R2 read": "r2_read", "R2 write": "r2_write"}
+
+
+def show_relation(console: Console, port: Port) -> None:
+    """Say how the two models are related, and what follows from it."""
+    relation, plan, sampled = port.relation, port.plan, port.texts is not None or port.moments is not None
+    if relation is None:
+        return
+    advice = (texts_advised(relation, port.method.identity, sampled), layers_advised(relation, plan.groups))
+    for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
+        if sentence is not None:
+            console.print(sentence)
 
 
 def show_port(console: Console, report: Mapping[str, Any]) -> None:

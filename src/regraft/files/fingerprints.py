@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,9 @@ from typing import Any
 from .rows import FORMATS
 
 
-def hash_parameters(model: Any, wrapped: Sequence[str] = ()) -> str:
-    """Hash the first values of every parameter of a loaded model.
-
-    Args:
-        model: the model.
-        wrapped: paths of the modules that an adapter is around; what is its own does not count.
-    """
+def hash_parameters(parameters: Mapping[str, Any]) -> str:
+    """Hash the first values of every parameter of a loaded model."""
     digest = hashlib.sha256()
-    parameters = {}
-    for name, parameter in model.named_parameters():
-        path = next((path for path in wrapped if name.startswith(f"{path}.")), None)
-        if path is None:
-            parameters[name] = parameter
-        elif (inside := name.removeprefix(f"{path}.")).startswith(("base_layer.", "original_module.")):
-            parameters[f"{path}.{inside.partition('.')[2]}"] = parameter
     for name, parameter in sorted(parameters.items()):
         digest.update(name.encode() + parameter.detach().flatten()[:32].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

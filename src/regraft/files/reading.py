@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -42,8 +44,12 @@ def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, T
     path = directory / pickled
     if not path.is_file():
         raise ModuleFileError(f"{directory} holds neither {safetensors} nor {pickled}, expected one of them")
+    return _unpickled(path)
+
+
+def _unpickled(path: Path, mmap: bool = False) -> dict[str, Tensor]:
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # of whatever kind the garbage leads to
         raise ModuleFileError(
             f"cannot read {path}, it may be truncated or hold more than tensors: {first_line(error)}"
@@ -66,3 +72,31 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"cannot read {path} as safetensors, it may be truncated or of another format: {error}"
         ) from error
     return tensors
+
+
+@contextmanager
+def sliceable_tensors(directory: Path) -> Iterator[Mapping[str, Any]]:
+    """Open the weights of a model for slices such as ``tensors[name][:16]``; no more is read than is asked for.
+
+    Args:
+        directory: where ``save_pretrained`` wrote it.
+
+    Returns:
+        Name -> something to be sliced; empty where there are no weights.
+
+    Raises:
+        ModuleFileError: they cannot be read.
+    """
+    tensors: dict[str, Any] = {}
+    with ExitStack() as opened:
+        for path in sorted(directory.glob("model*.safetensors")):
+            try:
+                file = opened.enter_context(safe_open(path, framework="pt"))
+                tensors |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            except (OSError, SafetensorError) as error:
+                raise ModuleFileError(
+                    f"cannot read {path} as safetensors, it may be truncated or of another format: {error}"
+                ) from error
+        for path in sorted(directory.glob("pytorch_model*.bin")) if not tensors else ():
+            tensors |= _unpickled(path, mmap=True)
+        yield tensors

@@ -73,8 +73,7 @@ class Pretrained:
         a hash of the first values of every parameter of a loaded model.
         """
         if self.loaded is not None:
-            model = _bare(self.loaded)
-            return f"memory:{hash_parameters(model, [path for path, _ in _adapters(model)])}"
+            return f"memory:{hash_parameters(bare_parameters(self.loaded))}"
         if Path(self.name).is_dir():
             return f"file:{hash_files(Path(self.name))}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
@@ -184,6 +183,20 @@ def _bare(model: Any) -> Any:
     """Give the model without a task head, and without the wrapper of a `PeftModel`."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(model, "base_model", model)
+
+
+def bare_parameters(model: Any) -> dict[str, Any]:
+    """Give the parameters of a loaded model by the names they have without a task head and without adapters."""
+    bare = _bare(model)
+    wrapped = [path for path, _ in _adapters(bare)]
+    parameters = {}
+    for name, parameter in bare.named_parameters():
+        path = next((path for path in wrapped if name.startswith(f"{path}.")), None)
+        if path is None:
+            parameters[name] = parameter
+        elif (inside := name.removeprefix(f"{path}.")).startswith(("base_layer.", "original_module.")):
+            parameters[f"{path}.{inside.partition('.')[2]}"] = parameter
+    return parameters
 
 
 def _adapters(model: Any) -> list[tuple[str, Any]]:

@@ -68,10 +68,12 @@ class PortOptions(SampleOptions):
     """teacher or fresh. Default: teacher, if it fits."""
     labels: Names = None
     """Student's labels: A,B. Default: the teacher's."""
+    drop: Annotated[bool, Parameter(negative=())] = False
+    """Leave out what cannot be ported."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn."""
 
-    def settled(self, evidence: Evidence) -> Self:
+    def settled(self, evidence: Evidence, same: bool = False) -> Self:
         """Fill in what was left open, and refuse what contradicts itself.
 
         Without an alignment it is ``"auto"`` where activations can be compared, else ``"none"``; fitting is in sequence
@@ -79,12 +81,13 @@ class PortOptions(SampleOptions):
 
         Args:
             evidence: what there is to compare activations by.
+            same: whether the student is the teacher itself, which nothing has to be mapped to.
 
         Raises:
             PlanError: an unknown alignment, or a search for a scale without fitting in sequence.
             SamplingError: to be fitted in sequence, and no texts.
         """
-        align = self.align or (AUTO if evidence != "none" else "none")
+        align = self.align or ("none" if same or evidence == "none" else AUTO)
         spaces = self.spaces or default_spaces(align)
         sequential = (align == AUTO and evidence == "texts") if self.sequential is None else self.sequential
         if self.scale == AUTO and not sequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from ..activations.sampling import Sample, check_same_pair, load_sample, sample
 from ..alignment.methods import METHODS, Method
 from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
 from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.relation import Relation, relate
 from ..modules.module import Module
 from ..schema import make
+from .advice import copy_refused
 from .execution import port_module
 from .forecast import Forecast, fidelity
-from .options import PortOptions
+from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
@@ -41,6 +43,8 @@ class Port:
         run: where the models run.
         judge: scores a port, to choose the scale by.
         covariances: whether to sample them whatever the method needs; a forecast needs them.
+        relation: how the two models are related; None where their weights may not be there yet.
+        by_name: whether the user named the alignment.
     """
 
     module: Module
@@ -52,6 +56,8 @@ class Port:
     run: RunOptions = field(default_factory=RunOptions)
     judge: Callable[[Module], float] | None = None
     covariances: bool = False
+    relation: Relation | None = None
+    by_name: bool = True
 
     @classmethod
     def of(
@@ -83,12 +89,14 @@ class Port:
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
         models = resolve(module.base_model if teacher is None else teacher), resolve(student)
-        options = options.settled("texts" if texts is not None else "moments" if moments is not None else "none")
+        relation, by_name = relate(*models), options.align is not None
+        evidence: Evidence = "texts" if texts is not None else "moments" if moments is not None else "none"
+        options = options.settled(evidence, relation.kind == "same")
         if moments is not None and not isinstance(moments, Sample):
             moments = load_sample(*([moments] if isinstance(moments, str | Path) else moments))
         if moments is not None:
             check_same_pair(moments, *models)
-        return cls(module, *models, options, texts, moments, run, judge, covariances)
+        return cls(module, *models, options, texts, moments, run, judge, covariances, relation, by_name)
 
     @property
     def method(self) -> Method:
@@ -98,7 +106,11 @@ class Port:
     @cached_property
     def plan(self) -> Plan:
         """Who gets what; loads no weights. What it refuses is in its ``problems``."""
-        return make_plan(self.module, self.teacher, self.student, self.options)
+        plan = make_plan(self.module, self.teacher, self.student, self.options)
+        relation, copied = self.relation, self.method.identity and not self.by_name
+        if copied and relation is not None and relation.kind == "unrelated" and not plan.problems:
+            return replace(plan, problems=(copy_refused(relation, plan.teacher, plan.student),))
+        return plan
 
     @cached_property
     def fitted(self) -> Fitted:
@@ -222,6 +234,7 @@ def _account(port: Port) -> dict[str, Any]:
         "teacher_config": port.teacher.config_hash,
         "student": port.student.name,
         "student_config": port.student.config_hash,
+        "relation": asdict(port.relation) if port.relation else None,
         "options": options.model_dump(mode="json"),
         "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
         "groups": [[asdict(share) for share in group] for group in plan.groups],
@@ -237,6 +250,7 @@ def _account(port: Port) -> dict[str, Any]:
         "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
         "tensors": {target.key: _made(target, fitted.scale) for target in plan.targets},
         "left": dict(plan.left),
+        "lost": list(plan.lost),
     }
     if forecast is not None:
         account |= {"fidelity": [asdict(place) for place in forecast.places], "expected": forecast.expected}

@@ -17,6 +17,7 @@ from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
 from ..modules.peft_types import Convention, Reads, Role, shape_at
+from .advice import loss_refused
 from .layers import Group, Share, match_layers
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
@@ -36,6 +37,7 @@ class Plan:
         labels: names of the student's labels in the order of its head's rows, empty where they are not known.
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
+        lost: those of them without which the module is not what was trained, wherever it goes.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
         attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
@@ -48,6 +50,7 @@ class Plan:
     labels: tuple[str, ...]
     targets: tuple[Target, ...]
     left: Mapping[str, str]
+    lost: tuple[str, ...]
     widths: Mapping[SpacePair, tuple[int, int]]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
@@ -114,6 +117,11 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     expected = expected_tensors(config, skeleton)
     draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
+    lost = {**inventory.refused, **draft.left}
+    if lost and not options.drop:
+        draft.refuse(loss_refused(module.source, lost))
+    if options.sequential:
+        draft.check_runs(inventory.refused)
     return Plan(
         teacher.name,
         student.name,
@@ -122,6 +130,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         draft.left_behind(head.reason),
+        tuple(sorted(lost)),
         draft.widths,
         attention_heads(student, teacher),
         tuple(draft.problems),
@@ -176,7 +185,7 @@ class Draft:
             (holding.shapes, holding.alpha) != (first.shapes, first.alpha) for holding in present
         ):
             layers = ", ".join(str(share.layer) for share in group)
-            self._refuse(
+            self.refuse(
                 f"layers {layers} of the module differ at {site} in rank, alpha or presence and cannot be averaged; "
                 "use --layers skip"
             )
@@ -229,13 +238,13 @@ class Draft:
             vias.append(Via(pair, home, reads, reads and has_bias))
             if self.method.identity and d_s != d_t:
                 self.refused.add(pair)
-                self._refuse(
+                self.refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align auto with --texts or --moments"
                 )
             elif self.widths[pair] != (d_s, d_t):
                 self.refused.add(pair)
-                self._refuse(
+                self.refuse(
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "
                     f"maps like {mapped}, of another width; use --spaces measured"
                 )
@@ -250,11 +259,11 @@ class Draft:
         needed = {key: shape for key, shape in expected.items() if key not in planned and not key.startswith(inside)}
         if not needed or self.inventory.head_class not in self.student.family.task_heads:
             if origin == "teacher":
-                self._refuse(f"{self.source} has no task head that could be ported; leave out --head")
+                self.refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
         fresh = origin == "fresh" or not needed.keys() <= head.parts.keys()
         if fresh and origin == "teacher":
-            self._refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
+            self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
         if not fresh:
             self.widths |= head.widths
         for key, shape in needed.items():
@@ -270,16 +279,27 @@ class Draft:
             name = key.removeprefix(PREFIX)
             if key in planned:
                 if planned[key].shape != shape:  # a mistake in a family's record
-                    self._refuse(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
+                    self.refuse(f"{key} would have shape {planned[key].shape}, PEFT expects {shape}")
             elif key.startswith(self._on_sites()):
-                self._refuse(f"{self.source} has nothing for {key}, which PEFT expects; is the file complete?")
+                self.refuse(f"{self.source} has nothing for {key}, which PEFT expects; is the file complete?")
             else:
-                self._refuse(
+                self.refuse(
                     f"{self.source} holds {name} whole (modules_to_save), a pretrained part of the model that no map "
                     "takes to the student; train the module without it"
                 )
         for key in planned.keys() - expected.keys():
-            self._refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
+            self.refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
+
+    def check_runs(self, unknown: Mapping[str, str]) -> None:
+        """Refuse to fit in sequence what cannot be put in place in the bare teacher."""
+        skeleton = self.teacher.skeleton(self.inventory.head_class)
+        bare = f"{skeleton.base_model_prefix}." if self.inventory.head_class else ""
+        for key in unknown:
+            if key.startswith(f"{PREFIX}{bare}"):
+                self.refuse(
+                    f"{self.source} changes what the teacher computes with {key}, which regraft cannot put in place to "
+                    "fit in sequence; fit --apart"
+                )
 
     def left_behind(self, why_fresh: str) -> dict[str, str]:
         """Say of every teacher tensor that nothing is made of why it goes nowhere."""
@@ -297,7 +317,8 @@ class Draft:
     def _on_sites(self) -> tuple[str, ...]:
         return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)
 
-    def _refuse(self, problem: str) -> None:
+    def refuse(self, problem: str) -> None:
+        """Note why the port is refused."""
         if problem not in self.problems:
             self.problems.append(problem)
 

@@ -1,0 +1,179 @@
+"""How two models are related: told by their weights, of which a few slices are read, and no model is run.
+
+Models that were trained apart share no dimensions, whatever their widths: the cosine of their weights is about 0, and
+what is copied from one to the other means nothing there. A model that was cut, distilled or trained on from another
+shares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from ..files.reading import sliceable_tensors
+from .pretrained import Pretrained, bare_parameters
+from .sites import SITES, Place, SiteShape, attention_heads, depth, find_sites
+
+Kind = Literal["same", "cut", "distilled", "related", "unrelated", "unknown"]
+
+# From which mean cosine of weights two models share their dimensions. Of models trained apart it is 0 up to chance:
+# with the thousands of values per layer that are read even in tiny ones, the best of many layers stays below 0.1.
+ALIKE = 0.2
+# How many values of a weight are read: of a 7B model 16 rows, of a small one all.
+VALUES = 65_536
+# In how many places of the vocabulary embeddings are read: the first tokens are often unused ones.
+STRETCHES = 16
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How a student is related to a teacher.
+
+    Attributes:
+        kind: ``"same"``; ``"cut"``: its layers are some of the teacher's; ``"distilled"``: alike, of another depth;
+            ``"related"``: alike, of one depth; ``"unrelated"``; ``"unknown"``: weights that cannot be read from here.
+        layers: for each of its layers the teacher's that is most like it; empty where that is not known.
+        cosine: the mean cosine of the weights of these layers; None where it is not known.
+        embeddings: likewise of the token embeddings.
+        reason: why it is unknown, or unrelated without a look at the weights; else empty.
+    """
+
+    kind: Kind
+    layers: tuple[int, ...] = ()
+    cosine: float | None = None
+    embeddings: float | None = None
+    reason: str = ""
+
+    @property
+    def copies(self) -> bool:
+        """Whether what is copied from the one to the other means there what it meant."""
+        return self.kind in ("same", "cut", "distilled", "related")
+
+
+def relate(teacher: Pretrained, student: Pretrained) -> Relation:
+    """Tell how a student is related to a teacher, by slices of their weights, or of none where their sizes tell it.
+
+    Raises:
+        ModelError: a model that cannot be built.
+        ModuleFileError: weights that cannot be read.
+    """
+    skeletons = teacher.skeleton(), student.skeleton()
+    sites_t, sites_s = find_sites(skeletons[0], teacher.family), find_sites(skeletons[1], student.family)
+    site_names = _common(sites_t, sites_s)
+    if not site_names:
+        return Relation("unrelated", reason="no linear layer of the one has the size of the other's")
+    counts = attention_heads(student, teacher)
+    if any(heads_s != heads_t for heads_s, heads_t in counts.values()):
+        heads_s, heads_t = counts["query_output"]
+        return Relation("unrelated", reason=f"their attention heads differ: {heads_t} and {heads_s}, or in keys")
+    with weights_of(teacher) as weights_t, weights_of(student) as weights_s:
+        for base, weights in ((teacher, weights_t), (student, weights_s)):
+            if not weights:
+                return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
+        layers_t, layers_s = (
+            _layers(weights, sites, site_names) for weights, sites in ((weights_t, sites_t), (weights_s, sites_s))
+        )
+        if layers_t is None or layers_s is None:
+            base = teacher if layers_t is None else student
+            return Relation("unknown", reason=f"the weights of {base.name} are quantised, or named otherwise")
+        count = min(len(skeleton.get_input_embeddings().weight) for skeleton in skeletons)
+        tokens_t, tokens_s = (
+            _embeddings(weights, skeleton, count)
+            for weights, skeleton in ((weights_t, skeletons[0]), (weights_s, skeletons[1]))
+        )
+    return _judged(layers_t, layers_s, tokens_t, tokens_s)
+
+
+def _judged(layers_t: Tensor, layers_s: Tensor, tokens_t: Tensor | None, tokens_s: Tensor | None) -> Relation:
+    """Judge by the values of each layer, (L_t, N) and (L_s, N), and of the embeddings."""
+    cosines = normalize(layers_s, dim=1) @ normalize(layers_t, dim=1).T
+    best = cosines.argmax(1)
+    layers, cosine = tuple(best.tolist()), float(cosines.amax(1).mean())
+    tokens, equal = None, False
+    if tokens_t is not None and tokens_s is not None and tokens_t.shape == tokens_s.shape:
+        tokens = float(cosine_similarity(tokens_t, tokens_s, dim=1).mean())
+        equal = torch.equal(tokens_t, tokens_s) and torch.equal(layers_t[best], layers_s)
+    if equal:
+        kind: Kind = "same" if layers == tuple(range(len(layers_t))) else "cut"
+    elif cosine < ALIKE:
+        kind = "unrelated"
+    else:
+        kind = "related" if len(layers_t) == len(layers_s) else "distilled"
+    return Relation(kind, layers, cosine, tokens)
+
+
+def _common(sites_t: Mapping[Place, SiteShape], sites_s: Mapping[Place, SiteShape]) -> list[str]:
+    """Name up to two kinds of linear layers that are of one size in both models."""
+
+    def sizes(sites: Mapping[Place, SiteShape]) -> dict[str, tuple[int, int]]:
+        return {name: (shape.in_width, shape.out_width) for (layer, name), shape in sites.items() if layer == 0}
+
+    sizes_t, sizes_s = sizes(sites_t), sizes(sites_s)
+    common = [name for name, site in SITES.items() if not site.is_norm and name in sizes_t]
+    common = [name for name in common if sizes_t[name] == sizes_s.get(name)]
+    return list(dict.fromkeys([*common[:1], *common[-1:]]))
+
+
+@contextmanager
+def weights_of(base: Pretrained) -> Iterator[Mapping[str, Any]]:
+    """Give what of a model's weights can be sliced, by name; empty where they are not on this machine."""
+    if base.loaded is not None:
+        yield bare_parameters(base.loaded)
+        return
+    directory = Path(base.name)
+    if not directory.is_dir():
+        try:
+            revision = getattr(base.config, "_commit_hash", None)
+            directory = Path(snapshot_download(base.name, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            yield {}
+            return
+    with sliceable_tensors(directory) as tensors:
+        yield tensors
+
+
+def _layers(weights: Mapping[str, Any], sites: Mapping[Place, SiteShape], names: Sequence[str]) -> Tensor | None:
+    """Read some of the weights of every layer, (L, N); None where one cannot be compared."""
+    rows = []
+    for layer in range(depth(sites)):
+        read = [_slice(weights, f"{sites[layer, name].path}.weight", sites[layer, name].in_width) for name in names]
+        if any(values is None for values in read):
+            return None
+        rows.append(torch.cat([values for values in read if values is not None]))
+    return torch.stack(rows)
+
+
+def _slice(weights: Mapping[str, Any], path: str, width: int) -> Tensor | None:
+    """Read the first rows of a weight, flat."""
+    weight = _found(weights, path)
+    if weight is None:
+        return None
+    values = weight[: max(1, VALUES // width)]
+    return values.detach().cpu().float().flatten() if values.is_floating_point() else None
+
+
+def _embeddings(weights: Mapping[str, Any], skeleton: Any, count: int) -> Tensor | None:
+    """Read the embeddings of some of the first `count` tokens, (n, d)."""
+    table = skeleton.get_input_embeddings()
+    path = next(path for path, module in skeleton.named_modules() if module is table)
+    weight = _found(weights, f"{path}.weight")
+    if weight is None:
+        return None
+    size = max(1, min(count, VALUES // table.weight.shape[1]) // STRETCHES)
+    parts = [weight[start : start + size] for start in range(0, count - size + 1, max(1, count // STRETCHES))]
+    return torch.cat([part.detach().cpu() for part in parts]).float() if parts[0].is_floating_point() else None
+
+
+def _found(weights: Mapping[str, Any], path: str) -> Any:
+    """Find a weight of the bare model in a checkpoint that may be of one with a head, whose names are longer."""
+    name = path if path in weights else next((name for name in weights if name.endswith(f".{path}")), None)
+    return None if name is None else weights[name]

@@ -1,0 +1,71 @@
+"""What is said of a port before it is made: how the two models are related, what follows, what would be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..models.relation import Relation
+from ..modules.config import PREFIX
+from .layers import Group
+
+
+def relation_said(relation: Relation, teacher: str, student: str) -> str:
+    """Say how a student is related to a teacher, and what that means for a copy."""
+    like = f"cosine of the layers' weights {relation.cosine:.2f}" if relation.cosine is not None else relation.reason
+    if relation.embeddings is not None:
+        like += f", of the embeddings {relation.embeddings:.2f}"
+    numbers = ", ".join(map(str, relation.layers))
+    sentences = {
+        "same": f"{student} is {teacher} itself: a copy is exact.",
+        "cut": f"{student} was cut from {teacher}, layers {numbers}: what is copied means there what it meant.",
+        "distilled": f"{student} descends from {teacher} ({like}): what is copied means there what it meant.",
+        "related": f"{student} and {teacher} are related ({like}): what is copied means there what it meant.",
+        "unrelated": f"{student} and {teacher} share no dimensions ({like}): a copy means nothing, maps need texts.",
+        "unknown": f"How {student} is related to {teacher} is not known ({like}): a copy means something only where "
+        "one descends from the other.",
+    }
+    return sentences[relation.kind]
+
+
+def texts_advised(relation: Relation, copied: bool, sampled: bool) -> str | None:
+    """Say that texts may bring more than a copy, where dimensions are shared but not equal; else None."""
+    if not copied or sampled or relation.kind in ("same", "cut"):
+        return None
+    return "Maps may bring more than a copy; they need texts: --texts FILE."
+
+
+def layers_advised(relation: Relation, groups: Sequence[Group]) -> str | None:
+    """Name the teacher's layers that the student's are most like, where the port takes over others; else None."""
+    groups_like = tuple(group[0].layer for group in groups if len(group) == 1)
+    rising = all(before < after for before, after in zip(relation.layers, relation.layers[1:], strict=False))
+    if relation.kind not in ("cut", "distilled") or not rising or groups_like == relation.layers:
+        return None
+    numbers = ",".join(map(str, relation.layers))
+    return f"The student's layers are most like the teacher's {numbers}; --layers {numbers} takes these over."
+
+
+def copy_refused(relation: Relation, teacher: str, student: str) -> str:
+    """Say why a copy that nobody asked for by name is refused."""
+    like = relation.reason or f"the cosine of their layers' weights is {relation.cosine:.2f}"
+    return (
+        f"{student} and {teacher} share no dimensions ({like}), so that a copy means nothing; map it with --texts or "
+        "--moments, or ask for the copy by name (--align none)"
+    )
+
+
+def loss_refused(source: str, lost: Mapping[str, str]) -> str:
+    """Name what would be lost of a module, and how to go on without."""
+    reasons: dict[str, list[str]] = {}
+    for key, reason in sorted(lost.items()):
+        reasons.setdefault(reason, []).append(key.removeprefix(PREFIX))
+    parts = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
+    return (
+        f"{source} would not be what was trained without tensors that cannot be ported ({parts}); leave them out with "
+        "--drop"
+    )
+
+
+def shortened(names: Sequence[str], most: int = 4) -> str:
+    """List names, the first few of many."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
