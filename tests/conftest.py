@@ -131,7 +131,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             model = transformers.AutoModel.from_config(config)
             for name, parameter in model.named_parameters():
                 if parameter.dim() > 1:
-                    dice = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+                    dice = torch.Generator().manual_seed(zlib.crc32(f"{model_type} {seed} {name}".encode()))
                     parameter.data.normal_(std=config.initializer_range, generator=dice)
             model.save_pretrained(path)
             (unigram_tokenizer() if unigram else wordpiece_tokenizer()).save_pretrained(path)

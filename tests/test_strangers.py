@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 from conftest import load_base, make_texts
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 import regraft
-from regraft.errors import ModuleFileError
+from regraft.errors import ModuleFileError, PlanError
 
 
 def with_config(module: str, path: Path, **changes: object) -> str:
@@ -201,3 +201,42 @@ def test_a_head_that_names_no_labels_is_kept_and_it_is_said(
     )
     assert "with a fresh task head" in out
     assert "names no labels" not in out
+
+
+@pytest.mark.parametrize(
+    ("model_type", "auto", "target", "lost"),
+    [
+        ("llama", "AutoModelForCausalLM", "lm_head", "lm_head.lora_A.weight, lm_head.lora_B.weight"),
+        ("llama", "AutoModelForCausalLM", "embed_tokens", "model.embed_tokens.lora_embedding_A"),
+        ("bert", "AutoModel", "pooler.dense", "pooler.dense.lora_A.weight"),
+        ("electra", "AutoModel", "embeddings_project", "embeddings_project.lora_A.weight"),
+    ],
+)
+def test_what_would_be_lost_is_named_and_refused_unless_it_is_to_be_dropped(
+    model_type: str, auto: str, target: str, lost: str, make_model: Callable[..., str], tmp_path: Path, run: Callable
+) -> None:
+    base, student = make_model(model_type, layers=4), make_model(model_type, layers=2)
+    query = "q_proj" if model_type == "llama" else "query"
+    task = "CAUSAL_LM" if auto == "AutoModelForCausalLM" else "FEATURE_EXTRACTION"
+    config = LoraConfig(r=2, target_modules=[query, target], task_type=task, init_lora_weights=False)
+    model = getattr(transformers, auto).from_pretrained(base)
+    get_peft_model(model, config).save_pretrained(tmp_path / "module", save_embedding_layers=False)
+    for command in (("plan",), ("transfer", "--out", tmp_path / "ported")):
+        code, out, error = run(command[0], tmp_path / "module", "--student", student, *command[1:])
+        assert code == 2
+        assert "would not be what was trained without tensors that cannot be ported" in error
+        assert lost in error
+        assert "leave them out with --drop" in error
+        assert command[0] == "transfer" or lost in " ".join(out.split())
+    assert not (tmp_path / "ported").exists()
+    module = regraft.load(tmp_path / "module")
+    ported = regraft.transfer(module, student, drop=True)
+    assert all(query in key for key in ported.tensors)
+    assert len(ported.report["lost"]) == 2
+    sequential = {"texts": make_texts(40), "align": "auto", "drop": True, "progress": False}
+    if target == "lm_head":  # which the bare model, that is sampled, lacks
+        regraft.transfer(module, student, **sequential)
+        return
+    with pytest.raises(PlanError, match=r"changes what the teacher computes with .*; fit --apart"):
+        regraft.transfer(module, student, **sequential)
+    regraft.transfer(module, student, sequential=False, **sequential)

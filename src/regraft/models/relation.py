@@ -90,10 +90,12 @@ def relate(teacher: Pretrained, student: Pretrained) -> Relation:
             _embeddings(weights, skeleton, count)
             for weights, skeleton in ((weights_t, skeletons[0]), (weights_s, skeletons[1]))
         )
-    return _judged(layers_t, layers_s, tokens_t, tokens_s)
+    return _judged(layers_t, layers_s, tokens_t, tokens_s, teacher.config_hash == student.config_hash)
 
 
-def _judged(layers_t: Tensor, layers_s: Tensor, tokens_t: Tensor | None, tokens_s: Tensor | None) -> Relation:
+def _judged(
+    layers_t: Tensor, layers_s: Tensor, tokens_t: Tensor | None, tokens_s: Tensor | None, one_config: bool
+) -> Relation:
     """Judge by the values of each layer, (L_t, N) and (L_s, N), and of the embeddings."""
     cosines = normalize(layers_s, dim=1) @ normalize(layers_t, dim=1).T
     best = cosines.argmax(1)
@@ -102,8 +104,10 @@ def _judged(layers_t: Tensor, layers_s: Tensor, tokens_t: Tensor | None, tokens_
     if tokens_t is not None and tokens_s is not None and tokens_t.shape == tokens_s.shape:
         tokens = float(cosine_similarity(tokens_t, tokens_s, dim=1).mean())
         equal = torch.equal(tokens_t, tokens_s) and torch.equal(layers_t[best], layers_s)
-    if equal:
-        kind: Kind = "same" if layers == tuple(range(len(layers_t))) else "cut"
+    if equal and len(layers_s) < len(layers_t):
+        kind: Kind = "cut"
+    elif equal and one_config and layers == tuple(range(len(layers_t))):
+        kind = "same"
     elif cosine < ALIKE:
         kind = "unrelated"
     else:

@@ -29,7 +29,7 @@ def relation_said(relation: Relation, teacher: str, student: str) -> str:
 
 def texts_advised(relation: Relation, copied: bool, sampled: bool) -> str | None:
     """Say that texts may bring more than a copy, where dimensions are shared but not equal; else None."""
-    if not copied or sampled or relation.kind in ("same", "cut"):
+    if not copied or sampled or relation.kind in ("same", "cut", "unrelated"):
         return None
     return "Maps may bring more than a copy; they need texts: --texts FILE."
 

@@ -87,7 +87,8 @@ class PortOptions(SampleOptions):
             PlanError: an unknown alignment, or a search for a scale without fitting in sequence.
             SamplingError: to be fitted in sequence, and no texts.
         """
-        align = self.align or ("none" if same or evidence == "none" else AUTO)
+        copied = evidence == "none" or (same and self.scale != AUTO)
+        align = self.align or ("none" if copied else AUTO)
         spaces = self.spaces or default_spaces(align)
         sequential = (align == AUTO and evidence == "texts") if self.sequential is None else self.sequential
         if self.scale == AUTO and not sequential:
