@@ -123,41 +123,45 @@ def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: Pre
     }
 
 
-def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[Space, tuple[Any, bool]]:
-    """Find, for each (layer, space), the submodule to hook and whether the space is its input."""
+Watched = tuple[Any, bool, tuple[range, ...]]
+
+
+def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[Space, Watched]:
+    """Find, for each (layer, space), the submodule to hook, whether the space is its input, and of which dimensions."""
     sites = find_sites(model, family)
     watched = {}
     for layer, space in spaces:
         observed = find_space(sites, layer, space)
         if observed is None:
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
-        shape, side = observed
-        module = model.get_submodule(shape.path)
+        module = model.get_submodule(observed.shape.path)
         if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
             module = getattr(module, "base_layer", module)
-        watched[layer, space] = module, side == "in"
+        watched[layer, space] = module, observed.side == "in", observed.rows
     return watched
 
 
 @torch.inference_mode()
-def _observe(model: Any, watched: Mapping[Space, tuple[Any, bool]], encoding: Encoding) -> dict[Space, Tensor]:
+def _observe(model: Any, watched: Mapping[Space, Watched], encoding: Encoding) -> dict[Space, Tensor]:
     """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
     activations: dict[Space, Tensor] = {}
 
-    def hook(key: Space, is_input: bool) -> Any:
+    def hook(key: Space, is_input: bool, rows: tuple[range, ...]) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
             # A bottleneck calls a normalisation again, with what it adds.
-            activations.setdefault(key, value.flatten(0, -2))
+            value = value.flatten(0, -2)
+            part = torch.cat([value[:, some.start : some.stop] for some in rows], dim=1) if rows else value
+            activations.setdefault(key, part)
 
         return record
 
     device = next(model.parameters()).device
     with ExitStack() as hooks:
-        for key, (module, is_input) in watched.items():
-            hooks.enter_context(module.register_forward_hook(hook(key, is_input), with_kwargs=True))
-        model(
-            input_ids=torch.from_numpy(encoding.ids).to(device),
-            attention_mask=torch.from_numpy(encoding.attention).to(device),
-        )
+        for key, (module, *where) in watched.items():
+            hooks.enter_context(module.register_forward_hook(hook(key, *where), with_kwargs=True))
+        ids = torch.from_numpy(encoding.ids).to(device)
+        # A decoder beside an encoder reads the same text, so that both have one vector per token.
+        beside = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+        model(input_ids=ids, attention_mask=torch.from_numpy(encoding.attention).to(device), **beside)
     return activations

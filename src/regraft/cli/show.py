@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..port.advice import layers_advised, relation_said, shortened, texts_advised
 from ..port.layers import Group
@@ -29,13 +30,13 @@ def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
         table.add_row(
             str(layer),
             site,
-            "" if targets[0].place is None else _shares(plan.groups[targets[0].place[0]]),
+            "" if targets[0].place is None else _shares(plan.groups[stack_of(site)][targets[0].place[0]]),
             ".".join(targets[0].key.split(".")[-2:]) if verbose else str(len(targets)),
             *_maps(plan, targets),
             ", ".join(sorted({target.action for target in targets})),
         )
-    for layer in plan.silent:
-        table.add_row(str(layer), "", _shares(plan.groups[layer]), "0", "", "", "gets nothing")
+    for stack, layer in plan.silent:
+        table.add_row(str(layer), stack, _shares(plan.groups[stack][layer]), "0", "", "", "gets nothing")
     console.print(table)
     for reason, count in sorted(Counter(plan.left.values()).items()):
         lost = shortened([key.removeprefix(PREFIX) for key in plan.lost if plan.left[key] == reason])
@@ -49,7 +50,8 @@ def _shares(group: Group) -> str:
 
 
 def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
-    pairs = {pair for target in targets for part in target.parts for pair in part.pairs}
+    whole = {pair for target in targets for part in target.parts for pair in part.pairs}
+    pairs = {part for pair in whole for part in (plan.fused[pair].parts if pair in plan.fused else (pair,))}
     widths = sorted({plan.widths[pair] for pair in pairs})
     names = sorted({pair.name for pair in pairs})
     identity = all(target.action in ("copied", "averaged", "reordered", "fresh") for target in targets)
@@ -67,7 +69,7 @@ def show_relation(console: Console, port: Port) -> None:
     relation, plan, sampled = port.relation, port.plan, port.texts is not None or port.moments is not None
     if relation is None:
         return
-    advice = (texts_advised(relation, port.method.identity, sampled), layers_advised(relation, plan.groups))
+    advice = (texts_advised(relation, port.method.identity, sampled), layers_advised(relation, plan.groups.get("", ())))
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
         if sentence is not None:
             console.print(sentence)
@@ -100,7 +102,7 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
     for column in [*columns, "chosen by R2"] if by_choice else columns:
         table.add_column(column, justify="left" if column in ("space", "chosen by R2") else "right", no_wrap=True)
     for score in scores:
-        layer, teacher_layer, space = score["space"].split(".")
+        layer, teacher_layer, space = score["space"].split(".", 2)
         table.add_row(
             layer,
             teacher_layer,

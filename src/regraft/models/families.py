@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -32,6 +33,15 @@ class TaskHead(Strict):
         return sorted({path.partition(".")[0] for path in self.linears})
 
 
+class Stack(Strict):
+    """A list of layers beside a model's own: a decoder beside an encoder, a vision tower beside a language model."""
+
+    layers: str
+    """Path of the list of layers inside the bare model."""
+    sites: dict[str, str]
+    """As of a `Family`."""
+
+
 class Family(Strict):
     """Where the sites of a model type are."""
 
@@ -40,7 +50,16 @@ class Family(Strict):
     layers: str
     """Path of the list of layers inside the bare model."""
     sites: dict[str, str]
-    """Name of a site (a key of `sites.SITES`) -> path of the submodule inside a layer."""
+    """Name of a site -> path of the submodule inside a layer. A name that is no key of `sites.SITES` is of a site whose
+    spaces are its own."""
+    stacks: dict[str, Stack] = Field(default_factory=dict)
+    """Further lists of layers by name."""
+    optional: tuple[str, ...] = ()
+    """Sites that not every model of this type has."""
+    grouped: tuple[str, ...] = ()
+    """Fused sites whose rows lie in groups, one per key: its queries, the key, its value."""
+    inputs: Literal["texts", "images", "sounds"] = "texts"
+    """What the model reads."""
     task_heads: dict[str, TaskHead]
     """How a model class ends (such as ``ForTokenClassification``) -> its task head."""
     final_norm: str = ""
@@ -55,27 +74,51 @@ class Family(Strict):
     word_options: dict[str, Any] = Field(default_factory=dict)
     """What the tokenizer has to be told so that it takes texts split into words."""
 
+    @cached_property
+    def places(self) -> Mapping[str, tuple[str, str]]:
+        """Name of a site, of all stacks -> path of its list of layers, and of the site in a layer."""
+        own = {name: (self.layers, path) for name, path in self.sites.items()}
+        further = {
+            f"{stack}.{name}": (its.layers, path) for stack, its in self.stacks.items() for name, path in its.sites.items()
+        }
+        return own | further
+
+    @cached_property
+    def _named(self) -> Mapping[tuple[str, str], str]:
+        return {place: name for name, place in self.places.items()}
+
+    @cached_property
+    def _lists(self) -> re.Pattern[str]:
+        lists = "|".join(re.escape(path) for path in {layers: None for layers, _ in self.places.values()})
+        return re.compile(rf"(?:.*\.)?({lists})\.(\d+)\.(.+)")
+
     def parse(self, path: str) -> tuple[int, str] | None:
         """Split a submodule's path into (layer, site); None where it is no site of this family."""
-        match = re.fullmatch(rf"(?:.*\.)?{re.escape(self.layers)}\.(\d+)\.(.+)", path)
-        if match is None:
-            return None
-        site = next((name for name, sub in self.sites.items() if sub == match[2]), None)
-        return None if site is None else (int(match[1]), site)
+        match = self._lists.fullmatch(path)
+        name = self._named.get((match[1], match[3])) if match else None
+        return None if match is None or name is None else (int(match[2]), name)
+
+    def path(self, layer: int, site: str) -> str:
+        """Path of a site in the bare model."""
+        layers, inside = self.places[site]
+        return f"{layers}.{layer}.{inside}"
 
     def pattern(self, site: str) -> str:
         """Regular expression that PEFT matches against the full paths of a site in all layers."""
-        return rf"(.*\.)?{re.escape(self.layers)}\.\d+\.{re.escape(self.sites[site])}"
+        layers, inside = self.places[site]
+        return rf"(.*\.)?{re.escape(layers)}\.\d+\.{re.escape(inside)}"
 
     def pattern_of(self, places: Iterable[tuple[int, str]]) -> str:
         """Regular expression that PEFT matches against the full paths of some (layer, site), and of no others."""
-        layers: dict[str, list[str]] = {}
+        numbers: dict[str, dict[str, list[str]]] = {}
         for layer, site in sorted(places):
-            layers.setdefault(site, []).append(str(layer))
-        choices = "|".join(
-            rf"(?:{'|'.join(numbers)})\.{re.escape(self.sites[site])}" for site, numbers in layers.items()
-        )
-        return rf"(?:.*\.)?{re.escape(self.layers)}\.(?:{choices})"
+            layers, inside = self.places[site]
+            numbers.setdefault(layers, {}).setdefault(inside, []).append(str(layer))
+        lists = []
+        for layers, at in numbers.items():
+            choices = "|".join(rf"(?:{'|'.join(some)})\.{re.escape(inside)}" for inside, some in at.items())
+            lists.append(rf"{re.escape(layers)}\.(?:{choices})")
+        return rf"(?:.*\.)?{lists[0]}" if len(lists) == 1 else rf"(?:.*\.)?(?:{'|'.join(lists)})"
 
 
 def load_families(path: str | Path, known: Mapping[str, Family] = MappingProxyType({})) -> dict[str, Family]:

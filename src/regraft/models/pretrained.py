@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from ..files.fingerprints import hash_files, hash_parameters
-from .families import Family, family_of
+from .derivation import derive_family
+from .families import FAMILIES, Family
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -31,9 +32,13 @@ HEAD_CLASSES: Mapping[str, str] = {
     "SEQ_CLS": "ForSequenceClassification",
     "TOKEN_CLS": "ForTokenClassification",
     "CAUSAL_LM": "ForCausalLM",
+    "SEQ_2_SEQ_LM": "ForSeq2SeqLM",
     "QUESTION_ANS": "ForQuestionAnswering",
     "FEATURE_EXTRACTION": "",
 }
+
+
+UNBOUNDED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,12 @@ class Pretrained:
 
     @property
     def family(self) -> Family:
-        """The record of its model type."""
-        return family_of(self.config.model_type)
+        """The record of its model type, or one that is derived from its modules."""
+        return FAMILIES.get(self.config.model_type) or self._derived
+
+    @cached_property
+    def _derived(self) -> Family:
+        return derive_family(self.skeleton())
 
     @cached_property
     def config_hash(self) -> str:
@@ -80,8 +89,11 @@ class Pretrained:
 
     @property
     def longest(self) -> int:
-        """How many tokens it can read."""
-        return int(self.config.max_position_embeddings) - self.family.spare_positions
+        """How many tokens it can read; of a model without such a bound, what no text is as long as."""
+        text = self.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "max_source_positions")
+        sizes = [size for name in names if isinstance(size := getattr(text, name, None), int)]
+        return sizes[0] - self.family.spare_positions if sizes else UNBOUNDED
 
     def skeleton(self, head: str = "", num_labels: int | None = None) -> Any:
         """Build the model on the meta device: every module and shape, no weights, milliseconds.
@@ -230,7 +242,7 @@ def resolve(model: ModelLike) -> Pretrained:
     """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
 
     Raises:
-        ModelError: nothing of that name, or a model type without a record in `regraft.models.families`.
+        ModelError: nothing of that name.
     """
     if isinstance(model, Pretrained):
         return model
@@ -247,7 +259,6 @@ def resolve(model: ModelLike) -> Pretrained:
             f"got a {type(model).__name__} for a model, expected a model id, a directory, a loaded model, "
             "or a pair (model, tokenizer)"
         )
-    family_of(base.config.model_type)
     return base
 
 

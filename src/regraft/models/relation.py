@@ -21,7 +21,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from ..files.reading import sliceable_tensors
 from .pretrained import Pretrained, bare_parameters
-from .sites import SITES, Place, SiteShape, attention_heads, depth, find_sites
+from .sites import Place, SiteShape, attention_heads, depth, find_sites, site_of
 
 Kind = Literal["same", "cut", "distilled", "related", "unrelated", "unknown"]
 
@@ -119,11 +119,13 @@ def _common(sites_t: Mapping[Place, SiteShape], sites_s: Mapping[Place, SiteShap
     """Name up to two kinds of linear layers that are of one size in both models."""
 
     def sizes(sites: Mapping[Place, SiteShape]) -> dict[str, tuple[int, int]]:
-        return {name: (shape.in_width, shape.out_width) for (layer, name), shape in sites.items() if layer == 0}
+        """Of those that every layer has."""
+        first = {name: (shape.in_width, shape.out_width) for (layer, name), shape in sites.items() if layer == 0}
+        layers = range(depth(sites))
+        return {name: size for name, size in first.items() if all((layer, name) in sites for layer in layers)}
 
     sizes_t, sizes_s = sizes(sites_t), sizes(sites_s)
-    common = [name for name, site in SITES.items() if not site.is_norm and name in sizes_t]
-    common = [name for name in common if sizes_t[name] == sizes_s.get(name)]
+    common = [name for name in sizes_t if not site_of(name).is_norm and sizes_t[name] == sizes_s.get(name)]
     return list(dict.fromkeys([*common[:1], *common[-1:]]))
 
 

@@ -42,7 +42,7 @@ class AdaptedModel(Pretrained):
             ModuleFileError: a module of a kind that cannot be ported.
         """
         holdings = take_inventory(module, base.family).holdings
-        paths = {place: f"{base.family.layers}.{place[0]}.{base.family.sites[place[1]]}" for place in holdings}
+        paths = {place: base.family.path(*place) for place in holdings}
         sizes = {paths[place]: (holding.size, holding.alpha) for place, holding in holdings.items()}
         method = PEFT_TYPES[module.peft_type]
         # The bare model's paths lack the class's prefix, whatever the configuration says of them.
@@ -52,8 +52,11 @@ class AdaptedModel(Pretrained):
             **method.patterns(with_sizes(module.config), sizes),
             "target_modules": base.family.pattern_of(holdings),
         }
-        keys = [key for holding in holdings.values() for key in holding.tensors.values()]
-        tensors = {PREFIX + key[key.index(f"{base.family.layers}.") :]: module.tensors[key] for key in keys}
+        tensors = {
+            f"{PREFIX}{paths[place]}.{role.suffix}": module.tensors[key]
+            for place, holding in holdings.items()
+            for role, key in holding.tensors.items()
+        }
         own = {entry.name: getattr(base, entry.name) for entry in fields(base)}
         return AdaptedModel(**own, config_of=config, tensors=tensors)
 

@@ -83,14 +83,15 @@ def take_inventory(module: Module, family: Family) -> Inventory:
         first = next(iter(refused), "no tensor at all")
         raise ModuleFileError(
             f"{module.source} has no tensor on a known site (found {first}), expected one of "
-            f"{', '.join(sorted(family.sites))} in {family.layers}.N"
+            f"{', '.join(sorted(family.places))} in {', '.join(sorted({layers for layers, _ in family.places.values()}))}.N"
         )
     holdings = {}
     for at, keys in tensors.items():
         shapes = {role: tuple(module.tensors[key].shape) for role, key in keys.items()}
         sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
         holdings[at] = Holding(keys, shapes, next(sizes, 0), alpha_at(module.config, paths[at]))
-    before = next(iter(paths.values())).partition(f"{family.layers}.")[0]
+    (layer, site), path = next(iter(paths.items()))
+    before = path.removesuffix(family.path(layer, site))
     ending = head_class_of(module.config, module.source, before, family.causal, bool(head))
     return Inventory(holdings, tuple(head), refused, ending, head_rows(module.tensors))
 
@@ -125,11 +126,12 @@ def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:
-    for site in family.sites:
-        for role in roles_of(peft_type, site):
-            path = key.removeprefix(PREFIX).removesuffix(f".{role.suffix}")
-            if key.endswith(f".{role.suffix}") and (parsed := family.parse(path)) and parsed[1] == site:
-                return parsed[0], site, role, path
+    for suffix in sorted({role.suffix for rows in PEFT_TYPES[peft_type].rows.values() for role in rows}):
+        path = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
+        parsed = family.parse(path) if key.endswith(f".{suffix}") else None
+        for role in roles_of(peft_type, parsed[1]) if parsed else ():
+            if parsed and role.suffix == suffix:
+                return *parsed, role, path
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ..models.sites import SITES, Side, SiteShape
+from ..models.sites import Side, SiteShape, site_of
 
 Convention = Literal["measured", "released"]
 
@@ -62,12 +62,12 @@ class Role:
         """Name the space of each axis (None for `Free`) when the tensor is one of a site.
 
         Args:
-            site: a key of `SITES`.
+            site: its name, see `sites.site_of`.
             convention: ``"measured"`` takes the space an axis lives in, ``"released"`` the one the authors' code uses.
         """
         released = convention == "released"
         return tuple(
-            None if isinstance(axis, Free) else (released and axis.released) or SITES[site].space(axis.side)
+            None if isinstance(axis, Free) else (released and axis.released) or site_of(site).space(axis.side)
             for axis in self.axes
         )
 
@@ -172,15 +172,17 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
 
 def roles_of(peft_type: str, site: str) -> tuple[Role, ...]:
     """Return the rows of the table for a PEFT type on a site."""
-    return PEFT_TYPES[peft_type].rows.get("norm" if SITES[site].is_norm else "linear", ())
+    return PEFT_TYPES[peft_type].rows.get("norm" if site_of(site).is_norm else "linear", ())
 
 
 def spaces_at(site: str) -> set[str]:
     """Name the spaces that any PEFT type on a site maps, in either convention."""
     rows = (role for peft_type in PEFT_TYPES for role in roles_of(peft_type, site))
-    return {
+    names = {
         name for role in rows for convention in get_args(Convention) for name in role.spaces(site, convention) if name
     }
+    record = site_of(site)
+    return names - {record.writes} | set(record.parts) if record.parts else names
 
 
 def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:

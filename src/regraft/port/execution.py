@@ -12,6 +12,7 @@ from ..alignment.maps import Map
 from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..seeding import generator
+from .fused import with_fused
 from .parts import Part, Target
 from .plan import Plan
 
@@ -38,6 +39,7 @@ def transfer_tensors(
         PlanError: the plan is refused.
     """
     plan.check()
+    maps = with_fused(maps, plan.fused)
     return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
 
 

@@ -237,7 +237,9 @@ def _account(port: Port) -> dict[str, Any]:
         "relation": asdict(port.relation) if port.relation else None,
         "options": options.model_dump(mode="json"),
         "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
-        "groups": [[asdict(share) for share in group] for group in plan.groups],
+        "groups": {
+            stack: [[asdict(share) for share in group] for group in groups] for stack, groups in plan.groups.items()
+        },
         "align": options.align,
         "spaces": "not needed" if port.method.identity else options.spaces,
         "head": plan.head,

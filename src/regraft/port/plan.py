@@ -12,13 +12,14 @@ from typing import Any
 from ..alignment.methods import Method, method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
-from ..models.sites import Place, SiteShape, SpacePair, attention_heads, depth, find_sites, space_width
+from ..models.sites import Place, SiteShape, SpacePair, attention_heads, find_sites, site_of, space_width, stack_of
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
 from ..modules.peft_types import Convention, Reads, Role, shape_at
 from .advice import loss_refused
-from .layers import Group, Share, match_layers
+from .fused import Fused
+from .layers import Group, Share, match_stacks
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
@@ -33,12 +34,13 @@ class Plan:
         teacher: name of the teacher.
         student: name of the student.
         config: the PEFT configuration of the student's module.
-        groups: per student layer its shares of teacher layers.
+        groups: per stack, and layer of the student in it, its shares of teacher layers.
         labels: names of the student's labels in the order of its head's rows, empty where they are not known.
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
         lost: those of them without which the module is not what was trained, wherever it goes.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
+        fused: the pairs of spaces of fused projections -> the pairs of their parts, which are mapped.
         attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
     """
@@ -46,12 +48,13 @@ class Plan:
     teacher: str
     student: str
     config: Mapping[str, Any]
-    groups: tuple[Group, ...]
+    groups: Mapping[str, tuple[Group, ...]]
     labels: tuple[str, ...]
     targets: tuple[Target, ...]
     left: Mapping[str, str]
     lost: tuple[str, ...]
     widths: Mapping[SpacePair, tuple[int, int]]
+    fused: Mapping[SpacePair, Fused]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
 
@@ -62,10 +65,11 @@ class Plan:
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
     @property
-    def silent(self) -> tuple[int, ...]:
-        """The student's layers that get nothing."""
-        served = {target.place[0] for target in self.targets if target.place is not None}
-        return tuple(layer for layer in range(len(self.groups)) if layer not in served)
+    def silent(self) -> tuple[tuple[str, int], ...]:
+        """The student's layers that get nothing, as (stack, layer)."""
+        served = {(stack_of(target.place[1]), target.place[0]) for target in self.targets if target.place is not None}
+        layers = ((stack, layer) for stack, groups in self.groups.items() for layer in range(len(groups)))
+        return tuple(at for at in layers if at not in served)
 
     @property
     def reads(self) -> set[SpacePair]:
@@ -110,7 +114,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if method.identity else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
-    groups = match_layers(options.layers, depth(teacher_sites), depth(student_sites))
+    groups = match_stacks(options.layers, teacher_sites, student_sites)
     draft.add_layers(groups)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
     head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
@@ -132,6 +136,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
         draft.widths,
+        draft.fused,
         attention_heads(student, teacher),
         tuple(draft.problems),
     )
@@ -153,20 +158,26 @@ class Draft:
     holdings: dict[Place, Holding] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     widths: dict[SpacePair, tuple[int, int]] = field(default_factory=dict)
+    fused: dict[SpacePair, Fused] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
 
-    def add_layers(self, groups: Sequence[Group]) -> None:
+    def add_layers(self, groups: Mapping[str, Sequence[Group]]) -> None:
         """Plan every site of every student layer that takes something over.
 
         Raises:
             PlanError: none does.
         """
-        for layer, group in enumerate(groups):
-            for site in self.teacher.family.sites:
-                sources = [self.inventory.holdings.get((share.layer, site)) for share in group]
-                if any(sources):
-                    self.add((layer, site), group, sources)
+        for (_, site), holding in self.inventory.holdings.items():
+            if stack_of(site) not in groups:
+                self.left |= dict.fromkeys(holding.tensors.values(), f"{self.student.name} has no {stack_of(site)}")
+        for stack, its_groups in groups.items():
+            sites = [site for site in self.teacher.family.places if stack_of(site) == stack]
+            for layer, group in enumerate(its_groups):
+                for site in sites:
+                    sources = [self.inventory.holdings.get((share.layer, site)) for share in group]
+                    if any(sources):
+                        self.add((layer, site), group, sources)
         if not self.targets:
             reasons = self.problems or sorted(set(self.left.values())) or ["its layers are not taken over"]
             raise PlanError(f"nothing of {self.source} lands on {self.student.name}: {'; '.join(reasons)}")
@@ -233,16 +244,22 @@ class Draft:
             pair = SpacePair(layer, teacher_layer, mapped)
             home = SpacePair(layer, teacher_layer, lives)
             d_s, d_t = self._widths(home)
-            self.widths[pair] = self._widths(pair)
             reads = isinstance(axis, Reads)
             vias.append(Via(pair, home, reads, reads and has_bias))
-            if self.method.identity and d_s != d_t:
+            if pair == home and site_of(site).parts:
+                self.fused[pair] = Fused.of(pair, self.student_sites[place], self.teacher_sites[teacher_layer, site])
+                self.widths |= {part: self._widths(part) for part in self.fused[pair].parts}
+                unequal = any(d_s != d_t for d_s, d_t in map(self._widths, self.fused[pair].parts))
+            else:
+                self.widths[pair] = self._widths(pair)
+                unequal = d_s != d_t
+            if self.method.identity and unequal:
                 self.refused.add(pair)
                 self.refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
                     "expected the same without a map; use --align auto with --texts or --moments"
                 )
-            elif self.widths[pair] != (d_s, d_t):
+            elif pair != home and self.widths[pair] != (d_s, d_t):
                 self.refused.add(pair)
                 self.refuse(
                     f"{role.suffix} on {site} lives in {lives} ({d_t} -> {d_s}), which the released convention "

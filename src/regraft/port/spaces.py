@@ -10,12 +10,12 @@ from ..alignment.methods import Problem, method_named
 from ..alignment.moments import SplitMoments
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..models.pretrained import Pretrained
-from ..models.sites import PER_TEXT, SITES, TASK_HEAD_SPACES, SpacePair, depth, find_sites, find_space
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, depth, find_sites, find_space, stack_of
 from ..modules.peft_types import spaces_at
-from .layers import match_layers
+from .layers import match_stacks
 
 # Where LoRA and the bottleneck sit by default.
-DEFAULT_SITES = ("query", "value", "output_norm")
+DEFAULT_SITES = ("query", "value", "qkv", "output_norm")
 
 
 def space_pairs(
@@ -33,18 +33,20 @@ def space_pairs(
         PlanError: an unknown site, one that a model lacks, or layers that cannot be matched.
     """
     sites_t, sites_s = (find_sites(base.skeleton(), base.family) for base in (teacher, student))
-    known = [site for site in SITES if site in teacher.family.sites and site in student.family.sites]
+    known = [site for site in teacher.family.places if site in student.family.places]
     names = [site for site in DEFAULT_SITES if site in known] if sites is None else sites
     for site in names:
         if site not in known:
             raise PlanError(unknown_choice("site", site, known))
     spaces = {name for site in names for name in spaces_at(site)}
-    groups = match_layers(layers, depth(sites_t), depth(sites_s))
+    groups = match_stacks(layers, sites_t, sites_s)
     pairs = {
         SpacePair(layer, share.layer, space)
-        for layer, group in enumerate(groups)
+        for stack, its_groups in groups.items()
+        for layer, group in enumerate(its_groups)
         for share in group
         for space in spaces
+        if stack_of(space) == stack
     }
     last_s, last_t = depth(sites_s) - 1, depth(sites_t) - 1
     for space in TASK_HEAD_SPACES:

@@ -60,7 +60,7 @@ def student_config(
 
 def _target_modules(skeleton: Any, family: Family, holdings: Mapping[Place, Holding]) -> list[str] | str:
     """Name the wrapped modules: by their last names where these say it all, else by a regular expression."""
-    last_names = sorted({family.sites[site].rpartition(".")[2] for _, site in holdings})
+    last_names = sorted({family.places[site][1].rpartition(".")[2] for _, site in holdings})
     matched = [path for path, _ in skeleton.named_modules() if path.rpartition(".")[2] in last_names]
     if {family.parse(path) for path in matched} == set(holdings) and len(matched) == len(holdings):
         return last_names

@@ -15,7 +15,8 @@ from .options import TrainOptions
 
 
 def _lora(base: Pretrained, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
-    targets = [base.family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+    sites = base.family.sites
+    targets = [sites[site].rpartition(".")[2] for site in ("query", "value", "qkv") if site in sites]
     return LoraConfig(r=size.rank, lora_alpha=size.alpha, target_modules=targets, **options)
 
 
