@@ -10,7 +10,7 @@ Importing this module registers the method, so that PEFT alone creates, saves an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -261,9 +261,15 @@ class BottleneckModel(BaseTuner):
                 f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}; "
                 f"expected {', '.join(self.peft_config)} or {NO_ADAPTER}"
             )
-        hook = partial(_name_adapters, adapter_names=adapter_names, beams=kwargs.get("num_beams") or 1)
+        # Beam search repeats each row, but not in the encoder of an encoder-decoder model.
+        repeated = [name for name in adapter_names for _ in range(kwargs.get("num_beams") or 1)]
+        encoder = self.model.get_encoder() if hasattr(self.model, "get_encoder") else self.model
+        in_encoder = set() if encoder is self.model else set(encoder.modules())
         handles = [
-            module.register_forward_pre_hook(hook, with_kwargs=True)
+            module.register_forward_pre_hook(
+                partial(_name_adapters, adapter_names=adapter_names if module in in_encoder else repeated),
+                with_kwargs=True,
+            )
             for module in self.modules()
             if isinstance(module, BottleneckLayer | AuxiliaryTrainingWrapper)
         ]
@@ -275,15 +281,10 @@ class BottleneckModel(BaseTuner):
 
 
 def _name_adapters(
-    _module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], adapter_names: Sequence[str], beams: int
+    _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], adapter_names: Sequence[str]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Add the adapter of each row to what a module is called with.
-
-    Beam search lays the beams of a row side by side, except in an encoder, which sees each row once.
-    """
-    rows = next(iter((*args, *kwargs.values())))
-    repeats = beams if len(rows) == beams * len(adapter_names) else 1
-    return args, {**kwargs, "adapter_names": [name for name in adapter_names for _ in range(repeats)]}
+    """Add the adapter of each row to what a module is called with."""
+    return args, {**kwargs, "adapter_names": adapter_names}
 
 
 register_peft_method(name="bottleneck", config_cls=BottleneckConfig, model_cls=BottleneckModel)
