@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import FIXTURES, load_peft, tiny_config
+from conftest import FIXTURES, load_peft, make_texts, tiny_config
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
@@ -338,6 +338,7 @@ def test_a_bottleneck_in_some_layers_is_ported_to_their_counterparts(
     ported = regraft.transfer(regraft.load(module), student, align="none")
     assert ported.config["layers_to_transform"] is None
     ported.save(tmp_path / "ported")
+    assert regraft.transfer(regraft.load(module), student, texts=make_texts(40)).tensors.keys() == ported.tensors.keys()
     loaded = load_peft(student, tmp_path / "ported")
     assert loaded.base_model.targeted_module_names == ["encoder.layer.1.output.LayerNorm"]
     given = load_peft(teacher, module).base_model.model.transformer.layer[2].output_layer_norm
