@@ -339,6 +339,7 @@ def test_a_bottleneck_in_some_layers_is_ported_to_their_counterparts(
     assert ported.config["layers_to_transform"] is None
     ported.save(tmp_path / "ported")
     assert regraft.transfer(regraft.load(module), student, texts=make_texts(40)).tensors.keys() == ported.tensors.keys()
+    assert "import regraft" in (tmp_path / "ported" / "README.md").read_text()
     loaded = load_peft(student, tmp_path / "ported")
     assert loaded.base_model.targeted_module_names == ["encoder.layer.1.output.LayerNorm"]
     given = load_peft(teacher, module).base_model.model.transformer.layer[2].output_layer_norm

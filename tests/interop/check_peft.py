@@ -35,17 +35,17 @@ FILES = (
     "test_token_classification_qa.py",
 )
 
-NO_MERGING = "merges, which a bottleneck cannot since it is not linear"
-NO_WRAPPING = "wraps convolutions, embeddings or attention, where a bottleneck wraps norms and linear layers"
-OF_THE_HUB = "loads a configuration from the hub"
-OTHER_DEFAULTS = "changes the default targets of other methods"
-# Part of a test's name -> why the test is not run.
+NO_MERGING = "they merge, which a bottleneck cannot since it is not linear"
+NO_WRAPPING = "they wrap convolutions, embeddings or attention, a bottleneck norms and linear layers"
+OF_THE_HUB = "they load a configuration from the hub"
+OTHER_DEFAULTS = "they change the default targets of other methods"
+# Part of a test's name -> why such tests are not run.
 LEFT_OUT = {
     "merg": NO_MERGING,
     "test_forward_float16": NO_MERGING,
     "test_forward_bfloat16": NO_MERGING,
-    "test_disable_adapters[": "expects that a fresh adapter changes nothing, where AdapterHub's changes a little",
-    "tiny-random-Deberta": "needs default targets for DeBERTa, which is none of regraft's families",
+    "test_disable_adapters[": "they expect a fresh adapter to change nothing, and AdapterHub's changes a little",
+    "tiny-random-Deberta": "they need default targets for DeBERTa, which is none of regraft's families",
     "batches_lora_conv": NO_WRAPPING,
     "batches_mha_raises": NO_WRAPPING,
     "test_from_pretrained[": OF_THE_HUB,
@@ -167,7 +167,7 @@ class InTheirPlace:
         for item in items:
             values = item.callspec.params.values() if hasattr(item, "callspec") else ()
             if not any(value is BottleneckConfig or isinstance(value, BottleneckConfig) for value in values):
-                reason = "is for other methods alone"
+                reason = "they are for other methods alone"
             else:
                 reason = next((reason for part, reason in LEFT_OUT.items() if part in item.name), "")
             (left if reason else run).append(item)
