@@ -5,6 +5,8 @@ STAMP = $(VENV)/.installed
 # AdapterHub's library wants an older transformers, so it lives in an environment of its own.
 INTEROP ?= .venv-interop
 EXCHANGE = $(INTEROP)/exchange
+# PEFT's source distribution has the tests that its wheel lacks.
+PEFT = $(INTEROP)/peft
 
 .PHONY: install test fast lint interop bench demo micro clean
 
@@ -32,11 +34,20 @@ $(INTEROP)/.installed: tests/interop/requirements.txt
 	$(INTEROP)/bin/pip install --quiet --use-pep517 --requirement tests/interop/requirements.txt
 	touch $@
 
-interop: install $(INTEROP)/.installed  ## AdapterHub's own library loads what we write, and we what it writes
+$(PEFT)/.fetched: $(STAMP)
+	rm -rf $(PEFT)
+	mkdir -p $(PEFT)
+	version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("peft"))') && \
+	$(BIN)/pip download --quiet --no-deps --no-binary peft --dest $(PEFT) peft==$$version
+	tar --no-same-owner -xzf $(PEFT)/peft-*.tar.gz -C $(PEFT) --strip-components 1
+	touch $@
+
+interop: install $(INTEROP)/.installed $(PEFT)/.fetched  ## AdapterHub's own library and PEFT's own tests on what is ours
 	rm -rf $(EXCHANGE)
 	$(BIN)/python tests/interop/write_directories.py $(EXCHANGE)
 	$(INTEROP)/bin/python tests/interop/check_adapterhub.py $(EXCHANGE)
 	$(BIN)/python tests/interop/read_directories.py $(EXCHANGE)
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_peft.py $(PEFT)
 
 demo: install             ## the whole idea in two minutes, on models that ship with regraft
 	$(BIN)/regraft demo

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import FIXTURES, tiny_config
+from conftest import FIXTURES, load_peft, make_texts, tiny_config
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 import regraft
 from regraft import BottleneckConfig, RegraftError
+from regraft.models.families import FAMILIES
 
 HUB = FIXTURES / "adapterhub"
-ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+ENCODERS = sorted(name for name, family in FAMILIES.items() if "output_norm" in family.sites)
 WIDTHS = {"bert": 12, "distilbert": 12, "xlm-roberta": 16}
 
 
@@ -58,7 +60,7 @@ def test_outputs_equal_those_of_the_adapters_library(family: str) -> None:
 def test_default_targets_are_the_output_norm_of_every_layer(model_type: str) -> None:
     model = adapted(model_type)
     names = model.base_model.targeted_module_names
-    site = regraft.models.families.FAMILIES[model_type].sites["output_norm"]
+    site = FAMILIES[model_type].sites["output_norm"]
     assert len(names) == 4
     assert all(name.endswith(f".{i}.{site}") for i, name in enumerate(names))
 
@@ -166,6 +168,10 @@ def test_unload_restores_the_base_model_and_merging_is_refused() -> None:
         expected = model(IDS).last_hidden_state
     with pytest.raises(RegraftError, match="cannot be merged"):
         model.merge_and_unload()
+    with pytest.raises(RegraftError, match="cannot be merged"):
+        model.merge_adapter()
+    with pytest.raises(RegraftError, match="cannot be merged"):
+        model.unmerge_adapter()
     base = model.unload()
     with torch.no_grad():
         torch.testing.assert_close(base(IDS).last_hidden_state, expected, rtol=0, atol=0)
@@ -185,3 +191,157 @@ def test_mistakes_are_refused_in_words() -> None:
         BottleneckConfig(bottleneck_size=0)
     with pytest.raises(RegraftError, match="expected a normalisation or a linear layer"):
         adapted(target_modules=["intermediate_act_fn"])
+
+
+def test_widths_are_read_as_those_of_other_layers_of_peft() -> None:
+    layer = adapted().base_model.model.encoder.layer[0].output.LayerNorm
+    assert (layer.in_features, layer.out_features) == (32, 32)
+    model = adapted("llama", target_modules=["down_proj"])
+    layer = model.base_model.model.layers[0].mlp.down_proj
+    assert (layer.in_features, layer.out_features) == (64, 32)
+    gpt = transformers.AutoModel.from_config(
+        transformers.GPT2Config(n_embd=32, n_layer=1, n_head=4, n_inner=64, vocab_size=50)
+    )
+    model = get_peft_model(gpt, BottleneckConfig(bottleneck_size=6, target_modules=["mlp.c_proj"]))
+    layer = model.base_model.model.h[0].mlp.c_proj
+    assert (layer.in_features, layer.out_features) == (64, 32)
+
+
+def test_a_weighted_sum_is_refused_in_words() -> None:
+    model = adapted()
+    model.add_adapter("second", BottleneckConfig(bottleneck_size=3))
+    with pytest.raises(RegraftError, match=r"cannot be added up .* their outputs add up"):
+        model.add_weighted_adapter(["default", "second"], [0.5, 0.5], "both")
+
+
+def two_adapters(base: torch.nn.Module, **config: object) -> PeftModel:
+    """Put two adapters on a model; the second lies in fewer layers."""
+    model = get_peft_model(base, BottleneckConfig(bottleneck_size=6, **config))
+    some = {"layers_to_transform": [1], "layers_pattern": ["block", "layer", "layers"]}
+    model.add_adapter("second", BottleneckConfig(bottleneck_size=3, **some, **config))
+    torch.manual_seed(0)
+    perturb(model)
+    perturb(model, "modules_to_save")
+    return model.eval()
+
+
+ROWS = ["second", "__base__", "default", "default", "second"]
+ROW_IDS = torch.randint(3, 100, (5, 7), generator=torch.Generator().manual_seed(0))
+
+
+def row_by_row(model: PeftModel, call: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Run each row alone, with the adapter it is to have."""
+    outputs = []
+    for name, ids in zip(ROWS, ROW_IDS, strict=True):
+        if name == "__base__":
+            with model.disable_adapter():
+                outputs.append(call(input_ids=ids[None]))
+        else:
+            model.set_adapter(name)
+            outputs.append(call(input_ids=ids[None]))
+    model.set_adapter("default")
+    return torch.cat(outputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", [*ENCODERS, "llama"])
+def test_a_mixed_batch_gives_each_row_its_adapter(model_type: str) -> None:
+    targets = {} if model_type in ENCODERS else {"target_modules": ["down_proj"]}
+    model = two_adapters(transformers.AutoModel.from_config(tiny_config(model_type)), **targets)
+    expected = row_by_row(model, lambda **inputs: model(**inputs).last_hidden_state)
+    mixed = model(input_ids=ROW_IDS, adapter_names=ROWS).last_hidden_state
+    torch.testing.assert_close(mixed, expected)
+    assert not torch.allclose(mixed, model(input_ids=ROW_IDS).last_hidden_state)
+
+
+@torch.no_grad()
+def test_a_mixed_batch_gives_each_row_its_task_head() -> None:
+    base = transformers.AutoModelForTokenClassification.from_config(tiny_config("bert", num_labels=3))
+    model = two_adapters(base, task_type="TOKEN_CLS")
+    expected = row_by_row(model, lambda **inputs: model(**inputs).logits)
+    torch.testing.assert_close(model(input_ids=ROW_IDS, adapter_names=ROWS).logits, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("model_type", "auto_class", "target"),
+    [
+        ("llama", transformers.AutoModelForCausalLM, "down_proj"),
+        ("t5", transformers.AutoModelForSeq2SeqLM, "wo"),  # its encoder sees each row once
+    ],
+)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_mixed_batch_generates_what_each_row_does_alone(
+    model_type: str, auto_class: type, target: str, beams: int
+) -> None:
+    torch.manual_seed(0)
+    if model_type == "t5":
+        config = transformers.T5Config(
+            d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=150, decoder_start_token_id=0
+        )
+    else:
+        config = tiny_config(model_type)
+    model = two_adapters(auto_class.from_config(config), target_modules=[target])
+    options = {"num_beams": beams, "min_new_tokens": 6, "max_new_tokens": 6, "do_sample": False}
+    expected = row_by_row(model, lambda **inputs: model.generate(**inputs, **options))
+    mixed = model.generate(input_ids=ROW_IDS, adapter_names=ROWS, **options)
+    assert torch.equal(mixed, expected)
+    assert not torch.equal(mixed, model.generate(input_ids=ROW_IDS, **options))
+
+
+@torch.no_grad()
+def test_a_mixed_batch_that_cannot_be_is_refused() -> None:
+    model = two_adapters(transformers.AutoModel.from_config(tiny_config("bert")))
+    expected = model(input_ids=ROW_IDS).last_hidden_state
+    with pytest.raises(RegraftError, match=r"same as the number of inputs, but got 4 and 5"):
+        model(input_ids=ROW_IDS, adapter_names=ROWS[:4])
+    with pytest.raises(RegraftError, match=r"non-existing adapter.*: thrid; expected default, second or __base__"):
+        model(input_ids=ROW_IDS, adapter_names=[*ROWS[:4], "thrid"])
+    with pytest.raises(RegraftError, match="in training mode"):
+        model.train()(input_ids=ROW_IDS, adapter_names=ROWS)
+    # Nothing of a refused call is left behind.
+    torch.testing.assert_close(model.eval()(input_ids=ROW_IDS).last_hidden_state, expected, rtol=0, atol=0)
+    with model.disable_adapter():
+        base = model(input_ids=ROW_IDS).last_hidden_state
+        torch.testing.assert_close(model(input_ids=ROW_IDS, adapter_names=ROWS).last_hidden_state, base)
+
+
+@pytest.mark.parametrize("layers", [2, [2], [1, 3]])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_layers_can_be_chosen_with_the_default_targets(
+    make_model: Callable[..., str], make_module: Callable[..., str], model_type: str, layers: int | list[int]
+) -> None:
+    base = make_model(model_type)
+    module = make_module(base, "bottleneck", layers_to_transform=layers)
+    names = load_peft(base, module).base_model.targeted_module_names
+    family = FAMILIES[model_type]
+    numbers = [layers] if isinstance(layers, int) else layers
+    assert names == [f"{family.layers}.{number}.{family.sites['output_norm']}" for number in numbers]
+
+
+def test_layers_can_be_chosen_among_named_targets() -> None:
+    model = adapted("llama", target_modules=["down_proj"], layers_to_transform=[1, 2], layers_pattern="layers")
+    assert model.base_model.targeted_module_names == ["layers.1.mlp.down_proj", "layers.2.mlp.down_proj"]
+    for option in ({"layers_to_transform": [1]}, {"layers_pattern": "layers"}):
+        with pytest.raises(RegraftError, match=f"`{next(iter(option))}` cannot be used when `target_modules` is a str"):
+            BottleneckConfig(target_modules=".*down_proj", **option)
+    with pytest.raises(RegraftError, match="`layers_to_transform` must also be specified"):
+        BottleneckConfig(target_modules=["down_proj"], layers_pattern="layers")
+
+
+@pytest.mark.parametrize("targets", [None, ["output_layer_norm"]])
+def test_a_bottleneck_in_some_layers_is_ported_to_their_counterparts(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, targets: list[str] | None
+) -> None:
+    teacher, student = make_model("distilbert"), make_model("bert", layers=2)
+    module = make_module(teacher, "bottleneck", target_modules=targets, layers_to_transform=[1, 2])
+    ported = regraft.transfer(regraft.load(module), student, align="none")
+    assert ported.config["layers_to_transform"] is None
+    ported.save(tmp_path / "ported")
+    assert regraft.transfer(regraft.load(module), student, texts=make_texts(40)).tensors.keys() == ported.tensors.keys()
+    assert "import regraft" in (tmp_path / "ported" / "README.md").read_text()
+    loaded = load_peft(student, tmp_path / "ported")
+    assert loaded.base_model.targeted_module_names == ["encoder.layer.1.output.LayerNorm"]
+    given = load_peft(teacher, module).base_model.model.transformer.layer[2].output_layer_norm
+    taken = loaded.base_model.model.encoder.layer[1].output.LayerNorm
+    assert torch.equal(taken.bottleneck_up["default"].weight, given.bottleneck_up["default"].weight)

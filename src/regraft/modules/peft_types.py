@@ -138,6 +138,8 @@ def _bottleneck(writes: Side) -> tuple[Role, ...]:
     )
 
 
+_OF_LAYERS = ("layers_to_transform", "layers_pattern")
+
 PEFT_TYPES: Mapping[str, PeftMethod] = {
     "LORA": PeftMethod(
         {"linear": _LORA},
@@ -145,7 +147,7 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         size_pattern="rank_pattern",
         alpha="lora_alpha",
         alpha_pattern="alpha_pattern",
-        of_layers=("layers_to_transform", "layers_pattern"),
+        of_layers=_OF_LAYERS,
         transposed="fan_in_fan_out",
         refused={
             "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
@@ -165,7 +167,10 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
     ),
     # Around a normalisation the module reads what leaves it and adds to what enters it.
     "BOTTLENECK": PeftMethod(
-        {"linear": _bottleneck(writes="out"), "norm": _bottleneck(writes="in")}, size="bottleneck_size", ours=True
+        {"linear": _bottleneck(writes="out"), "norm": _bottleneck(writes="in")},
+        size="bottleneck_size",
+        of_layers=_OF_LAYERS,
+        ours=True,
     ),
 }
 
