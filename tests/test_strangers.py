@@ -156,7 +156,7 @@ def test_a_layer_that_gets_nothing_is_a_row_of_the_plan(
 ) -> None:
     base = make_model(layers=4)
     module = make_module(base, "lora", layers_to_transform=[0, 1])
-    assert regraft.plan(regraft.load(module), base).silent == (2, 3)
+    assert regraft.plan(regraft.load(module), base).silent == (("", 2), ("", 3))
     _, out, _ = run("plan", module, "--student", base)
     assert re.search(r"│ 3 +│ +│ 3 +│ 0 +│.*gets nothing", out)
 

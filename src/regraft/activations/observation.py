@@ -158,8 +158,8 @@ def _observe(model: Any, watched: Mapping[Space, Watched], encoding: Encoding) -
 
     device = next(model.parameters()).device
     with ExitStack() as hooks:
-        for key, (module, *where) in watched.items():
-            hooks.enter_context(module.register_forward_hook(hook(key, *where), with_kwargs=True))
+        for key, (module, is_input, rows) in watched.items():
+            hooks.enter_context(module.register_forward_hook(hook(key, is_input, rows), with_kwargs=True))
         ids = torch.from_numpy(encoding.ids).to(device)
         # A decoder beside an encoder reads the same text, so that both have one vector per token.
         beside = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
@@ -51,9 +51,10 @@ def derive_family(build: Callable[[str], Any]) -> Family:
     width = int(getattr(model.config.get_text_config(), "hidden_size", 0) or 0)
     stacks = {path: Stack(layers=path, sites=_sites(layers, width)) for path, layers in lists.items()}
     pooler = getattr(model, "pooler", None)
-    named = {"layers": main, "sites": stacks.pop(main).sites}
+    own = stacks.pop(main)
     return Family(
-        **named,
+        layers=main,
+        sites=own.sites,
         stacks={_short(path, lists): stack for path, stack in stacks.items()},
         task_heads=_task_heads(build, pooler is not None),
         final_norm=_final_norm(model),
@@ -98,7 +99,9 @@ def _sites(layers: Any, width: int) -> dict[str, str]:
     }
     sites: dict[str, str] = {}
     for path, module in linears.items():
-        usual = next((site for site, names in _USUAL.items() if re.fullmatch(rf"(?:.*\.)?(?:{names})", path, re.I)), None)
+        usual = next(
+            (site for site, names in _USUAL.items() if re.fullmatch(rf"(?:.*\.)?(?:{names})", path, re.I)), None
+        )
         side = _OUTER[usual] if usual else 0
         if usual and width and module.weight.shape[~side if type(module).__name__ == "Conv1D" else side] != width:
             usual = None
@@ -132,7 +135,7 @@ def _task_heads(build: Callable[[str], Any], pooled: bool) -> dict[str, TaskHead
         inside = (f"{whole.base_model_prefix}.", *(f"{path}." for path, _ in _layer_lists(whole)))
         linears = [path for path, module in whole.named_modules() if _is_linear(module) and not path.startswith(inside)]
         if linears:
-            reads = "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
+            reads: Literal["pooled", "final_hidden"] = "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
             activation = "its own" if len(linears) > 1 else None
             heads[ending] = TaskHead(linears=tuple(linears), reads=reads, activation=activation)
     return heads

@@ -79,7 +79,9 @@ class Family(Strict):
         """Name of a site, of all stacks -> path of its list of layers, and of the site in a layer."""
         own = {name: (self.layers, path) for name, path in self.sites.items()}
         further = {
-            f"{stack}.{name}": (its.layers, path) for stack, its in self.stacks.items() for name, path in its.sites.items()
+            f"{stack}.{name}": (its.layers, path)
+            for stack, its in self.stacks.items()
+            for name, path in its.sites.items()
         }
         return own | further
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelError
@@ -93,8 +94,8 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     if lacking:
         path = ".N.".join(family.places[lacking[0]])
         raise ModelError(
-            f"{type(model).__name__} has no module at {path}, where the record of its family has {lacking[0]}; mend the "
-            "path, or name the site as optional"
+            f"{type(model).__name__} has no module at {path}, where its family's record has {lacking[0]}; mend the path, "
+            "or name the site as optional"
         )
     last = depth(sites) - 1
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
@@ -140,7 +141,7 @@ def _by_head(path: str, width: int, config: Any, grouped: bool) -> list[tuple[ra
         )
     if not grouped:
         ends = [0, queries * size, (queries + keys) * size, width]
-        return [(range(start, end),) for start, end in zip(ends, ends[1:], strict=False)]
+        return [(range(start, end),) for start, end in pairwise(ends)]
     per_key = queries // keys
     starts = [group * (per_key + 2) * size for group in range(keys)]
     bounds = ((0, per_key), (per_key, per_key + 1), (per_key + 1, per_key + 2))

@@ -81,9 +81,10 @@ def take_inventory(module: Module, family: Family) -> Inventory:
             refused[key] = "no site of this model type that regraft knows"
     if not tensors:
         first = next(iter(refused), "no tensor at all")
+        lists = ", ".join(sorted({f"{layers}.N" for layers, _ in family.places.values()}))
         raise ModuleFileError(
             f"{module.source} has no tensor on a known site (found {first}), expected one of "
-            f"{', '.join(sorted(family.places))} in {', '.join(sorted({layers for layers, _ in family.places.values()}))}.N"
+            f"{', '.join(sorted(family.places))} in {lists}"
         )
     holdings = {}
     for at, keys in tensors.items():
