@@ -135,7 +135,9 @@ def _task_heads(build: Callable[[str], Any], pooled: bool) -> dict[str, TaskHead
         inside = (f"{whole.base_model_prefix}.", *(f"{path}." for path, _ in _layer_lists(whole)))
         linears = [path for path, module in whole.named_modules() if _is_linear(module) and not path.startswith(inside)]
         if linears:
-            reads: Literal["pooled", "final_hidden"] = "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
+            reads: Literal["pooled", "final_hidden"] = (
+                "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
+            )
             activation = "its own" if len(linears) > 1 else None
             heads[ending] = TaskHead(linears=tuple(linears), reads=reads, activation=activation)
     return heads
