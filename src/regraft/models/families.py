@@ -33,6 +33,9 @@ class TaskHead(Strict):
         return sorted({path.partition(".")[0] for path in self.linears})
 
 
+Inputs = Literal["texts", "images", "sounds", "distances"]
+
+
 class Stack(Strict):
     """A list of layers beside a model's own: a decoder beside an encoder, a vision tower beside a language model."""
 
@@ -40,6 +43,8 @@ class Stack(Strict):
     """Path of the list of layers inside the bare model."""
     sites: dict[str, str]
     """As of a `Family`."""
+    inputs: Inputs = "texts"
+    """What it reads, if not what the model reads."""
 
 
 class Family(Strict):
@@ -58,7 +63,7 @@ class Family(Strict):
     """Sites that not every model of this type has."""
     grouped: tuple[str, ...] = ()
     """Fused sites whose rows lie in groups, one per key: its queries, the key, its value."""
-    inputs: Literal["texts", "images", "sounds"] = "texts"
+    inputs: Inputs = "texts"
     """What the model reads."""
     task_heads: dict[str, TaskHead]
     """How a model class ends (such as ``ForTokenClassification``) -> its task head."""
@@ -93,6 +98,11 @@ class Family(Strict):
     def _lists(self) -> re.Pattern[str]:
         lists = "|".join(re.escape(path) for path in {layers: None for layers, _ in self.places.values()})
         return re.compile(rf"(?:.*\.)?({lists})\.(\d+)\.(.+)")
+
+    def reads(self, site: str) -> str:
+        """Tell what the stack of a site reads."""
+        stack = self.stacks.get(site.rpartition(".")[0])
+        return self.inputs if stack is None or stack.inputs == "texts" else stack.inputs
 
     def parse(self, path: str) -> tuple[int, str] | None:
         """Split a submodule's path into (layer, site); None where it is no site of this family."""

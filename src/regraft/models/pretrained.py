@@ -64,7 +64,7 @@ class Pretrained:
 
     @cached_property
     def _derived(self) -> Family:
-        return derive_family(self.skeleton())
+        return derive_family(self.skeleton)
 
     @cached_property
     def config_hash(self) -> str:

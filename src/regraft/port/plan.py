@@ -191,6 +191,9 @@ class Draft:
                 key: f"{self.student.name} has no {site}" for holding in present for key in holding.tensors.values()
             }
             return
+        if self.method.needs_moments and self.teacher.family.reads(site) != "texts":
+            inputs = self.teacher.family.reads(site)
+            self.refuse(f"{site} reads {inputs}, which cannot be sampled; copy the module (--align none)")
         first = present[0]
         if len(present) < len(group) or any(
             (holding.shapes, holding.alpha) != (first.shapes, first.alpha) for holding in present
@@ -246,7 +249,7 @@ class Draft:
             d_s, d_t = self._widths(home)
             reads = isinstance(axis, Reads)
             vias.append(Via(pair, home, reads, reads and has_bias))
-            if pair == home and site_of(site).parts:
+            if pair == home and site_of(site).parts and not reads:
                 self.fused[pair] = Fused.of(pair, self.student_sites[place], self.teacher_sites[teacher_layer, site])
                 self.widths |= {part: self._widths(part) for part in self.fused[pair].parts}
                 unequal = any(d_s != d_t for d_s, d_t in map(self._widths, self.fused[pair].parts))
