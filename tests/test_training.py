@@ -112,7 +112,7 @@ def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
     assert keeps_head(plain, ner, "teacher")
     assert not keeps_head(other, ner, None)
     assert not keeps_head(None, ner, None)
-    assert keeps_head(named, replace(ner, declared=False, task=replace(NER, labels=("O", "B-PER"))), None)
+    assert keeps_head(named, replace(ner, labels_from="data", task=replace(NER, labels=("O", "B-PER"))), None)
     with pytest.raises(ModuleFileError, match=r"other was trained on labels a, b, c.*use --head fresh"):
         keeps_head(other, ner, "teacher")
     with pytest.raises(ModuleFileError, match="expected --init beside --head teacher"):

@@ -72,15 +72,16 @@ def plan(
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
-        scored.check(loaded, options.head, options.labels)
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
     if port.forecast is not None and port.forecast.verdict:
         console.print(port.forecast.verdict)
     if scored is not None:
-        scores = scored.scores(port.ported, progress=not run.quiet)
+        found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
         console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
-        show.show_scores(console, {"validation": scores})
+        in_doubt = port.plan.head == "teacher" and not loaded.labels
+        show.show_evaluation(console, "validation", found, "--teacher-labels" if in_doubt else "")
 
 
 def transfer(
@@ -114,21 +115,22 @@ def transfer(
     """
     from ..files.directories import check_writable
     from ..modules.module import FILES, load
-    from ..port import pipeline
+    from ..port.pipeline import Port
     from . import show
 
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     loaded, scored = load(module), _rows(rows, options, max_eval)
-    if scored is not None:
-        scored.check(loaded, options.head, options.labels)
     judge = None if scored is None else scored.judge()
-    ported = pipeline.transfer(
+    port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
-    ported.save(out, replace)
-    show.show_port(console, ported.report)
+    port.plan.check()
+    if scored is not None:
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
+    port.ported.save(out, replace)
+    show.show_port(console, port.ported.report)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 

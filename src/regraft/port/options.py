@@ -68,6 +68,8 @@ class PortOptions(SampleOptions):
     """teacher or fresh. Default: teacher, if it fits."""
     labels: Names = None
     """Student's labels: A,B. Default: the teacher's."""
+    teacher_labels: Names = None
+    """Teacher's, in order, if it names none: A,B."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn."""
 

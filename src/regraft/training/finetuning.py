@@ -16,6 +16,7 @@ from ..tasks.options import DataOptions
 from .attachment import attach, detach, keeps_head, with_head
 from .devices import mixed_precision, processes
 from .fresh import fresh_config
+from .labels import label_order
 from .options import TrainOptions
 from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
 from .tracking import Tracking, tracked
@@ -45,7 +46,7 @@ def train(
         options: how to train.
         peft: ``"lora"`` (query and value) or ``"bottleneck"``, where `init` is None.
         init: a module to start from. By default it keeps a task head that was ported or trained, whose label names are
-            known and those of the task, see `TrainOptions.head`.
+            those of the task, or which names none and has as many, see `TrainOptions.head`.
         replace: replace `out` where it exists.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
@@ -63,9 +64,10 @@ def train(
     base = resolve(model)
     start = None if init is None else load(init)
     loaded = data.load()
-    keep_head = keeps_head(start, loaded, options.head)
-    if start is not None and keep_head and start.labels:
-        loaded = loaded.ordered(start.labels)
+    order = None if start is None else label_order(start, base, loaded)
+    ordered = loaded if order is None else loaded.ordered(order.labels)
+    keep_head = keeps_head(start, ordered, options.head)
+    loaded = ordered if keep_head else loaded
     described = {
         **options.model_dump(),
         "head": "teacher" if keep_head else "fresh",
@@ -93,9 +95,10 @@ def train(
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
     scores = curve_scores(curve, loaded.task.metrics)
     scores["test"] = score_split(trainer, base, loaded, "test", options)
-    provenance: dict[str, Any] = {"labels": described["labels"], "training": {**described, "scores": scores}}
-    if start is not None and keep_head and not start.labels:
-        provenance["training"]["assumed"] = "labels"
+    training = {**described, "scores": scores}
+    if order is not None and keep_head:
+        training["labels_said_by"] = order.said_by
+    provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)
