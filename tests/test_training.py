@@ -61,12 +61,13 @@ def test_train_port_train_again_and_evaluate(
         tmp_path / "student",
         init=tmp_path / "ported",
         data=DataOptions(data=ner_folder),
-        options=FAST,
+        options=longer,
         progress=False,
     )
     assert result.peft_type == trained.peft_type
     assert result.labels == NER.labels
     assert result.report["teacher"] == teacher
+    assert result.provenance["training"]["step"] > 0
     key = next(key for key in result.tensors if key.endswith(("lora_A.weight", "bottleneck_down.weight")))
     assert not torch.equal(result.tensors[key], regraft.load(tmp_path / "ported").tensors[key])
 

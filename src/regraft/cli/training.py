@@ -75,6 +75,8 @@ def train(
         if training["left_out"]:
             console.print(f"Left out {training['left_out']} rows of {training['data']} that are marked as missing")
         show.show_scores(console, training["scores"])
+        if training["step"] == 0:
+            console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
         console.print(f"Wrote {out}")
 
 

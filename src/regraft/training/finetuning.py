@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model
+from peft import get_peft_model, set_peft_model_state_dict
 from transformers import set_seed
 
 from ..files.directories import check_writable
@@ -18,7 +18,7 @@ from .devices import mixed_precision, processes
 from .fresh import fresh_config
 from .labels import label_order
 from .options import TrainOptions
-from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
+from .runs import best_of, last_checkpoint, learning_curve, work_directory
 from .tracking import Tracking, tracked
 from .trainer import make_trainer, score_split
 
@@ -52,8 +52,10 @@ def train(
         tracking: where to show the training, by default nowhere.
 
     Returns:
-        The best module by validation score; its ``provenance["training"]["scores"]`` has the scores before training,
-        of the best checkpoint on validation, and on the test split.
+        The best module by validation score: a checkpoint or, where it is better than all of them and its head was kept,
+        the start (a head that is drawn at random scores by chance, so such a start does not compete).
+        ``provenance["training"]`` has the ``step`` it is of, 0 for the start, and ``scores``: before training, and of
+        what is kept on the validation and on the test split.
 
     Raises:
         RegraftError: data, model, module or directories that do not serve.
@@ -93,9 +95,11 @@ def train(
     with tracked(trainer, tracking):
         trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
-    scores = curve_scores(curve, loaded.task.metrics)
-    scores["test"] = score_split(trainer, base, loaded, "test", options)
-    training = {**described, "scores": scores}
+    kept = best_of(curve, loaded.task.metrics, start_competes=keep_head)
+    if start is not None and kept.step == 0:
+        set_peft_model_state_dict(adapted, dict(start.tensors))
+    scores = {**kept.scores, "test": score_split(trainer, base, loaded, "test", options)}
+    training = {**described, "step": kept.step, "scores": scores}
     if order is not None and keep_head:
         training["labels_said_by"] = order.said_by
     provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
