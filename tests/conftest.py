@@ -6,6 +6,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,46 @@ def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(root / "en" / "val.conllu", 80, seed=0)
     write_split(root / "en" / "test.conllu", 30, seed=1)
     return root
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A module of a classifier, as PEFT saves it, and rows of which it gets seven in eight right.
+
+    The rows of its head mean yes and no, in this order, which nothing says; by the alphabet no comes first.
+    """
+
+    base: str
+    module: str
+    data: Path
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return ("--task", "classification", "--data", self.data)
+
+
+@pytest.fixture(scope="session")
+def stranger(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Stranger:
+    base, data = make_model(layers=2), tmp_path_factory.mktemp("answers")
+    module = make_module(base, "lora", labels=2, task_type="SEQ_CLS")
+    tokenizer, model = transformers.AutoTokenizer.from_pretrained(base), load_peft(base, module, 2, "SEQ_CLS")
+    for seed, split in enumerate(("train", "dev", "test")):
+        texts = make_texts(200, seed)
+        with torch.no_grad():
+            logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+        surest = (logits[:, 0] - logits[:, 1]).argsort(descending=True).tolist()
+        if split == "train":  # so that it gives both answers
+            bias = model.base_model.model.classifier.modules_to_save["default"].bias
+            with torch.no_grad():
+                bias[0] -= (logits[:, 0] - logits[:, 1]).median()
+            model.save_pretrained(module)
+        said = [(row, "yes" if i < 24 else "no") for i, row in enumerate([*surest[:24], *surest[-24:]])]
+        other = {"yes": "no", "no": "yes"}
+        rows = [f"{texts[row]},{other[name] if i % 8 == 0 else name}" for i, (row, name) in enumerate(said)]
+        (data / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    return Stranger(base, module, data)
 
 
 @pytest.fixture

@@ -73,15 +73,16 @@ def plan(
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
-        scored.check(loaded, options.head, options.labels)
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
     if port.forecast is not None and port.forecast.verdict:
         console.print(port.forecast.verdict)
     if scored is not None:
-        scores = scored.scores(port.ported, progress=not run.quiet)
+        found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
         console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
-        show.show_scores(console, {"validation": scores})
+        in_doubt = port.plan.head == "teacher" and not loaded.labels
+        show.show_evaluation(console, "validation", found, "--teacher-labels" if in_doubt else "")
 
 
 def transfer(
@@ -122,12 +123,13 @@ def transfer(
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     loaded, scored = load(module), _rows(rows, options, max_eval)
-    if scored is not None:
-        scored.check(loaded, options.head, options.labels)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
+    port.plan.check()
+    if scored is not None:
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     port.ported.save(out, replace)
     show.show_relation(console, port)
     show.show_port(console, port.ported.report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,9 @@ from ..port.layers import Group
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+
+if TYPE_CHECKING:
+    from ..training.evaluation import Evaluation
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
@@ -151,6 +154,13 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
     for split, values in scores.items():
         table.add_row(split, *(f"{value:.2f}" for value in values.values()))
     console.print(table)
+
+
+def show_evaluation(console: Console, split: str, found: Evaluation, option: str) -> None:
+    """Print scores, and that they are doubtful where they are; arguments as for `Evaluation.doubt`."""
+    show_scores(console, {split: found.scores})
+    if doubt := found.doubt(option):
+        console.print(doubt, soft_wrap=True)
 
 
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:

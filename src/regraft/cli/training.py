@@ -45,6 +45,7 @@ def train(
     """
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
+    from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
 
@@ -67,14 +68,15 @@ def train(
         training = module.provenance["training"]
         if init is not None:
             console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
-        if "assumed" in training:
-            order = ", ".join(training["labels"])
-            console.print(
-                f"It names no labels; taken in the order of the task: {order} (--head fresh for another head)"
-            )
+        said_by = training.get("labels_said_by", "module")
+        if said_by != "module":
+            order = LabelOrder(tuple(training["labels"]), said_by).sentence("It")
+            console.print(f"{order} (--head fresh for another head)", soft_wrap=True)
         if training["left_out"]:
             console.print(f"Left out {training['left_out']} rows of {training['data']} that are marked as missing")
         show.show_scores(console, training["scores"])
+        if training["step"] == 0:
+            console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
         console.print(f"Wrote {out}")
 
 
@@ -100,5 +102,6 @@ def evaluate(
     from ..training import evaluation
     from . import show
 
-    scores = evaluation.evaluate(module, model, data=data, split=split, options=options, progress=not quiet)
-    show.show_scores(console, {split: scores})
+    found = evaluation.assess(module, model, data=data, split=split, options=options, progress=not quiet)
+    console.print(found.order.sentence(module), soft_wrap=True)
+    show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")

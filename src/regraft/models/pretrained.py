@@ -88,6 +88,15 @@ class Pretrained:
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels of its own head, in the order of the rows; empty where its configuration names none."""
+        names = {int(row): str(name) for row, name in (getattr(self.config, "id2label", None) or {}).items()}
+        made_up = {row: f"LABEL_{row}" for row in names}  # transformers' names for labels without names
+        if names == made_up or sorted(names) != [*range(len(names))] or len({*names.values()}) < len(names):
+            return ()
+        return tuple(names[row] for row in sorted(names))
+
+    @property
     def longest(self) -> int:
         """How many tokens it can read; of a model without such a bound, what no text is as long as."""
         text = self.config.get_text_config()

@@ -23,7 +23,7 @@ from .layers import Group, Share, match_stacks
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
-from .task_head import TaskHeadPlan, plan_task_head
+from .task_head import TaskHeadPlan, labels_of_rows, plan_task_head
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,8 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
     labels = options.labels
-    if labels is not None and len(set(labels)) < len(labels):
-        raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
-    if labels and inventory.head_class not in student.family.task_heads:
-        raise PlanError(f"{module.source} has no task head whose labels could be named; leave out --labels")
+    names = labels_of_rows(module, inventory, teacher, student, options)
     teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
@@ -117,7 +114,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     groups = match_stacks(options.layers, teacher_sites, student_sites)
     draft.add_layers(groups)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
-    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
+    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, names, labels)
     expected = expected_tensors(config, skeleton)
     draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
@@ -131,7 +128,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         student.name,
         config,
         groups,
-        tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
+        tuple(labels or names) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
@@ -282,8 +279,9 @@ class Draft:
                 self.refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
         fresh = origin == "fresh" or not needed.keys() <= head.parts.keys()
-        if fresh and origin == "teacher":
-            self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
+        if fresh and (origin == "teacher" or (head.remedy and not origin)):
+            remedy = f"{head.remedy}, or " if head.remedy else ""
+            self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; {remedy}use --head fresh")
         if not fresh:
             self.widths |= head.widths
         for key, shape in needed.items():
