@@ -121,6 +121,7 @@ def _own_sizes(model_type: str, width: int, layers: int) -> dict[str, Any]:
     for side in ("encoder", "decoder"):
         beside |= {f"{side}_layers": layers, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 2 * width}
     t5 |= {"num_decoder_layers": layers}
+    distances = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
     own = {
         "t5": t5,
         "mt5": t5,
@@ -135,7 +136,8 @@ def _own_sizes(model_type: str, width: int, layers: int) -> dict[str, Any]:
         "whisper": {**beside, "max_source_positions": 16, "num_mel_bins": 8},
         "vit": {"image_size": 16, "patch_size": 8},
         "esm": {"position_embedding_type": "absolute", "mask_token_id": 4},
-        "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+        "deberta": distances,
+        "deberta-v2": distances,
         **dict.fromkeys(("mixtral", "qwen3_moe", "gpt_oss"), experts),
         **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "smollm3", "granite"), grouped),
         **dict.fromkeys(("llama", "mistral", "qwen2", "stablelm", "phi", "phi3", "starcoder2", "eurobert"), keys),

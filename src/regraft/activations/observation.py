@@ -75,6 +75,12 @@ def observe(
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
+    for base in (teacher, student):
+        if base.family.inputs != "texts":
+            raise SamplingError(
+                f"{base.name} ({base.config.model_type}) reads {base.family.inputs}, expected a model that reads "
+                "texts; copy the module (--align none, without --texts)"
+            )
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
     pair_tokens = PAIRINGS[options.pairing](tokenizer_t, tokenizer_s)
     size = max(1, min(options.batch_size, len(texts) // _BATCHES))
