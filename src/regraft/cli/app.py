@@ -87,6 +87,7 @@ def flat(group: Group) -> Parameter:
 Out = Annotated[Path, Parameter(group=OUTPUT)]
 Replace = Annotated[bool, Parameter(group=OUTPUT, help="Replace the output where it exists.")]
 Quiet = Annotated[bool, Parameter(group=OUTPUT, help="No progress bars.")]
+Families = Annotated[Path | None, Parameter(group=WHERE, help="Records of model types: TYPE.yaml or a directory.")]
 Verbose = Annotated[bool, Parameter(group=OUTPUT)]
 Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
 

@@ -188,15 +188,18 @@ def _over(like: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
     return {**like, **stated, **keyed}
 
 
-FAMILIES: Mapping[str, Family] = load_families(Path(__file__).with_suffix(""))
+FAMILIES: dict[str, Family] = load_families(Path(__file__).with_suffix(""))
+"""Model type -> its record. A type without one gets it from its modules, see `derivation`."""
 
 
-def family_of(model_type: str) -> Family:
-    """Return the record of a model type.
+def register_families(path: str | Path | None) -> None:
+    """Add records of model types to those that ship, or put them in their place.
+
+    Args:
+        path: a YAML (or JSON) file named after its model type, or a directory of such files; None for none.
 
     Raises:
-        ModelError: where there is none; the message lists those there are.
+        ModelError: as `load_families`.
     """
-    if model_type not in FAMILIES:
-        raise ModelError(unknown_choice("model type", model_type, FAMILIES))
-    return FAMILIES[model_type]
+    if path is not None:
+        FAMILIES.update(load_families(path, FAMILIES))

@@ -62,6 +62,11 @@ class Pretrained:
         """The record of its model type, or one that is derived from its modules."""
         return FAMILIES.get(self.config.model_type) or self._derived
 
+    @property
+    def is_derived(self) -> bool:
+        """Whether its type has no record."""
+        return self.config.model_type not in FAMILIES
+
     @cached_property
     def _derived(self) -> Family:
         return derive_family(self.skeleton)
