@@ -54,7 +54,7 @@ def plan(
     from ..port.pipeline import Port
     from . import show
 
-    loaded, scored = load(module), _rows(rows, options, max_eval)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -120,7 +120,7 @@ def transfer(
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
-    loaded, scored = load(module), _rows(rows, options, max_eval)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
     judge = None if scored is None else scored.judge()
@@ -167,7 +167,7 @@ def sample(
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")
-    pair = resolve(teacher), resolve(student)
+    pair = resolve(teacher, run.trust_remote_code), resolve(student, run.trust_remote_code)
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
     moments = sampling.sample(*pair, spaces, read, options, run)
     sampling.save_sample(moments, out, replace)
@@ -191,11 +191,11 @@ def methods() -> None:
     console.print(table)
 
 
-def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None) -> Rows | None:
+def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:
     """Name the labelled rows that a port is scored on; None without data."""
     if rows.data is None:
         return None
     from ..training.evaluation import Rows
 
     size = {"batch_size": options.batch_size, "max_length": options.max_length, "max_eval": max_eval}
-    return Rows(rows, make(EvaluateOptions, size, TaskError))
+    return Rows(rows, make(EvaluateOptions, size, TaskError), run.trust_remote_code)

@@ -82,7 +82,8 @@ class Port:
             )
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
-        models = resolve(module.base_model if teacher is None else teacher), resolve(student)
+        named = module.base_model if teacher is None else teacher, student
+        models = resolve(named[0], run.trust_remote_code), resolve(named[1], run.trust_remote_code)
         options = options.settled("texts" if texts is not None else "moments" if moments is not None else "none")
         if moments is not None and not isinstance(moments, Sample):
             moments = load_sample(*([moments] if isinstance(moments, str | Path) else moments))
@@ -238,6 +239,8 @@ def _account(port: Port) -> dict[str, Any]:
         "tensors": {target.key: _made(target, fitted.scale) for target in plan.targets},
         "left": dict(plan.left),
     }
+    if port.teacher.trusts_code or port.student.trusts_code:
+        account["trust_remote_code"] = True
     if forecast is not None:
         account |= {"fidelity": [asdict(place) for place in forecast.places], "expected": forecast.expected}
     return account

@@ -27,6 +27,7 @@ def evaluate(
     data: TaskOptions | None = None,
     split: str = "test",
     options: EvaluateOptions | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> dict[str, float]:
     """Score a module on a split of a task.
@@ -37,6 +38,7 @@ def evaluate(
         data: the task and its rows.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         options: batch size and lengths.
+        trust_remote_code: let Python code run that the model brings along.
         progress: whether to draw progress bars.
 
     Returns:
@@ -52,7 +54,7 @@ def evaluate(
     if model is None and not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     loaded = in_order_of(module, data.load())
-    base = resolve(model if model is not None else module.base_model)
+    base = resolve(model if model is not None else module.base_model, trust_remote_code)
     # What the Trainer wants to know besides changes no score.
     scored = TrainOptions(**dict(options or EvaluateOptions()))
     set_seed(scored.seed)
@@ -73,10 +75,12 @@ class Rows:
     Attributes:
         data: the task and its rows.
         options: batch size and lengths.
+        trust_remote_code: let Python code run that the model brings along.
     """
 
     data: TaskOptions
     options: EvaluateOptions
+    trust_remote_code: bool = False
 
     def check(self, module: Module, head: str | None, labels: Sequence[str] | None) -> None:
         """Check, before models run, that what the teacher's module becomes can be scored.
@@ -99,7 +103,14 @@ class Rows:
         """Score a port: metric -> percent."""
         with TemporaryDirectory() as directory:
             path = ported.save(Path(directory) / "module")
-            return evaluate(path, data=self.data, split="validation", options=self.options, progress=progress)
+            return evaluate(
+                path,
+                data=self.data,
+                split="validation",
+                options=self.options,
+                trust_remote_code=self.trust_remote_code,
+                progress=progress,
+            )
 
     def judge(self) -> Callable[[Module], float]:
         """Give what chooses a scale: the metric that trainings go by."""
