@@ -74,8 +74,7 @@ def plan(
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
     show.show_alignment(console, port.ported.report)
-    if port.forecast is not None and port.forecast.verdict:
-        console.print(port.forecast.verdict)
+    show.show_verdict(console, port.forecast)
     if scored is not None:
         scores = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -100,8 +99,9 @@ def transfer(
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
 
-    With --scale auto the scale is searched on the texts or, with --data, by the
-    score on labelled rows of the validation split.
+    With texts it says whether the port will help, as 'regraft plan' does. With
+    --scale auto the scale is searched on the texts or, with --data, by the score on
+    labelled rows of the validation split.
 
     Example: regraft transfer my-lora --student distilbert-base-uncased --out ported
 
@@ -114,7 +114,7 @@ def transfer(
     """
     from ..files.directories import check_writable
     from ..modules.module import FILES, load
-    from ..port import pipeline
+    from ..port.pipeline import Port
     from . import show
 
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
@@ -124,11 +124,12 @@ def transfer(
     if scored is not None:
         scored.check(loaded, options.head, options.labels)
     judge = None if scored is None else scored.judge()
-    ported = pipeline.transfer(
+    port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
-    ported.save(out, replace)
-    show.show_port(console, ported.report)
+    port.ported.save(out, replace)
+    show.show_port(console, port.ported.report)
+    show.show_verdict(console, port.forecast)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 
@@ -161,7 +162,7 @@ def sample(
     from ..activations import sampling
     from ..files.directories import check_writable
     from ..models.pretrained import resolve
-    from ..port.spaces import space_pairs
+    from ..port.spaces import judged_pairs, space_pairs
 
     check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
@@ -169,7 +170,7 @@ def sample(
         raise SamplingError("found no texts to run the models on; give --texts FILE")
     pair = resolve(teacher, run.trust_remote_code), resolve(student, run.trust_remote_code)
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
-    moments = sampling.sample(*pair, spaces, read, options, run)
+    moments = sampling.sample(*pair, spaces, read, options, run, folded=judged_pairs(spaces))
     sampling.save_sample(moments, out, replace)
     console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")
 

@@ -21,7 +21,7 @@ from .options import PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
-from .spaces import fit_pairs
+from .spaces import fit_pairs, judged_pairs
 
 Moments = Sample | str | Path | Sequence[str | Path]
 """A sample, or one or more directories that ``regraft sample`` wrote."""
@@ -122,7 +122,8 @@ class Port:
             full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
             pairs = {*self.plan.widths, *(self.plan.reads if full else ())}
-            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full)
+            folded = judged_pairs(self.plan.reads) if full else ()
+            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
         maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
         return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
@@ -141,7 +142,7 @@ class Port:
             return None
         places = fidelity(self.plan, self.module.tensors, fitted.maps, fitted.sample.moments)
         silent = self.method.silent or fitted.scale == 0
-        return Forecast.of(places, silent=silent and self.plan.head != "teacher")
+        return Forecast.of(places, silent and self.plan.head != "teacher", fitted.sample.held_out_texts)
 
 
 def transfer(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Module:
