@@ -87,6 +87,41 @@ def test_a_port_says_that_code_was_allowed(
     assert (student / "ran").exists()
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_every_command_that_loads_models_hands_the_option_on(
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    run: Callable[..., tuple[int, str, str]],
+    ner_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: bool,
+) -> None:
+    model = make_model(layers=2)
+    module = make_module(model, labels=9)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text\nanother text\n")
+    commands = {
+        "regraft.port.pipeline": ("plan", module, "--student", model),
+        "regraft.models.pretrained": ("sample", "--teacher", model, "--student", model, "--texts", texts),
+        "regraft.training.finetuning": ("train", "--model", model, "--data", ner_folder),
+        "regraft.training.evaluation": ("evaluate", module, "--data", ner_folder),
+        "regraft.distillation.students": ("distill", "--teacher", model, "--texts", texts),
+    }
+    for place, command in commands.items():
+        asked = []
+
+        def ask(_: object, trust_remote_code: bool = False, asked: list[bool] = asked) -> None:
+            asked.append(trust_remote_code)
+            raise ModelError("asked")
+
+        out = () if command[0] in ("plan", "evaluate") else ("--out", tmp_path / "out")
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{place}.resolve", ask)
+            _, _, error = run(*command, *out, *(("--trust-remote-code",) if allowed else ()))
+        assert asked == [allowed], f"{command[0]}: {error}"
+
+
 def test_a_model_that_needs_its_own_code_is_refused_in_a_sentence(
     make_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
