@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from ..distillation.options import DistillOptions, DistillTexts
 from ..errors import TaskError
-from .app import HOW, TEXTS, Out, Quiet, Replace, Track, console, flat
+from .app import HOW, TEXTS, Out, Quiet, Replace, Track, TrustCode, console, flat
 
 
 def distill(
@@ -18,6 +18,7 @@ def distill(
     texts: Annotated[DistillTexts, flat(TEXTS)],
     every: Annotated[int | None, Parameter(group=HOW)] = None,
     options: Annotated[DistillOptions, flat(HOW)] = DistillOptions(),
+    trust_remote_code: TrustCode = False,
     track: Track = (),
     replace: Replace = False,
     quiet: Quiet = False,
@@ -53,6 +54,7 @@ def distill(
         out,
         texts.read_all(),
         options=options,
+        trust_remote_code=trust_remote_code,
         replace=replace,
         progress=not quiet,
         tracking=Tracking.beside(out, track),

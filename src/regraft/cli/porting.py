@@ -54,7 +54,7 @@ def plan(
     from ..port.pipeline import Port
     from . import show
 
-    loaded, scored = load(module), _rows(rows, options, max_eval)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -75,8 +75,7 @@ def plan(
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
-    if port.forecast is not None and port.forecast.verdict:
-        console.print(port.forecast.verdict)
+    show.show_verdict(console, port.forecast)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -102,8 +101,9 @@ def transfer(
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
 
-    With --scale auto the scale is searched on the texts or, with --data, by the
-    score on labelled rows of the validation split.
+    With texts it says whether the port will help, as 'regraft plan' does. With
+    --scale auto the scale is searched on the texts or, with --data, by the score on
+    labelled rows of the validation split.
 
     Example: regraft transfer my-lora --student distilbert-base-uncased --out ported
 
@@ -122,7 +122,7 @@ def transfer(
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
-    loaded, scored = load(module), _rows(rows, options, max_eval)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
@@ -133,6 +133,7 @@ def transfer(
     port.ported.save(out, replace)
     show.show_relation(console, port)
     show.show_port(console, port.ported.report)
+    show.show_verdict(console, port.forecast)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 
@@ -165,15 +166,15 @@ def sample(
     from ..activations import sampling
     from ..files.directories import check_writable
     from ..models.pretrained import resolve
-    from ..port.spaces import space_pairs
+    from ..port.spaces import judged_pairs, space_pairs
 
     check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")
-    pair = resolve(teacher), resolve(student)
+    pair = resolve(teacher, run.trust_remote_code), resolve(student, run.trust_remote_code)
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
-    moments = sampling.sample(*pair, spaces, read, options, run)
+    moments = sampling.sample(*pair, spaces, read, options, run, folded=judged_pairs(spaces))
     sampling.save_sample(moments, out, replace)
     console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")
 
@@ -195,11 +196,11 @@ def methods() -> None:
     console.print(table)
 
 
-def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None) -> Rows | None:
+def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:
     """Name the labelled rows that a port is scored on; None without data."""
     if rows.data is None:
         return None
     from ..training.evaluation import Rows
 
     size = {"batch_size": options.batch_size, "max_length": options.max_length, "max_eval": max_eval}
-    return Rows(rows, make(EvaluateOptions, size, TaskError))
+    return Rows(rows, make(EvaluateOptions, size, TaskError), run.trust_remote_code)

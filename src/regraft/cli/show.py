@@ -13,6 +13,7 @@ from rich.table import Table
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..port.advice import layers_advised, relation_said, shortened, texts_advised
+from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.parts import Target
 from ..port.pipeline import Port
@@ -132,10 +133,19 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         layer, site = ("head", "") if one["layer"] is None else (str(one["layer"]), one["site"])
         table.add_row(layer, site, one["name"], _number(one["r2"]))
     console.print(table)
-    known = [(name, value) for name, value in report["expected"].items() if value is not None]
+    expected = report["expected"]
+    known = [(name, expected[name]) for name in ("module", "head") if expected[name] is not None]
     parts = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(known)]
     if parts:
-        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}")
+        ends = expected["interval"]
+        interval = "" if ends is None else f" (95% interval {ends[0]:.2f} to {ends[1]:.2f})"
+        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}{interval}")
+
+
+def show_verdict(console: Console, forecast: Forecast | None) -> None:
+    """Print whether a port will help, where that is known."""
+    if forecast is not None and forecast.verdict is not None:
+        console.print(forecast.verdict)
 
 
 def choice(score: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from ..errors import TaskError
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
-from .app import DATA, HOW, Out, Quiet, Replace, Track, console, flat, option
+from .app import DATA, HOW, Out, Quiet, Replace, Track, TrustCode, console, flat, option
 
 
 def train(
@@ -22,6 +22,7 @@ def train(
     set_up: Annotated[str, Parameter(name="--preset", group=HOW)] = "fast",
     options: Annotated[TrainOptions, flat(HOW)] = TrainOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
+    trust_remote_code: TrustCode = False,
     track: Track = (),
     replace: Replace = False,
     quiet: Quiet = False,
@@ -60,6 +61,7 @@ def train(
         options=options.over(preset(set_up, task_named(data.task))),
         peft=peft or "lora",
         init=init,
+        trust_remote_code=trust_remote_code,
         replace=replace,
         progress=not quiet,
         tracking=Tracking.beside(out, track),
@@ -88,6 +90,7 @@ def evaluate(
     options: Annotated[EvaluateOptions, flat(HOW)] = EvaluateOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
+    trust_remote_code: TrustCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a module on a task.
@@ -102,6 +105,14 @@ def evaluate(
     from ..training import evaluation
     from . import show
 
-    found = evaluation.assess(module, model, data=data, split=split, options=options, progress=not quiet)
+    found = evaluation.assess(
+        module,
+        model,
+        data=data,
+        split=split,
+        options=options,
+        trust_remote_code=trust_remote_code,
+        progress=not quiet,
+    )
     console.print(found.order.sentence(module), soft_wrap=True)
     show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")

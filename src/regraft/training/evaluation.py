@@ -58,6 +58,7 @@ def evaluate(
     data: TaskOptions | None = None,
     split: str = "test",
     options: EvaluateOptions | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> dict[str, float]:
     """Score a module on a split of a task.
@@ -69,6 +70,7 @@ def evaluate(
         data: the task and its rows.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         options: batch size and lengths.
+        trust_remote_code: let Python code run that the model brings along.
         progress: whether to draw progress bars.
 
     Returns:
@@ -77,7 +79,15 @@ def evaluate(
     Raises:
         RegraftError: data, model or module that do not serve.
     """
-    return assess(directory, model, data=data, split=split, options=options, progress=progress).scores
+    return assess(
+        directory,
+        model,
+        data=data,
+        split=split,
+        options=options,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    ).scores
 
 
 def assess(
@@ -87,6 +97,7 @@ def assess(
     data: TaskOptions | None = None,
     split: str = "test",
     options: EvaluateOptions | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Score a module on a split of a task, and say in which order its labels were taken; arguments as for `evaluate`.
@@ -101,7 +112,7 @@ def assess(
     if model is None and not module.base_model:
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     check_head(module, task_named(data.task), fresh_head=True)
-    base = resolve(model if model is not None else module.base_model)
+    base = resolve(model if model is not None else module.base_model, trust_remote_code)
     loaded = data.load()
     order = known_order(module, base, loaded)
     loaded = loaded.ordered(order.labels)
@@ -126,10 +137,12 @@ class Rows:
     Attributes:
         data: the task and its rows.
         options: batch size and lengths.
+        trust_remote_code: let Python code run that the model brings along.
     """
 
     data: TaskOptions
     options: EvaluateOptions
+    trust_remote_code: bool = False
 
     def check(self, module: Module, head: str | None, labels: Sequence[str]) -> LabelOrder:
         """Check, before models run, that what becomes of a teacher's module can be scored.
@@ -158,7 +171,14 @@ class Rows:
         """Score a port."""
         with TemporaryDirectory() as directory:
             path = ported.save(Path(directory) / "module")
-            return assess(path, data=self.data, split="validation", options=self.options, progress=progress)
+            return assess(
+                path,
+                data=self.data,
+                split="validation",
+                options=self.options,
+                trust_remote_code=self.trust_remote_code,
+                progress=progress,
+            )
 
     def judge(self) -> Callable[[Module], float]:
         """Give what chooses a scale: the metric that trainings go by."""

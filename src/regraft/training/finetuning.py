@@ -31,6 +31,7 @@ def train(
     options: TrainOptions | None = None,
     peft: str = "lora",
     init: str | Path | None = None,
+    trust_remote_code: bool = False,
     replace: bool = False,
     progress: bool = True,
     tracking: Tracking | None = None,
@@ -47,6 +48,7 @@ def train(
         peft: ``"lora"`` (query and value) or ``"bottleneck"``, where `init` is None.
         init: a module to start from. By default it keeps a task head that was ported or trained, whose label names are
             those of the task, or which names none and has as many, see `TrainOptions.head`.
+        trust_remote_code: let Python code run that the model brings along.
         replace: replace `out` where it exists.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
@@ -63,7 +65,7 @@ def train(
     data, options = data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
     check_writable(out, replace, FILES, [model, init, data.data])
-    base = resolve(model)
+    base = resolve(model, trust_remote_code)
     start = None if init is None else load(init)
     loaded = data.load()
     order = None if start is None else label_order(start, base, loaded)
@@ -82,6 +84,7 @@ def train(
         "data_hash": loaded.fingerprint,
         "left_out": loaded.left_out,
         "labels": list(loaded.task.labels),
+        **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     set_seed(options.seed)
     if start is None:
