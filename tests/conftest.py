@@ -183,7 +183,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 def peft_config(kind: str, model_type: str, **extra: Any) -> PeftConfig:
     family = regraft.models.families.FAMILIES[model_type]
     if kind == "lora":
-        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+        targets = [family.sites[name].rpartition(".")[2] for name in ("query", "value", "qkv") if name in family.sites]
         return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": targets, **extra})
     return regraft.BottleneckConfig(**{"bottleneck_size": 6, **extra})
 

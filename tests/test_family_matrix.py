@@ -15,8 +15,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 import regraft
+from regraft.errors import ModelError
 from regraft.models.families import FAMILIES
-from regraft.models.pretrained import Pretrained
+from regraft.models.pretrained import HEAD_CLASSES, Pretrained, resolve
 from regraft.models.sites import find_sites, site_of
 
 TEXT = [name for name, family in FAMILIES.items() if family.inputs == "texts"]
@@ -150,3 +151,28 @@ def test_a_derived_record_ports_as_the_shipped_one(
     assert Pretrained("x", tiny_config(model_type)).family.like == ""
     assert ported.tensors.keys() == expected.tensors.keys()
     assert all(torch.equal(ported.tensors[key], tensor) for key, tensor in expected.tensors.items())
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_task_heads_are_where_the_record_says(
+    model_type: str, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+) -> None:
+    base = make_model(model_type, layers=2)
+    for task_type, labels in (("TOKEN_CLS", 3), ("SEQ_CLS", 3), ("QUESTION_ANS", 2)):
+        ending = HEAD_CLASSES[task_type]
+        try:
+            resolve(base).skeleton(ending)
+        except ModelError:
+            continue
+        if ending not in FAMILIES[model_type].task_heads:
+            assert FAMILIES[model_type].stacks  # of a decoder's last state
+            continue
+        module = regraft.load(make_module(base, "lora", labels, task_type))
+        ported = regraft.transfer(module, base)
+        assert ported.report["head"] == "teacher"
+        assert ported.hash() == module.hash()
+        ported.save(tmp_path / task_type)
+        model = PeftModel.from_pretrained(load_base(base, labels, task_type), tmp_path / task_type)
+        loading = model.load_adapter(tmp_path / task_type, "again")
+        assert not loading.unexpected_keys
+        assert not [key for key in loading.missing_keys if ".again." in key]

@@ -136,11 +136,13 @@ def _task_heads(build: Callable[[str], Any], pooled: bool) -> dict[str, TaskHead
         except ModelError:
             continue
         inside = (f"{whole.base_model_prefix}.", *(f"{path}." for path, _ in _layer_lists(whole)))
-        linears = [path for path, module in whole.named_modules() if _is_linear(module) and not path.startswith(inside)]
+        beside = {path: module for path, module in whole.named_modules() if not path.startswith(inside)}
+        linears = tuple(path for path, module in beside.items() if _is_linear(module))
         if linears:
             reads: Literal["pooled", "final_hidden"] = (
                 "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
             )
             activation = "its own" if len(linears) > 1 else None
-            heads[ending] = TaskHead(linears=tuple(linears), reads=reads, activation=activation)
+            norms = tuple(path for path, module in beside.items() if "norm" in type(module).__name__.lower())
+            heads[ending] = TaskHead(linears=linears, reads=reads, activation=activation, norms=norms)
     return heads

@@ -26,6 +26,8 @@ class TaskHead(Strict):
     model's pooler makes of the first token."""
     activation: str | None = None
     """Between two linear layers, a key of transformers' ``ACT2FN``."""
+    norms: tuple[str, ...] = ()
+    """Paths of its normalisations, between two linear layers."""
 
     @property
     def modules(self) -> list[str]:

@@ -99,13 +99,15 @@ def plan_task_head(
     head_s = student.family.task_heads.get(inventory.head_class)
     if head_t is None or head_s is None:
         return TaskHeadPlan(reason="this task type has no head that regraft knows")
-    if (len(head_t.linears), head_t.activation, head_t.reads) != (len(head_s.linears), head_s.activation, head_s.reads):
+    if _form(head_t) != _form(head_s):
         return TaskHeadPlan(reason=f"the models' heads differ: {_describe(head_t)} and {_describe(head_s)}")
     if names and len(names) != inventory.num_labels:
         return TaskHeadPlan(reason=f"the module names {len(names)} labels for a head of {inventory.num_labels} rows")
     pair = SpacePair(depth(student_sites) - 1, depth(teacher_sites) - 1, head_s.reads)
     d_s = space_width(student_sites, pair.student_layer, pair.name)
     d_t = space_width(teacher_sites, pair.teacher_layer, pair.name)
+    if not d_s or not d_t:
+        return TaskHeadPlan(reason=f"a model has no {head_s.reads.replace('_', ' ')} vector, which the head reads")
     if len(head_s.linears) > 1 and d_s != d_t:
         return TaskHeadPlan(
             reason=f"the head has a hidden layer of its own, {d_t} wide in the teacher and {d_s} in the student"
@@ -136,7 +138,15 @@ def plan_task_head(
         if has_bias:
             fold = Fold(weight, pair) if number == 1 else None
             parts[f"{PREFIX}{path_s}.bias"] = Part(bias, 1.0, (None,), fold, its_rows)
+    for path_t, path_s in zip(head_t.norms, head_s.norms, strict=True):
+        for leaf in ("weight", "bias"):
+            if f"{PREFIX}{path_t}.{leaf}" in inventory.head:
+                parts[f"{PREFIX}{path_s}.{leaf}"] = Part(f"{PREFIX}{path_t}.{leaf}", 1.0, (None,))
     return TaskHeadPlan(parts, {pair: (d_s, d_t)})
+
+
+def _form(head: TaskHead) -> tuple[object, ...]:
+    return len(head.linears), len(head.norms), head.activation, head.reads
 
 
 def _describe(head: TaskHead) -> str:
