@@ -13,7 +13,7 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Out, Replace, console, flat
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat
 
 if TYPE_CHECKING:
     from ..training.evaluation import Rows
@@ -33,6 +33,7 @@ def plan(
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
@@ -50,10 +51,12 @@ def plan(
         max_eval: Score so many rows. Default: all, or 100.
         verbose: One line per tensor.
     """
+    from ..models.families import register_families
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show
 
+    register_families(families)
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
@@ -97,6 +100,7 @@ def transfer(
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     replace: Replace = False,
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
@@ -115,10 +119,12 @@ def transfer(
         max_eval: So many labelled rows. Default: 100.
     """
     from ..files.directories import check_writable
+    from ..models.families import register_families
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
 
+    register_families(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
@@ -147,6 +153,7 @@ def sample(
     options: Annotated[SampleOptions, flat(HOW)] = SampleOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     replace: Replace = False,
 ) -> None:
     """Run two models over texts and keep moments for any port.
@@ -165,9 +172,11 @@ def sample(
     """
     from ..activations import sampling
     from ..files.directories import check_writable
+    from ..models.families import register_families
     from ..models.pretrained import resolve
     from ..port.spaces import judged_pairs, space_pairs
 
+    register_families(families)
     check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
     if read is None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
-from ..port.advice import layers_advised, relation_said, shortened, texts_advised
+from ..port.advice import derived_said, layers_advised, relation_said, shortened, texts_advised
 from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.parts import Target
@@ -73,7 +73,12 @@ def show_relation(console: Console, port: Port) -> None:
     relation, plan, sampled = port.relation, port.plan, port.texts is not None or port.moments is not None
     if relation is None:
         return
-    advice = (texts_advised(relation, port.method.identity, sampled), layers_advised(relation, plan.groups.get("", ())))
+    derived = {base.config.model_type: derived_said(base) for base in (port.teacher, port.student)}
+    advice = (
+        *derived.values(),
+        texts_advised(relation, port.method.identity, sampled),
+        layers_advised(relation, plan.groups.get("", ())),
+    )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
         if sentence is not None:
             console.print(sentence)

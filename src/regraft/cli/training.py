@@ -10,7 +10,7 @@ from ..errors import TaskError
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
-from .app import DATA, HOW, Out, Quiet, Replace, Track, TrustCode, console, flat, option
+from .app import DATA, HOW, Families, Out, Quiet, Replace, Track, TrustCode, console, flat, option
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     options: Annotated[TrainOptions, flat(HOW)] = TrainOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     trust_remote_code: TrustCode = False,
+    families: Families = None,
     track: Track = (),
     replace: Replace = False,
     quiet: Quiet = False,
@@ -44,12 +45,14 @@ def train(
         init: Module to start from, such as a ported one.
         set_up: What the values start from: fast, paper.
     """
+    from ..models.families import register_families
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
     from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
 
+    register_families(families)
     sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
     if init is not None and (peft is not None or sizes):
         first = "--peft" if peft is not None else option(sizes[0])
@@ -91,6 +94,7 @@ def evaluate(
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
     trust_remote_code: TrustCode = False,
+    families: Families = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a module on a task.
@@ -102,9 +106,11 @@ def evaluate(
         model: Base model. Default: as the module says.
         split: train, validation or test.
     """
+    from ..models.families import register_families
     from ..training import evaluation
     from . import show
 
+    register_families(families)
     found = evaluation.assess(
         module,
         model,
