@@ -118,8 +118,8 @@ def distill(
     depth = layers_in(find_sites(base.skeleton(), base.family))
     if base.family.stacks or depth != base.config.num_hidden_layers:
         raise ModelError(
-            f"{base.name} ({base.config.model_type}) has several lists of layers, or layers that share weights, expected "
-            "one list of layers to take some of"
+            f"{base.name} ({base.config.model_type}) has several lists of layers, or layers that share weights, "
+            "expected one list of layers to take some of"
         )
     layers = choose_layers(options.layers, depth)
     parts = split(texts, options.seed)
