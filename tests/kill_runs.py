@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,9 +44,17 @@ class Kills:
     done_again: set[str]
 
 
+def _bars(kind: type[tqdm]) -> Iterator[type[tqdm]]:
+    yield kind
+    for inner in kind.__subclasses__():
+        yield from _bars(inner)
+
+
 def _child(experiment: Experiment, grid: Grid, root: Path, log: Path) -> None:
-    # A bar's lock is shared between forked processes: one killed while it holds it would stop all that follow.
-    tqdm.set_lock(TRLock())
+    # A bar's lock is shared between forked processes: one killed while it holds it would stop all that follow. Other
+    # libraries' bars, whose classes may have a lock of their own, would too.
+    for bar in _bars(tqdm):
+        bar.set_lock(TRLock())
     with log.open("a") as file:
 
         def ended(_: Cell, outcome: Outcome) -> None:
