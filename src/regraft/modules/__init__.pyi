@@ -2,7 +2,8 @@ from .adapted import AdaptedModel
 from .bottleneck import BottleneckConfig
 from .inventory import Inventory, take_inventory
 from .module import Module, load
-from .peft_types import PEFT_TYPES, PeftMethod
+from .peft_method import PeftMethod
+from .peft_types import PEFT_TYPES
 
 __all__ = [
     "PEFT_TYPES",

@@ -13,13 +13,15 @@ from ..alignment.methods import Method, method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape, SpacePair, attention_heads, find_sites, site_of, space_width, stack_of
+from ..modules.axes import Convention, Reads, Role, Whole
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import Convention, Reads, Role, shape_at
+from ..modules.peft_types import shape_at
 from .advice import loss_refused
 from .fused import Fused
 from .layers import Group, Share, match_stacks
+from .limits import limits_refused, shared_refused, width_advice
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
@@ -61,7 +63,7 @@ class Plan:
     @property
     def head(self) -> str | None:
         """Where the task head comes from, ``"teacher"`` or ``"fresh"``; None for a module without one."""
-        actions = {target.action for target in self.targets if target.place is None}
+        actions = {target.action for target in self.targets if target.place is None and not target.shared}
         return None if not actions else "fresh" if "fresh" in actions else "teacher"
 
     @property
@@ -114,8 +116,12 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if method.identity else options.spaces or "measured"
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
+    draft.advice = width_advice(module)
     groups = match_stacks(options.layers, teacher_sites, student_sites)
+    for problem in limits_refused(module, str(options.align), method, groups, options.factor):
+        draft.refuse(problem)
     draft.add_layers(groups)
+    draft.add_shared(module)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
     head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
     expected = expected_tensors(config, skeleton)
@@ -161,6 +167,7 @@ class Draft:
     fused: dict[SpacePair, Fused] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
+    advice: str = ""
 
     def add_layers(self, groups: Mapping[str, Sequence[Group]]) -> None:
         """Plan every site of every student layer that takes something over.
@@ -207,9 +214,35 @@ class Draft:
             site_shape = self.student_sites[place]
             path = f"{PREFIX}{site_shape.path}."
             expected, into = shape_at(role, shape, site_shape), path + role.into if role.into else ""
+            action, key = self._action(parts), path + role.suffix
+            if Whole() in role.axes and not self._same_widths(place, group):
+                action = "refused"
             self.targets.append(
-                Target(path + role.suffix, expected, self._action(parts), role.suffix, place, parts, into)
+                Target(key, expected, action, role.suffix, place, parts, into, role.scaled, role.neutral)
             )
+
+    def _same_widths(self, place: Place, group: Group) -> bool:
+        """Refuse what belongs to both widths of a site where one of them differs."""
+        shape_s, site = self.student_sites[place], place[1]
+        for share in group:
+            shape_t = self.teacher_sites[share.layer, site]
+            size_s, size_t = ((shape.out_width, shape.in_width) for shape in (shape_s, shape_t))
+            if size_s != size_t:
+                self.refuse(
+                    f"{site} is {size_t[0]} x {size_t[1]} in {self.teacher.name} and {size_s[0]} x {size_s[1]} in "
+                    f"{self.student.name}, expected the same; {self.advice}"
+                )
+                return False
+        return True
+
+    def add_shared(self, module: Module) -> None:
+        """Plan the tensors that all sites share."""
+        holdings = (self.inventory.holdings, self.holdings)
+        if self.holdings and (why := shared_refused(module, self.teacher_sites, self.student_sites, *holdings)):
+            self.refuse(why)
+        for key in self.inventory.shared:
+            shape, part = tuple(module.tensors[key].shape), Part(key, 1.0, (None,))
+            self.targets.append(Target(key, shape, "copied", key, parts=(part,), shared=True))
 
     def _action(self, parts: tuple[Part, ...]) -> Action:
         pairs = {pair for part in parts for pair in part.pairs}
@@ -257,7 +290,7 @@ class Draft:
                 self.refused.add(pair)
                 self.refuse(
                     f"{site} is {d_t} wide in {self.teacher.name} ({lives}) and {d_s} in {self.student.name}, "
-                    "expected the same without a map; use --align auto with --texts or --moments"
+                    f"expected the same without a map; {self.advice}"
                 )
             elif pair != home and self.widths[pair] != (d_s, d_t):
                 self.refused.add(pair)

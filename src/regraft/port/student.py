@@ -38,8 +38,8 @@ def student_config(
         "revision": None,
         "inference_mode": True,
         "target_modules": _target_modules(skeleton, family, holdings),
-        "exclude_modules": None,
     }
+    config |= dict.fromkeys({"exclude_modules"} & config.keys())  # of which the sites say all; not every type has it
     if head_class in family.task_heads:
         # PEFT's own list lacks the first layer of DistilBERT's head.
         config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.task_heads[head_class].modules]
@@ -54,6 +54,9 @@ def student_config(
     if method.transposed:
         first = next(iter(holdings))
         config[method.transposed] = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
+    if method.gains_read:
+        gains = {place: holding for place, holding in holdings.items() if holding.gains_what_is_read}
+        config[method.gains_read] = _target_modules(skeleton, family, gains) if gains else []
     sizes = {sites[place].path: (holding.size, holding.alpha) for place, holding in holdings.items()}
     return config | method.patterns(config, sizes)
 

@@ -55,7 +55,7 @@ _LORA: Mapping[str, Any] = {
     "vera_b": None,
 }
 # Options of PEFT's LoRA that AdapterHub's does not have.
-_ONLY_PEFT = ("use_rslora", "lora_bias")
+_ONLY_PEFT = ("use_rslora", "lora_bias", "use_dora")
 
 # Names of one function; configurations without a version come from a library whose gelu was an approximation.
 _SAME_FUNCTION = {"silu": "swish"}
@@ -133,6 +133,11 @@ def check_plain(config: Mapping[str, Any], source: str) -> None:
     Raises:
         ModuleFileError: with the option.
     """
+    if config["peft_type"] not in SITES:
+        raise ModuleFileError(
+            f"{source} is a {config['peft_type']} module, which AdapterHub's library reads otherwise, expected one of "
+            f"{', '.join(SITES)}; convert it to LoRA first (regraft convert MODULE --to lora --rank R)"
+        )
     for option in _ONLY_PEFT:
         if config.get(option):
             raise ModuleFileError(
