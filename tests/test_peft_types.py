@@ -9,12 +9,14 @@ from typing import Any
 import peft
 import pytest
 import torch
-from conftest import load_base, load_peft
+from conftest import load_base, load_peft, make_texts, wordpiece_tokenizer
 from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
+from twins import make_twin
 
 import regraft
+from regraft.errors import PlanError
 from regraft.modules.peft_types import PEFT_TYPES
 
 ATTENTION = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"]}
@@ -158,3 +160,184 @@ def test_a_trained_rank_pattern_of_adalora_is_rewritten_for_the_student(
     cut = regraft.transfer(module, student, layers=[0, 1])
     for path, tensors in loads_whole(student, cut, tmp_path / "cut").items():
         assert all(map(torch.equal, tensors, before[path])), path
+
+
+# The attention has an output.dense too.
+_DOWN = r"layer\.\d\.output\.dense"
+
+
+@pytest.mark.parametrize("prune", [False, True], ids=["permuted", "pruned"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.AdaLoraConfig(target_modules=["query", "value"], init_r=4, total_step=10),
+        peft.LoHaConfig(target_modules=["query", "value"], r=4),
+        peft.HRAConfig(target_modules=["query", "value"], r=4),
+        peft.HiraConfig(target_modules=["query", "value"], r=4),
+        peft.IA3Config(target_modules=rf".*(query|key|value|{_DOWN})", feedforward_modules=rf".*{_DOWN}"),
+    ],
+    ids=lambda config: config.peft_type.value.lower(),
+)
+def test_maps_to_a_permuted_twin_keep_what_the_module_does(config: PeftConfig, prune: bool, tmp_path: Path) -> None:
+    twin, tokenizer = make_twin(prune=prune), wordpiece_tokenizer()
+    batch = tokenizer(make_texts(4, seed=9), padding=True, return_tensors="pt")
+    pruned = torch.ones(twin.teacher.config.hidden_size, dtype=torch.bool)
+    pruned[twin.kept] = False
+    model = get_peft_model(twin.teacher, config)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "ranknum" not in name:  # which PEFT does not save
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+                if "lora_A" in name or "1_b" in name or "2_b" in name:
+                    parameter[:, pruned] = 0
+                elif "hra_u" in name:
+                    parameter[pruned] = 0
+        model.save_pretrained(tmp_path / "teacher")
+        expected = model.eval()(**batch).last_hidden_state[..., twin.kept]
+        bare = model.unload()(**batch).last_hidden_state[..., twin.kept]
+    assert (expected - bare).abs().max() > 0.05
+    ported = regraft.transfer(
+        regraft.load(tmp_path / "teacher"),
+        (twin.student, tokenizer),
+        (twin.teacher, tokenizer),
+        layers=[0, 1, 2],
+        align="lsa",
+        texts=make_texts(60),
+        progress=False,
+    )
+    ported.save(tmp_path / "student")
+    student = peft.PeftModel.from_pretrained(twin.student, str(tmp_path / "student")).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(student(**batch).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_adalora_is_mapped_as_the_lora_of_its_matrices(make_model: Make, tmp_path: Path) -> None:
+    teacher, student, at = make_model(layers=2), make_model(width=48, layers=2), ["query", "value"]
+    ada = regraft.load(
+        write_module(teacher, peft.AdaLoraConfig(target_modules=at, init_r=4, total_step=10), tmp_path / "ada")
+    )
+    lora = regraft.load(write_module(teacher, peft.LoraConfig(target_modules=at, r=4), tmp_path / "lora"))
+    tensors = {key: ada.tensors[key.removesuffix(".weight")] for key in lora.tensors}
+    given: dict[str, Any] = {"texts": make_texts(60), "align": "ridge", "progress": False}
+    expected = regraft.transfer(regraft.Module(lora.config, tensors, "lora"), student, **given)
+    ported = regraft.transfer(ada, student, **given)
+    for key, tensor in expected.tensors.items():
+        assert torch.equal(ported.tensors[key.removesuffix(".weight")], tensor)
+    for key in ada.tensors:
+        assert "lora_E" not in key or torch.equal(ported.tensors[key], ada.tensors[key])
+    assert regraft.transfer(ada, student, texts=make_texts(60), progress=False).report["sequential"]
+
+
+def test_gains_without_a_counterpart_are_1(make_model: Make, module_of: Make) -> None:
+    module = module_of("ia3", "bert")
+    ported = regraft.transfer(module, make_model(width=48, layers=2), layers=[0, 1], align="copy")
+    for key, gains in ported.tensors.items():
+        own = module.tensors[key].flatten()
+        assert torch.equal(gains.flatten()[: len(own)], own)
+        assert len(gains.flatten()) > len(own)
+        assert torch.equal(gains.flatten()[len(own) :], torch.ones(len(gains.flatten()) - len(own)))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "dora"])
+def test_a_factor_multiplies_what_a_module_adds_or_is_refused(
+    case: str, make_model: Make, module_of: Make, tmp_path: Path
+) -> None:
+    module, teacher = module_of(case, "bert"), make_model(layers=4)
+    if not PEFT_TYPES[module.peft_type].scales:
+        with pytest.raises(PlanError, match=r"has no factor \(it rotates what is there\); leave out --scale, or conv"):
+            regraft.transfer(module, teacher, scale=0.5)
+        return
+    regraft.transfer(module, teacher, scale=0.5).save(tmp_path / "half")
+    whole, half, bare = merged(teacher, module.source), merged(teacher, tmp_path / "half"), load_base(teacher)
+    for path, tensors in whole.items():
+        own = bare.get_submodule(path.removeprefix("base_model.model."))
+        for before, after, base in zip(tensors, half[path], (own.weight, own.bias), strict=False):
+            torch.testing.assert_close(after - base, (before - base) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_average_of_equal_layers_is_each_of_them_or_refused(case: str, make_model: Make, module_of: Make) -> None:
+    module, student = module_of(case, "bert"), make_model(layers=2)
+    if case == "dora" or not PEFT_TYPES[module.peft_type].averages:
+        with pytest.raises(PlanError, match=r"mean over layers means nothing|can only be copied as it is"):
+            regraft.transfer(module, student, layers="avg")
+        return
+    equal = {key: module.tensors[at_layer(key, 0) if layered(key) else key] for key in module.tensors}
+    ported = regraft.transfer(regraft.Module(module.config, equal, "equal"), student, layers="avg")
+    assert {target["action"] for target in ported.report["tensors"].values()} == {"averaged"}
+    assert all(torch.equal(tensor, equal[key]) for key, tensor in ported.tensors.items())
+
+
+def layered(key: str) -> bool:
+    return any(part.isdecimal() for part in key.split("."))
+
+
+CONVERT = r"convert it to LoRA first \(regraft convert MODULE --to lora --rank R\)"
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "message"),
+    [
+        ("lokr", {"align": "random"}, rf"is a LoKr module, which no map takes to other dimensions; .*{CONVERT}"),
+        ("lokr", {}, rf"query is 32 x 32 in .* and 48 x 48 in .*, expected the same; {CONVERT}"),
+        ("fourierft", {"align": "copy"}, "is a FourierFT module, which no map takes"),
+        ("oft", {}, "query is 32 x 32"),
+        ("boft", {}, "query is 32 x 32"),
+        ("miss", {}, "query is 32 x 32"),
+        ("c3a", {}, "query is 32 x 32"),
+        ("gralora", {}, "query is 32 x 32"),
+        ("vera", {}, "query is 32 x 32"),
+        ("ia3", {}, rf"query is 32 wide .* expected the same without a map; use --align lsa with --texts .*{CONVERT}"),
+        (
+            "loha",
+            {"align": "zero"},
+            "maps alone take to other dimensions, and zero is none; use --align lsa",
+        ),
+        ("hira", {}, "query is 32 wide"),
+        ("hra", {"align": "zero"}, "one-to-one maps alone"),
+        ("dora", {"align": "random"}, rf"can only be copied as it is, layer by layer \(DoRA's magnitudes .*{CONVERT}"),
+        ("dora", {"scale": 0.5}, "can only be copied as it is"),
+        ("dora", {}, f"query is 32 wide .* expected the same without a map; {CONVERT}"),
+    ],
+)
+def test_what_a_peft_type_does_not_allow_is_refused_with_what_to_do(
+    case: str, options: dict[str, Any], message: str, make_model: Make, module_of: Make
+) -> None:
+    student = make_model(width=48, layers=4) if not {"scale"} & options.keys() else make_model(layers=4)
+    with pytest.raises(PlanError, match=message):
+        regraft.transfer(module_of(case, "bert"), student, **options)
+
+
+def test_dora_is_copied_where_the_rows_of_the_weights_have_the_teachers_norms(
+    make_model: Make, module_of: Make, tmp_path: Path
+) -> None:
+    module, teacher = module_of("dora", "bert"), make_model(layers=4)
+    further = load_base(teacher)
+    query = further.encoder.layer[1].attention.self.query.weight
+    turn, _ = torch.linalg.qr(torch.eye(32) + 0.01 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
+    query.data = query.data @ turn  # keeps the norms of rows
+    further.save_pretrained(tmp_path / "turned")
+    assert regraft.transfer(module, str(tmp_path / "turned")).tensors.keys() == module.tensors.keys()
+    query.data[3] *= 1.01
+    further.save_pretrained(tmp_path / "longer")
+    where = "norms of the rows of query of the student's layer 1 and the teacher's layer 1"
+    message = rf"{where} are up to 0\.01 apart, expected at most 0\.001 \(DoRA's magnitudes .*; {CONVERT}"
+    with pytest.raises(PlanError, match=message):
+        regraft.transfer(module, str(tmp_path / "longer"))
+
+
+def test_shared_projections_are_no_task_head(make_model: Make, tmp_path: Path) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2)
+    config = peft.VeraConfig(target_modules=["query", "value"], r=4)
+    module = regraft.load(write_module(teacher, config, tmp_path / "vera", labels=5))
+    plan = regraft.plan(module, student)
+    assert plan.head == "teacher"
+    assert {target.key for target in plan.targets if target.shared} == {"base_model.vera_A", "base_model.vera_B"}
+    fresh = regraft.transfer(module, student, head="fresh")
+    assert torch.equal(fresh.tensors["base_model.vera_A"], module.tensors["base_model.vera_A"])
+    other = make_model(layers=2, intermediate_size=48)
+    wide = peft.VeraConfig(target_modules=rf".*(query|{_DOWN})", r=4)
+    module = regraft.load(write_module(teacher, wide, tmp_path / "wide"))
+    with pytest.raises(PlanError, match=r"whose sites share matrices as wide as the widest|ff_down is 32 x 64"):
+        regraft.transfer(module, other)

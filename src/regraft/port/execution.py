@@ -64,8 +64,8 @@ def _make(
     dtype = ported[0].dtype
     exact = torch.promote_types(dtype, torch.float32)
     return sum(
-        (factor * (tensor.to(exact) - target.neutral) for factor, tensor in zip(factors, ported, strict=True)),
-        torch.full(target.shape, target.neutral, dtype=exact),
+        (factor * tensor.to(exact) for factor, tensor in zip(factors, ported, strict=True)),
+        torch.full(target.shape, target.neutral * (1 - sum(factors)), dtype=exact),
     ).to(dtype)
 
 
