@@ -1,4 +1,4 @@
-"""Convert modules between PEFT's directories and AdapterHub's."""
+"""Convert modules: between PEFT's directories and AdapterHub's, and to LoRA."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ..errors import ModuleFileError, unknown_choice
 from .app import OUTPUT, Out, Replace, console
 
-_FORMATS = ("adapterhub", "peft")
+_FORMATS = ("adapterhub", "lora", "peft")
 
 
 def convert(
@@ -18,21 +18,24 @@ def convert(
     *,
     to: str,
     out: Out,
+    rank: int | None = None,
     model: str | None = None,
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
 ) -> None:
-    """Convert a module between PEFT and AdapterHub's library, exactly.
+    """Convert a module between PEFT and AdapterHub's library, exactly, or to LoRA.
 
-    What would change is refused. A module that has the format already is written
-    anew.
+    What would change between the two is refused; a module that has the format
+    already is written anew. A LoRA is as near as its rank allows, and the errors
+    are said.
 
     Example: regraft convert my-lora --to adapterhub --out my-adapter
 
     Args:
         module: Module that PEFT or AdapterHub saved: directory or hub id.
-        to: peft or adapterhub.
+        to: peft, adapterhub or lora.
         out: Directory to write the converted module to.
+        rank: Rank of the LoRA, with --to lora.
         model: Model it was trained on. Default: as it says.
         name: AdapterHub's name of the adapter and head.
     """
@@ -43,13 +46,26 @@ def convert(
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
+    if (to == "lora") != (rank is not None):
+        raise ModuleFileError(
+            f"found --to {to} {'without' if rank is None else 'with'} --rank, expected it with lora alone"
+        )
     check_writable(out, replace, FILES, [module, model])
     loaded = load(module)
     if to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")
         return
-    if model is not None:
+    if rank is not None:
+        from ..modules.to_lora import convert_to_lora
+
+        loaded = convert_to_lora(loaded, rank, model)
+        said = loaded.provenance["converted"]
+        console.print(
+            f"A LoRA of rank {rank} for {len(said['errors'])} layers of {said['peft_type']}; relative error of what "
+            f"they add: {said['mean_error']:.2g} on average, at most {said['max_error']:.2g}."
+        )
+    elif model is not None:
         loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
     loaded.save(out, replace)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

@@ -25,6 +25,7 @@ def plain_config(config: PeftConfig, base: Pretrained) -> dict[str, Any]:
     return {**plain, "peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
 
 
+CONVERT = "convert it to LoRA first (regraft convert MODULE --to lora --rank R)"
 PREFIX = "base_model.model."
 """What PEFT puts before the paths of a model's own modules."""
 
@@ -42,7 +43,8 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
     method = PEFT_TYPES.get(str(config.get("peft_type")))
     if method is None:
         raise ModuleFileError(
-            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}"
+            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}; "
+            f"where it changes linear layers, {CONVERT}"
         )
     for option, reason in method.refused.items():
         if config.get(option):

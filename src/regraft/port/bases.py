@@ -10,9 +10,9 @@ from torch import Tensor
 from ..models.pretrained import Pretrained
 from ..models.relation import weights_of
 from ..models.sites import find_sites, stack_of
+from ..modules.config import CONVERT
 from ..modules.module import Module
 from ..modules.peft_types import PEFT_TYPES
-from .limits import CONVERT
 from .plan import Plan
 
 # How far norms of rows may be apart, relative to them: what rounding to 16 bits leaves of one weight.

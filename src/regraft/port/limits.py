@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from ..alignment.methods import METHODS, Method
 from ..models.sites import Place, SiteShape
+from ..modules.config import CONVERT
 from ..modules.inventory import Holding
 from ..modules.module import Module
 from ..modules.peft_types import PEFT_TYPES
 from .layers import Group
 
-CONVERT = "convert it to LoRA first (regraft convert MODULE --to lora --rank R)"
 _ONE_TO_ONE = " or ".join(
     name for name, method in METHODS.items() if method.kind == "one-to-one" and method.needs_moments
 )

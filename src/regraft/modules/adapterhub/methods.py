@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ModuleFileError, unknown_choice
 from ..bottleneck import NON_LINEARITIES
+from ..config import CONVERT
 from .layouts import check_fields
 
 # PEFT's name of a tensor behind the site's path -> AdapterHub's behind the module's name.
@@ -136,7 +137,7 @@ def check_plain(config: Mapping[str, Any], source: str) -> None:
     if config["peft_type"] not in SITES:
         raise ModuleFileError(
             f"{source} is a {config['peft_type']} module, which AdapterHub's library reads otherwise, expected one of "
-            f"{', '.join(SITES)}; convert it to LoRA first (regraft convert MODULE --to lora --rank R)"
+            f"{', '.join(SITES)}; {CONVERT}"
         )
     for option in _ONLY_PEFT:
         if config.get(option):
