@@ -74,7 +74,7 @@ def test_the_head_is_kept_and_the_errors_are_said(make_model: Make, run: Make, t
             delta = layer.get_delta_weight("default")
             ours = lora.tensors[f"{name}.lora_B.weight"] @ lora.tensors[f"{name}.lora_A.weight"]
             error = float((ours - delta).norm() / delta.norm())
-            assert said["errors"][name.removeprefix("base_model.model.")] == pytest.approx(error, rel=1e-3)
+            assert said["errors"][name.removeprefix("base_model.model.")] == pytest.approx(error, rel=1e-3, abs=1e-6)
     student = make_model(width=48, layers=2)
     ported = regraft.transfer(lora, student, align="random", head="fresh")
     assert ported.config["peft_type"] == "LORA"
@@ -99,7 +99,7 @@ def test_a_type_that_the_table_lacks_converts_too(make_model: Make, tmp_path: Pa
         (
             {"peft_type": "PREFIX_TUNING"},
             ["--rank", 2],
-            "PREFIX_TUNING module, expected one of those that PEFT can merge",
+            "expected one of those that PEFT can merge",
         ),
         ({"bias": "all"}, ["--rank", 2], "trains biases"),
         ({"target_modules": ["key"]}, ["--rank", 2], "does not fit .*name the model that it was trained on"),

@@ -10,6 +10,7 @@ from ..errors import ModuleFileError, unknown_choice
 from .app import OUTPUT, Out, Replace, console
 
 _FORMATS = ("adapterhub", "lora", "peft")
+_OF_A_RANK = ("lora",)
 
 
 def convert(
@@ -23,11 +24,11 @@ def convert(
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
 ) -> None:
-    """Convert a module between PEFT and AdapterHub's library, exactly, or to LoRA.
+    """Convert a module to PEFT's format, AdapterHub's, or LoRA.
 
-    What would change between the two is refused; a module that has the format
-    already is written anew. A LoRA is as near as its rank allows, and the errors
-    are said.
+    Between PEFT and AdapterHub's library it is exact, and what would change is
+    refused; a module that has the format already is written anew. A LoRA is as
+    near as its rank allows: how near is said.
 
     Example: regraft convert my-lora --to adapterhub --out my-adapter
 
@@ -46,10 +47,9 @@ def convert(
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
-    if (to == "lora") != (rank is not None):
-        raise ModuleFileError(
-            f"found --to {to} {'without' if rank is None else 'with'} --rank, expected it with lora alone"
-        )
+    if (to in _OF_A_RANK) != (rank is not None):
+        said = "without" if rank is None else "with"
+        raise ModuleFileError(f"found --to {to} {said} --rank, expected it with {', '.join(_OF_A_RANK)} alone")
     check_writable(out, replace, FILES, [module, model])
     loaded = load(module)
     if to == "adapterhub":
@@ -60,10 +60,10 @@ def convert(
         from ..modules.to_lora import convert_to_lora
 
         loaded = convert_to_lora(loaded, rank, model)
-        said = loaded.provenance["converted"]
+        done = loaded.provenance["converted"]
         console.print(
-            f"A LoRA of rank {rank} for {len(said['errors'])} layers of {said['peft_type']}; relative error of what "
-            f"they add: {said['mean_error']:.2g} on average, at most {said['max_error']:.2g}."
+            f"A LoRA of rank {rank} for {len(done['errors'])} layers of {done['peft_type']}; relative error of what "
+            f"they add: {done['mean_error']:.2g} on average, at most {done['max_error']:.2g}."
         )
     elif model is not None:
         loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})

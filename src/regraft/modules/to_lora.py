@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
@@ -97,7 +97,7 @@ def convert_to_lora(module: Module, rank: int, base: ModelLike | None = None) ->
 
 
 def _check(module: Module) -> None:
-    kinds: Mapping[str, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
+    kinds = {kind.value: config_class for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if module.peft_type in PEFT_TYPES:
         check_portable(module.config, module.source)
     elif issubclass(kinds.get(module.peft_type, PromptLearningConfig), PromptLearningConfig):
