@@ -6,6 +6,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,59 @@ def unigram_tokenizer(vocab_size: int = 120) -> Any:
 
 def tiny_config(model_type: str, width: int = 32, layers: int = 4, **extra: Any) -> Any:
     """Return a configuration of any supported model type, `width` wide and `layers` deep."""
-    if model_type == "distilbert":
-        sizes = {"dim": width, "n_layers": layers, "n_heads": 4, "hidden_dim": 2 * width}
-    else:
-        sizes = {
-            "hidden_size": width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 4,
-            "intermediate_size": 2 * width,
-        }
-    if model_type in ("llama", "mistral", "qwen2"):
-        sizes |= {"num_key_value_heads": 4}
-    if model_type == "electra":
-        sizes |= {"embedding_size": width // 2}
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * width,
+    }
     positions = {"max_position_embeddings": 128, "vocab_size": 150, "pad_token_id": 0}
+    if model_type == "gemma3":
+        vision = {**sizes, "image_size": 16, "patch_size": 8}
+        text = {**tiny_config("gemma3_text", width, layers).to_dict(), **extra}
+        return transformers.Gemma3Config(text_config=text, vision_config=vision)
+    sizes |= _own_sizes(model_type, width, layers)
     return transformers.AutoConfig.for_model(model_type, **{**positions, **sizes, **extra})
+
+
+def _own_sizes(model_type: str, width: int, layers: int) -> dict[str, Any]:
+    """What a model type calls its sizes beside, or instead of, the usual names."""
+    keys = {"num_key_value_heads": 4}
+    grouped = {**keys, "head_dim": width // 4}
+    experts = {**grouped, "num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1}
+    experts |= {"moe_intermediate_size": width + width // 2}
+    t5 = {"d_model": width, "d_ff": 2 * width, "d_kv": width // 4, "num_layers": layers, "num_heads": 4}
+    beside = {"d_model": width}
+    for side in ("encoder", "decoder"):
+        beside |= {f"{side}_layers": layers, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 2 * width}
+    t5 |= {"num_decoder_layers": layers}
+    distances = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+    own = {
+        "t5": t5,
+        "mt5": t5,
+        "distilbert": {"dim": width, "n_layers": layers, "n_heads": 4, "hidden_dim": 2 * width},
+        "electra": {"embedding_size": width // 2},
+        "albert": {"embedding_size": width // 2, "num_hidden_groups": layers},
+        "bloom": {"n_head": 4, "n_layer": layers},
+        "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 2 * width},
+        "gpt2": {"n_embd": width, "n_layer": layers, "n_head": 4, "n_inner": 2 * width},
+        "opt": {"ffn_dim": 2 * width, "word_embed_proj_dim": width},
+        "bart": beside,
+        "whisper": {**beside, "max_source_positions": 16, "num_mel_bins": 8},
+        "vit": {"image_size": 16, "patch_size": 8},
+        "esm": {"position_embedding_type": "absolute", "mask_token_id": 4},
+        "deberta": distances,
+        "deberta-v2": distances,
+        **dict.fromkeys(("mixtral", "qwen3_moe", "gpt_oss"), experts),
+        **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "smollm3", "granite"), grouped),
+        **dict.fromkeys(("llama", "mistral", "qwen2", "stablelm", "phi", "phi3", "starcoder2", "eurobert"), keys),
+    }
+    return own.get(model_type, {})
+
+
+# The model types that students are distilled from in the tests, and whose task heads have tests of their own.
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+DECODERS = ("llama", "mistral", "qwen2")
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +183,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 def peft_config(kind: str, model_type: str, **extra: Any) -> PeftConfig:
     family = regraft.models.families.FAMILIES[model_type]
     if kind == "lora":
-        targets = [family.sites[site].rpartition(".")[2] for site in ("query", "value")]
+        targets = [family.sites[name].rpartition(".")[2] for name in ("query", "value", "qkv") if name in family.sites]
         return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": targets, **extra})
     return regraft.BottleneckConfig(**{"bottleneck_size": 6, **extra})
 
@@ -208,6 +247,46 @@ def ner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(root / "en" / "val.conllu", 80, seed=0)
     write_split(root / "en" / "test.conllu", 30, seed=1)
     return root
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A module of a classifier, as PEFT saves it, and rows of which it gets seven in eight right.
+
+    The rows of its head mean yes and no, in this order, which nothing says; by the alphabet no comes first.
+    """
+
+    base: str
+    module: str
+    data: Path
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return ("--task", "classification", "--data", self.data)
+
+
+@pytest.fixture(scope="session")
+def stranger(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Stranger:
+    base, data = make_model(layers=2), tmp_path_factory.mktemp("answers")
+    module = make_module(base, "lora", labels=2, task_type="SEQ_CLS")
+    tokenizer, model = transformers.AutoTokenizer.from_pretrained(base), load_peft(base, module, 2, "SEQ_CLS")
+    for seed, split in enumerate(("train", "dev", "test")):
+        texts = make_texts(200, seed)
+        with torch.no_grad():
+            logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+        surest = (logits[:, 0] - logits[:, 1]).argsort(descending=True).tolist()
+        if split == "train":  # so that it gives both answers
+            bias = model.base_model.model.classifier.modules_to_save["default"].bias
+            with torch.no_grad():
+                bias[0] -= (logits[:, 0] - logits[:, 1]).median()
+            model.save_pretrained(module)
+        said = [(row, "yes" if i < 24 else "no") for i, row in enumerate([*surest[:24], *surest[-24:]])]
+        other = {"yes": "no", "no": "yes"}
+        rows = [f"{texts[row]},{other[name] if i % 8 == 0 else name}" for i, (row, name) in enumerate(said)]
+        (data / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    return Stranger(base, module, data)
 
 
 @pytest.fixture

@@ -97,6 +97,6 @@ def test_auto_in_sequence(port: tuple[regraft.Module, str, Sample], tmp_path: Pa
     ported = regraft.transfer(module, student, texts=TEXTS, progress=False)
     assert (ported.report["align"], ported.report["sequential"], ported.report["head"]) == ("auto", True, "teacher")
     assert {score["method"] for score in ported.report["scores"]} <= {"lsa", "ridge"}
-    assert set(ported.report["expected"]) == {"module", "head"}
+    assert set(ported.report["expected"]) == {"module", "head", "interval"}
     assert None not in ported.report["expected"].values()
     assert_peft_loads(ported, student, tmp_path)

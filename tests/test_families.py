@@ -6,14 +6,20 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import tiny_config
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-from regraft.errors import ModelError
+import regraft
+from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.models.families import FAMILIES, load_families
-from regraft.models.sites import SITES
+from regraft.models.pretrained import resolve
+from regraft.models.sites import SITES, find_sites, site_of
 
 
-def test_every_site_of_every_family_is_in_the_table_of_sites() -> None:
-    assert {site for family in FAMILIES.values() for site in family.sites} <= SITES.keys()
+def test_sites_outside_the_table_are_those_of_one_family_alone() -> None:
+    names = {name.rpartition(".")[2] for family in FAMILIES.values() for name in family.places}
+    assert names - SITES.keys() == {"ff_wi"}
 
 
 def test_a_family_states_only_what_differs_from_the_one_it_is_like(tmp_path: Path) -> None:
@@ -42,7 +48,7 @@ def test_a_family_may_be_like_one_that_comes_later(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("like: bert\npoler: none\n", "unknown key 'poler', expected one of causal, .*; did you mean 'pooler'?"),
-        ("like: bret\n", "unknown family 'bret', expected one of bert, .*; did you mean 'bert'?"),
+        ("like: bret\n", "unknown family 'bret', expected one of albert, .*; did you mean 'bert'?"),
         ("like: mine\n", "unknown family 'mine'"),
         ("layers: encoder\n", "sites: Field required"),
         ("like: bert\nspare_positions: some\n", "spare_positions: .* valid integer"),
@@ -57,3 +63,114 @@ def test_records_that_do_not_serve_are_refused_in_words(tmp_path: Path, text: st
     with pytest.raises(ModelError, match=message) as refused:
         load_families(path, FAMILIES)
     assert re.match(rf"{re.escape(str(path))}: ", str(refused.value))
+
+
+def write_config(model_type: str, path: Path, **sizes: object) -> str:
+    tiny_config(model_type, **sizes).save_pretrained(path)
+    return str(path)
+
+
+def lora_on(base: str, pattern: str, **fields: object) -> regraft.Module:
+    """Give a module with tensors on every linear layer that a regular expression matches."""
+    skeleton = resolve(base).skeleton()
+    config = LoraConfig(r=2, target_modules=pattern, **fields)
+    with torch.device("meta"):
+        state = get_peft_model_state_dict(get_peft_model(skeleton, config), save_embedding_layers=False)
+    torch.manual_seed(0)
+    tensors = {key: torch.randn(tensor.shape) for key, tensor in state.items()}
+    return regraft.Module({**config.to_dict(), "peft_type": "LORA", "base_model_name_or_path": base}, tensors, "m")
+
+
+def test_layers_of_one_kind_are_paired(tmp_path: Path) -> None:
+    """Of a model with linear attention in most layers, and full attention in some."""
+    linear, full = "linear_attention", "full_attention"
+    teacher = write_config("qwen3_5_text", tmp_path / "t", layers=6, layer_types=[linear, linear, full] * 2)
+    student = write_config("qwen3_5_text", tmp_path / "s", layers=3, layer_types=[full, linear, full])
+    plan = regraft.plan(lora_on(teacher, r".*(q_proj|in_proj_qkv|up_proj)"), student, align="none")
+    assert not plan.problems
+    assert [[share.layer for share in group] for group in plan.groups[""]] == [[2], [0], [5]]
+    assert {target.place for target in plan.targets} == {
+        *((layer, site) for layer in (0, 2) for site in ("query", "ff_up")),
+        (1, "linear_attn/in_proj_qkv"),
+        (1, "ff_up"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task_type"),
+    [
+        ("t5", "SEQ_2_SEQ_LM"),
+        ("bart", "SEQ_2_SEQ_LM"),
+        ("whisper", None),
+        ("gemma3", "CAUSAL_LM"),
+        ("gpt2", "CAUSAL_LM"),
+    ],
+)
+def test_every_stack_is_ported_from_classes_with_a_language_model_head(
+    model_type: str, task_type: str | None, tmp_path: Path
+) -> None:
+    teacher = write_config(model_type, tmp_path / "t", layers=4)
+    student = write_config(model_type, tmp_path / "s", layers=2)
+    family = FAMILIES[model_type]
+    places = [name for name in family.places if not site_of(name).is_norm]
+    auto = {"SEQ_2_SEQ_LM": "ForSeq2SeqLM", "CAUSAL_LM": "ForCausalLM", None: ""}[task_type]
+    config = LoraConfig(r=2, target_modules="|".join(map(family.pattern, places)), task_type=task_type)
+    with torch.device("meta"):
+        state = get_peft_model_state_dict(get_peft_model(resolve(teacher).skeleton(auto), config))
+    tensors = {key: torch.full(tensor.shape, float(number)) for number, (key, tensor) in enumerate(state.items())}
+    fields = {**config.to_dict(), "peft_type": "LORA", "base_model_name_or_path": teacher}
+    ported = regraft.transfer(regraft.Module(fields, tensors, "m"), student, align="none")
+    assert len(ported.tensors) * 2 == len(tensors)
+    for key, made in ported.report["tensors"].items():
+        (source,) = made["from"]
+        numbers = [int(part) for part in key.split(".") if part.isdecimal()]
+        assert [int(part) for part in source.split(".") if part.isdecimal()] == [2 * numbers[0], *numbers[1:]]
+    assert ported.report["groups"].keys() == {"", *family.stacks}
+
+
+def test_a_stack_that_the_student_lacks_would_be_lost(tmp_path: Path) -> None:
+    teacher = write_config("bart", tmp_path / "t", layers=2)
+    student = write_config("bert", tmp_path / "s", layers=2)
+    module = lora_on(teacher, r".*self_attn.q_proj")
+    with pytest.raises(PlanError, match=r"decoder.layers.0.self_attn.q_proj.lora_A.weight, .*: .* has no decoder"):
+        regraft.transfer(module, student, align="none")
+    assert len(regraft.transfer(module, student, align="none", drop=True).tensors) == 4
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            "{like: gpt2, sites: {ff_up: mlp.up}}",
+            r"has no module at h\.N\.mlp\.up, where its family's record has ff_up",
+        ),
+        (
+            "{like: gpt2, sites: {qkv: mlp.c_proj, ff_down: attn.c_attn}}",
+            r"mlp.c_proj has 32 rows, expected those of 4 queries of 8 and",
+        ),
+        ("{like: gpt2, final_norm: norm}", r"has no module at norm, which its family's record names"),
+    ],
+)
+def test_records_that_the_model_contradicts_are_refused(
+    record: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpt2.yaml").write_text(record)
+    monkeypatch.setattr("regraft.models.pretrained.FAMILIES", load_families(tmp_path / "gpt2.yaml", FAMILIES))
+    base = write_config("gpt2", tmp_path / "base", layers=2)
+    with pytest.raises(ModelError, match=message):
+        find_sites(resolve(base).skeleton(), resolve(base).family)
+
+
+def test_sizes_that_a_configuration_lacks_are_no_error(tmp_path: Path) -> None:
+    for model_type in ("bloom", "vit", "t5", "mt5", "whisper"):
+        base = resolve(write_config(model_type, tmp_path / model_type))
+        assert base.longest > 0
+
+
+def test_models_that_read_no_texts_are_not_sampled(tmp_path: Path) -> None:
+    base = write_config("vit", tmp_path / "vit", layers=2)
+    module = lora_on(base, ".*q_proj")
+    with pytest.raises(PlanError, match=r"query reads images, which cannot be sampled; copy the module"):
+        regraft.transfer(module, base, align="ridge", texts=["a", "b"])
+    with pytest.raises(SamplingError, match=r"reads images, expected a model that reads texts"):
+        regraft.forecast(module, base, align="none", texts=["a", "b"])

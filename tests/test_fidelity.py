@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 from conftest import make_texts
+from scipy import stats
 from torch import Tensor
 
 import regraft
 from regraft.alignment.linear import ridge
 from regraft.alignment.maps import Assignment, Linear, Map
 from regraft.alignment.moments import Moments, SplitMoments
-from regraft.alignment.scores import missed_scatter, read_error
+from regraft.alignment.scores import margin, missed_scatter, read_error
 from regraft.models.sites import SpacePair
-from regraft.port.forecast import LIKELY, POSSIBLE, Fidelity, Forecast, fidelity
+from regraft.port.forecast import LIKELY, POSSIBLE, WIDEST, Fidelity, Forecast, fidelity
 from regraft.port.pipeline import Port
 from regraft.port.plan import Plan
 from regraft.port.spaces import fit_pairs
@@ -28,7 +31,8 @@ NAMES = {"lora": {"lora_B @ lora_A", "classifier"}, "bottleneck": {"bottleneck_d
 
 
 def expected(places: list[Fidelity]) -> dict[str, float | None]:
-    return Forecast.of(places).expected
+    forecast = Forecast.of(places)
+    return {"module": forecast.module, "head": forecast.head}
 
 
 def draw(plan: Plan, noise: float, n: int = 4000) -> Activations:
@@ -45,9 +49,13 @@ def draw(plan: Plan, noise: float, n: int = 4000) -> Activations:
     return drawn
 
 
-def split(drawn: Activations, full: bool = True) -> dict[SpacePair, SplitMoments]:
+def split(drawn: Activations, full: bool = True, folds: int = 0) -> dict[SpacePair, SplitMoments]:
     return {
-        space: SplitMoments(Moments.of(h_s[:3000], h_t[:3000], full), Moments.of(h_s[3000:], h_t[3000:], full))
+        space: SplitMoments(
+            Moments.of(h_s[:3000], h_t[:3000], full),
+            Moments.of(h_s[3000:], h_t[3000:], full),
+            tuple(Moments.of(h_s[3000 + n :: folds], h_t[3000 + n :: folds], full) for n in range(folds)),
+        )
         for space, (h_s, h_t) in drawn.items()
     }
 
@@ -74,8 +82,9 @@ def test_errors_through_a_weight_equal_those_of_the_activations() -> None:
     weight, reads, offset = (torch.randn(*shape, generator=dice).double() for shape in ((4, 9), (9, 6), (9,)))
     moments = Moments.of(h_s, h_t, full=True)
     missed = (h_t - h_s @ reads.T - offset) @ weight.T
-    torch.testing.assert_close(missed_scatter(moments, reads, offset, weight), missed.T @ missed)
-    whole = missed_scatter(moments, reads, offset, torch.eye(9).double())
+    mapped = moments.mapped(weight @ reads, weight @ offset, weight)
+    torch.testing.assert_close(missed_scatter(mapped), missed.T @ missed)
+    whole = missed_scatter(moments.mapped(reads, offset, torch.eye(9).double()))
     assert float(whole.trace()) == pytest.approx(read_error(moments, reads, offset))
 
 
@@ -168,20 +177,79 @@ def test_what_cannot_be_told_is_none(pair: Callable[[str], tuple]) -> None:
     assert [one.r2 is None for one in found] == [True] * 4 + [False]
 
 
-def test_a_verdict_goes_by_the_head_where_there_is_one() -> None:
-    assert expected(
-        [Fidelity(0, "query", "", 0.25), Fidelity(0, "value", "", 0.75), Fidelity(1, "query", "", None)]
-    ) == {
-        "module": 0.5,
-        "head": None,
+@pytest.mark.parametrize("layers", ["skip", "avg"])
+def test_the_interval_is_that_of_the_jackknife_over_folds(pair: Callable[[str], tuple], layers: str) -> None:
+    module, student = pair("bottleneck")
+    plan = regraft.plan(module, student, layers=layers, align="ridge", spaces="measured")
+    drawn = draw(plan, noise=0.5)
+    maps, moments = exact(drawn), split(drawn, folds=5)
+    (found,) = [one for one in fidelity(plan, module.tensors, maps, moments) if one.layer == 1]
+    without = []
+    for fold in range(5):
+        kept = []
+        for layer in (2,) if layers == "skip" else (2, 3):
+            space = SpacePair(1, layer, "layer_output")
+            rest = [row for row in range(3000, 4000) if row % 5 != fold]
+            h_s, h_t = (h[rest] for h in drawn[space])
+            weight = module.tensors[f"{BERT.format(layer)}output.LayerNorm.bottleneck_down.weight"].double()
+            missed = (h_t - h_s @ maps[space].reads.T - maps[space].offset) @ weight.T
+            kept.append(share(missed, h_t @ weight.T))
+        without.append(fmean(kept))
+    error = (4 / 5 * sum((one - fmean(without)) ** 2 for one in without)) ** 0.5
+    assert found.margin == pytest.approx(2.776445 * error)  # Student's t with 4 degrees of freedom
+    # Only what is judged is kept in folds: the head, and a layer in the middle.
+    heads = {space: kept for space, kept in moments.items() if space.name == "final_hidden"}
+    forecast = Forecast.of(fidelity(plan, module.tensors, maps, {**split(drawn), **heads}))
+    assert forecast.margin == next(one.margin for one in forecast.places if one.layer is None)
+    assert forecast.interval == (forecast.head - forecast.margin, forecast.head + forecast.margin)
+    assert Forecast.of(fidelity(plan, module.tensors, maps, split(drawn))).interval is None
+
+
+def test_folds_without_texts_are_no_evidence(pair: Callable[[str], tuple]) -> None:
+    module, student = pair("bottleneck")
+    plan = regraft.plan(module, student, align="ridge", spaces="measured")
+    drawn = draw(plan, noise=0.5)
+    maps, moments, one = exact(drawn), split(drawn, folds=2), split(drawn, folds=1)
+    padded = {
+        space: replace(kept, folds=(*kept.folds, Moments.zeros(48, 32, full=True))) for space, kept in one.items()
     }
-    for head, module, words in (
-        (LIKELY, 0.0, "is likely"),
-        (POSSIBLE, 1.0, "may help"),
-        (-3.0, 1.0, "no more than a random start"),
-        (None, 0.6, "is likely"),
-    ):
-        assert words in (Forecast((), module, head).verdict or "")
+    assert {place.margin for place in fidelity(plan, module.tensors, maps, padded)} == {None}
+    more = {
+        space: replace(kept, folds=(*kept.folds, Moments.zeros(48, 32, full=True))) for space, kept in moments.items()
+    }
+    assert fidelity(plan, module.tensors, maps, more) == fidelity(plan, module.tensors, maps, moments)
+
+
+def test_the_margin_of_a_mean_is_that_of_textbooks() -> None:
+    values = [0.3, 0.1, 0.7, 0.5]
+    without = [fmean(values[:n] + values[n + 1 :]) for n in range(4)]
+    low, high = stats.t.interval(0.95, 3, fmean(values), stats.sem(values))
+    assert margin(without) == pytest.approx((high - low) / 2)
+    assert margin(without[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "module", "wide", "said"),
+    [
+        (LIKELY + 0.1, 0.0, 0.2, "This port is likely to help."),
+        (LIKELY, 0.0, 0.2, "This port may help, perhaps is likely to."),
+        (0.35, 1.0, 0.2, "This port may help."),
+        (POSSIBLE, 1.0, 0.2, "This port may help, or be no better than a random start; more texts would tell."),
+        (-3.0, 1.0, 0.2, "This port is unlikely to help; expect no more than a random start."),
+        (None, 0.65, 0.2, "This port is likely to help."),
+        (0.3, 1.0, WIDEST + 0.02, "No verdict: 7 held-out texts leave the head's R2 between 0.14 and 0.46; give more"),
+        (None, 0.3, WIDEST + 0.02, "No verdict: 7 held-out texts leave the module's R2 between 0.14 and 0.46; give"),
+        (0.9, 0.9, None, "No verdict: nothing tells how sure this is; give more texts"),
+    ],
+)
+def test_a_verdict_goes_by_the_interval(head: float | None, module: float, wide: float | None, said: str) -> None:
+    half = None if wide is None else wide / 2
+    assert (Forecast((), module, head, margin=half, held_out_texts=7).verdict or "").startswith(said)
+
+
+def test_without_a_figure_there_is_no_verdict() -> None:
+    places = [Fidelity(0, "query", "", 0.25, 0.1), Fidelity(0, "value", "", 0.75), Fidelity(1, "query", "", None)]
+    assert Forecast.of(places).expected == {"module": 0.5, "head": None, "interval": [0.4, 0.6]}
     assert Forecast((), None, None).verdict is None
     assert Forecast((), 1.0, 1.0, silent=True).verdict is None
 
@@ -195,10 +263,11 @@ def test_a_port_reports_what_is_expected_of_it(make_model: Callable[..., str], m
         options = {"spaces": spaces, "texts": texts, "progress": False}
         report = regraft.transfer(module, student, align="ridge", **options).report
         assert {one["site"] for one in report["fidelity"]} >= {"head"}
-        assert all(value is not None and value <= 1 for value in report["expected"].values())
+        low, high = report["expected"]["interval"]
+        assert low < report["expected"]["head"] < high <= 1
         port = Port.of(module, student, align="lsa", covariances=True, **options)
         assert port.forecast is not None
-        assert set(port.forecast.expected) == {"module", "head"}
+        assert set(port.forecast.expected) == {"module", "head", "interval"}
         assert regraft.forecast(module, student, align="lsa", **options) == port.forecast
         assert port.ported.report["expected"] == port.forecast.expected
         assert port.ported.hash() == regraft.transfer(module, student, align="lsa", **options).hash()
@@ -229,9 +298,12 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
     before = {root: files(Path(root)) for root in (tmp_path, module, student, teacher)}
     code, out, error = run(*here, "--texts", texts, "--data", ner_folder, "--max-eval", 20)
     assert code == 0, error
-    for words in ("mapped", "R2 read", "R2 write", "lora_B @ lora_A", "This port ", "validation"):
+    for words in ("mapped", "R2 read", "R2 write", "lora_B @ lora_A", "validation"):
         assert words in out
-    assert re.search(r"expected: the module keeps -?\d\.\d\d of what it reads, the head -?\d\.\d\d\n", out)
+    assert re.search(r"expected: the module keeps -?\d\.\d\d of what it reads, the head (-?\d\.\d\d \(95%.*)\n", out)
+    verdict = next(
+        line for line in out.splitlines() if line.startswith(("This port ", "No verdict: 20 held-out texts "))
+    )
     assert "before any training, on the validation split; its task head is the teacher's" in out
     assert {root: files(Path(root)) for root in before} == before
 
@@ -244,6 +316,8 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
     (expected,) = re.findall("expected: .*", sampled)
     assert expected in ported
     assert expected in out
+    assert verdict in ported.splitlines()
+    assert verdict in sampled.splitlines()
     assert "before any training" not in sampled
 
     code, out, _ = run(*here, "--data", ner_folder)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +109,13 @@ def test_shapes_and_nan_are_refused() -> None:
         Moments.of(torch.ones(3, 2), broken)
 
 
-def sampled(seed: int, texts: str, full: bool = True, **source: str) -> Sample:
+def sampled(seed: int, texts: str, full: bool = True, folds: int = 0, **source: str) -> Sample:
     x_s, x_t = rows(50, seed)
-    moments = SplitMoments(Moments.of(x_s[:40], x_t[:40], full), Moments.of(x_s[40:], x_t[40:], full))
+    dealt = tuple(Moments.of(x_s[40 + n :: folds], x_t[40 + n :: folds], full) for n in range(folds))
+    moments = SplitMoments(Moments.of(x_s[:40], x_t[:40], full), Moments.of(x_s[40:], x_t[40:], full), dealt)
     origin = {"teacher": "t", "student": "s", "teacher_config": "1", "student_config": "2", "pairing": "offsets"}
     origin |= {"teacher_weights": "file:3", "student_weights": "file:4", **source}
-    return Sample(Source(**origin, texts=(texts,)), {SpacePair(0, 2, "attention_input"): moments}, 50, 45, 60)
+    return Sample(Source(**origin, texts=(texts,)), {SpacePair(0, 2, "attention_input"): moments}, 50, 45, 60, 7)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -128,6 +132,28 @@ def test_samples_add_up_and_survive_the_disk(tmp_path: Path, full: bool) -> None
     assert (total.pairs, total.paired_tokens, total.student_tokens) == (100, 90, 120)
     assert total.source.texts == ("a", "b")
     assert "90 of 120 student tokens (75%)" in total.describe()
+
+
+def test_folds_add_up_and_survive_the_disk(tmp_path: Path) -> None:
+    save_sample(sampled(0, "a", folds=5), tmp_path / "one")
+    save_sample(sampled(1, "b", folds=5), tmp_path / "two")
+    total = load_sample(tmp_path / "one", tmp_path / "two")
+    assert total.held_out_texts == 14
+    (moments,) = total.moments.values()
+    assert [fold.n for fold in moments.folds] == [4] * 5
+    torch.testing.assert_close(vars(reduce(add, moments.folds)), vars(moments.held_out))
+
+
+def test_samples_of_an_older_regraft_have_no_folds(tmp_path: Path) -> None:
+    save_sample(sampled(0, "a"), tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "moments.json").read_text())
+    del manifest["held_out_texts"]
+    (tmp_path / "old" / "moments.json").write_text(json.dumps(manifest))
+    old = load_sample(tmp_path / "old")
+    assert old.held_out_texts is None
+    total = old + sampled(1, "b", folds=5)
+    assert total.held_out_texts is None
+    assert [moments.folds for moments in total.moments.values()] == [()]
 
 
 def test_samples_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def test_offsets_by_hand() -> None:
     assert pairs.student_tokens == 5
 
 
+def test_every_pair_is_of_a_text() -> None:
+    teacher = encoded([(0, 2)], [(0, 2), (3, 5), (6, 8)])
+    student = encoded([(0, 1), (1, 2)], [(0, 2), (3, 5), (6, 7), (7, 8)])
+    pairs = OFFSETS(["an", "it is so"], teacher, student)
+    assert pairs.text_of_pair(student.ids.shape[1]).tolist() == [0, 1, 1, 1]
+
+
 def test_offsets_that_cross_are_joined() -> None:
     pairs = OFFSETS(["abcd"], encoded([(0, 1), (1, 3), (3, 4)]), encoded([(0, 2), (2, 4)]))
     assert groups(pairs) == [([1, 2, 3], [1, 2])]

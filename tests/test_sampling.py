@@ -12,7 +12,7 @@ from conftest import make_texts
 
 from regraft.activations.observation import held_out_batches
 from regraft.activations.options import RunOptions, SampleOptions
-from regraft.activations.sampling import sample
+from regraft.activations.sampling import FOLDS, sample
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
 from regraft.models.pretrained import resolve
@@ -37,9 +37,8 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     teacher, student = make_model(layers=4), make_model(model_type, width=48, layers=2)
     texts = make_texts(100)
     spaces = [SpacePair(1, 2, "attention_input"), SpacePair(0, 0, "layer_output")]
-    taken = sample(
-        resolve(teacher), resolve(student), spaces, texts, SampleOptions(batch_size=4), RunOptions(quiet=True)
-    )
+    options, run = SampleOptions(batch_size=4), RunOptions(quiet=True)
+    taken = sample(resolve(teacher), resolve(student), spaces, texts, options, run, folded=spaces[:1])
     ordered = sorted(texts, key=lambda text: (len(text), text))
     number = np.arange(len(ordered)) // 4
     for space, layers in zip(spaces, ((1, 2), (1, 1)), strict=True):
@@ -54,6 +53,15 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
             expected = np.corrcoef(np.hstack([one, two]), rowvar=False)[: one.shape[1], one.shape[1] :]
             np.testing.assert_allclose(moments.correlation(), expected, atol=1e-5)
     assert taken.pairs == taken.paired_tokens == taken.student_tokens
+    held_out = [text for text, batch in enumerate(number) if batch in held_out_batches(number[-1] + 1)]
+    x_s = hidden_states(student, ordered, 1)
+    for fold, moments in enumerate(taken.moments[spaces[0]].folds):  # whole texts, in turn
+        one = np.concatenate([x_s[text] for text in held_out[fold::FOLDS]])
+        assert moments.n == len(one)
+        np.testing.assert_allclose(moments.mean_s, one.mean(0), rtol=1e-4, atol=1e-5)
+    assert len(taken.moments[spaces[0]].folds) == FOLDS
+    assert taken.moments[spaces[1]].folds == ()
+    assert taken.held_out_texts == len(held_out)
 
 
 def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[..., str]) -> None:

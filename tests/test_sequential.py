@@ -24,6 +24,7 @@ from regraft.port.sequential import SCALES
 from regraft.port.spaces import space_pairs
 
 TEXTS = make_texts(60)
+ONE = pytest.approx(1, abs=1e-6)
 WRITTEN = ("lora_B.weight", "lora_B.bias", "bottleneck_up.weight", "bottleneck_up.bias")
 
 
@@ -84,7 +85,7 @@ def test_auto_in_sequence_gives_a_permuted_twin_the_teachers_logits(
     report = done.report
     assert {score["method"] for score in report["scores"]} == {"lsa"}
     assert min(score["held_out"] for score in report["scores"]) == pytest.approx(1, abs=1e-6)
-    assert report["expected"] == pytest.approx({"module": 1, "head": 1}, abs=1e-6)
+    assert report["expected"] == {"module": ONE, "head": ONE, "interval": [ONE, ONE]}
     assert (report["align"], report["sequential"], report["scale"]) == ("auto", True, 1)
     if scale == "auto":  # the right one is known
         assert list(report["scales"]) == [str(scale) for scale in SCALES]

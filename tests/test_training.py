@@ -61,12 +61,13 @@ def test_train_port_train_again_and_evaluate(
         tmp_path / "student",
         init=tmp_path / "ported",
         data=DataOptions(data=ner_folder),
-        options=FAST,
+        options=longer,
         progress=False,
     )
     assert result.peft_type == trained.peft_type
     assert result.labels == NER.labels
     assert result.report["teacher"] == teacher
+    assert result.provenance["training"]["step"] > 0
     key = next(key for key in result.tensors if key.endswith(("lora_A.weight", "bottleneck_down.weight")))
     assert not torch.equal(result.tensors[key], regraft.load(tmp_path / "ported").tensors[key])
 
@@ -112,7 +113,7 @@ def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(
     assert keeps_head(plain, ner, "teacher")
     assert not keeps_head(other, ner, None)
     assert not keeps_head(None, ner, None)
-    assert keeps_head(named, replace(ner, declared=False, task=replace(NER, labels=("O", "B-PER"))), None)
+    assert keeps_head(named, replace(ner, labels_from="data", task=replace(NER, labels=("O", "B-PER"))), None)
     with pytest.raises(ModuleFileError, match=r"other was trained on labels a, b, c.*use --head fresh"):
         keeps_head(other, ner, "teacher")
     with pytest.raises(ModuleFileError, match="expected --init beside --head teacher"):

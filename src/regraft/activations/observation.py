@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,20 @@ HELD_OUT_SHARE = 0.1
 MIN_PAIRS = 64
 # At the least, so that few texts leave some to hold out.
 _BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a batch.
+
+    Attributes:
+        count: how many.
+        of_pair: (n,) the number of the text that each pair of tokens is from.
+    """
+
+    count: int
+    of_pair: Tensor
+
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
@@ -51,7 +66,7 @@ def observe(
     student: Pretrained,
     pairs: Sequence[SpacePair],
     texts: Sequence[str],
-    feed: Callable[[Activations, Activations, bool], None],
+    feed: Callable[[Activations, Activations, Texts | None], None],
     options: SampleOptions,
     run: RunOptions,
     title: str,
@@ -63,8 +78,8 @@ def observe(
         student: the other.
         pairs: where to observe them. Spaces of a whole text are left out where either model lacks a pooler.
         texts: what `in_order` gave.
-        feed: takes the student's activations, the teacher's, each on its model's device, and whether the batch is one
-            of those held out.
+        feed: takes the student's activations, the teacher's, each on its model's device, and of a batch that is held
+            out its texts, else None.
         options: as for `sampling.sample`.
         run: as for `sampling.sample`.
         title: of the progress bar.
@@ -75,6 +90,12 @@ def observe(
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
+    for base in (teacher, student):
+        if base.family.inputs != "texts":
+            raise SamplingError(
+                f"{base.name} ({base.config.model_type}) reads {base.family.inputs}, expected a model that reads "
+                "texts; copy the module (--align none, without --texts)"
+            )
     tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
     pair_tokens = PAIRINGS[options.pairing](tokenizer_t, tokenizer_s)
     size = max(1, min(options.batch_size, len(texts) // _BATCHES))
@@ -101,7 +122,8 @@ def observe(
             x_s = _observe(model_s, watched_s, encoding_s)
             x_t = _pooled(x_t, in_batch.teacher_rows, in_batch.teacher_pair, in_batch.count, teacher)
             x_s = _pooled(x_s, in_batch.student_rows, in_batch.student_pair, in_batch.count, student)
-            feed(x_s, x_t, number in held_out)
+            text = torch.from_numpy(in_batch.text_of_pair(encoding_s.ids.shape[1]))
+            feed(x_s, x_t, Texts(len(batch), text) if number in held_out else None)
     if count < MIN_PAIRS:
         raise SamplingError(
             f"paired {count} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "

@@ -49,12 +49,14 @@ class SampleOptions(Options):
 
 
 class RunOptions(Options):
-    """Where models run over texts. The outcome depends on none of it but by rounding."""
+    """Where and how models run. Unless they bring code along, the outcome depends on none of it but by rounding."""
 
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: a GPU if there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """float32, bfloat16, float16. Default: as stored."""
+    trust_remote_code: bool = False
+    """Run Python code that the models bring along."""
     quiet: bool = False
     """No progress bars."""
 

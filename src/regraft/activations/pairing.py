@@ -65,6 +65,12 @@ class Pairs:
         """Student tokens that belong to a pair."""
         return len(self.student_rows)
 
+    def text_of_pair(self, length: int) -> Ints:
+        """Give the number of the text that each pair is from, (count,), of texts padded to `length` student tokens."""
+        texts = np.empty(self.count, dtype=np.int64)
+        texts[self.student_pair] = self.student_rows // length
+        return texts
+
 
 class Position:
     """The same piece string at the same index, padding excluded (the authors' code)."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from operator import add, eq
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from ..alignment.moments import Moments, SplitMoments
@@ -20,8 +21,8 @@ from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
 from ..models.pretrained import Pretrained
-from ..models.sites import SpacePair
-from .observation import Activations, in_order, observe
+from ..models.sites import PER_TEXT, SpacePair
+from .observation import Activations, Texts, in_order, observe
 from .options import RunOptions, SampleOptions
 
 
@@ -33,6 +34,7 @@ def sample(
     options: SampleOptions | None = None,
     run: RunOptions | None = None,
     covariances: bool = True,
+    folded: Collection[SpacePair] = (),
     title: str = "Sampling",
 ) -> Sample:
     """Run both models over `texts` and collect the moments of `pairs`.
@@ -47,6 +49,7 @@ def sample(
         run: where the models run; a loaded model stays where it is unless this says otherwise.
         covariances: whether to take the covariances within either model, which alignments by linear maps need:
             O((d_s + d_t)^2) memory per pair of spaces. `lsa` does without, in O(d_s d_t).
+        folded: those of the pairs whose held-out moments are kept in folds too, for `FOLDS` times the memory of those.
         title: of the progress bar.
 
     Raises:
@@ -55,8 +58,12 @@ def sample(
     options, run = options or SampleOptions(), run or RunOptions()
     ordered = in_order(texts)
     totals: dict[SpacePair, list[Moments]] = {}
+    folds: dict[SpacePair, list[Moments]] = {}
+    held_out_texts = 0
 
-    def feed(x_s: Activations, x_t: Activations, held_out: bool) -> None:
+    def feed(x_s: Activations, x_t: Activations, held_out: Texts | None) -> None:
+        nonlocal held_out_texts
+        first, held_out_texts = held_out_texts, held_out_texts + (held_out.count if held_out else 0)
         for pair in pairs:
             s, t = x_s.get((pair.student_layer, pair.name)), x_t.get((pair.teacher_layer, pair.name))
             if s is None or t is None:
@@ -64,7 +71,14 @@ def sample(
             moments = Moments.of(s, t.to(s.device), covariances)
             d_s, d_t = moments.cross.shape
             split = totals.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
-            split[held_out] += moments
+            split[held_out is not None] += moments
+            if held_out is not None and pair in folded:
+                text = torch.arange(held_out.count) if pair.name in PER_TEXT else held_out.of_pair
+                fold = ((first + text) % FOLDS).to(s.device)
+                parts = folds.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * FOLDS)
+                for number in range(FOLDS):
+                    here = fold == number
+                    parts[number] += Moments.of(s[here], t.to(s.device)[here], covariances)
 
     counts = observe(teacher, student, pairs, ordered, feed, options, run, title)
     source = Source(
@@ -77,10 +91,15 @@ def sample(
         pairing=options.pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
-    moments_of = {pair: SplitMoments(split[0].to("cpu"), split[1].to("cpu")) for pair, split in totals.items()}
-    return Sample(source, moments_of, *counts)
+    moments_of = {
+        pair: SplitMoments(fit.to("cpu"), held_out.to("cpu"), tuple(fold.to("cpu") for fold in folds.get(pair, ())))
+        for pair, (fit, held_out) in totals.items()
+    }
+    return Sample(source, moments_of, *counts, held_out_texts)
 
 
+# Held-out texts are dealt out to so many: more are surer how sure they are, and take more memory.
+FOLDS = 5
 FORMAT = 2
 _TENSORS = "moments.safetensors"
 _MANIFEST = "moments.json"
@@ -123,6 +142,7 @@ class Sample:
         pairs: number of paired tokens (or spans).
         paired_tokens: student tokens that were paired ...
         student_tokens: ... of how many.
+        held_out_texts: how many texts were held out; None where an older sample does not say.
     """
 
     source: Source
@@ -130,6 +150,7 @@ class Sample:
     pairs: int
     paired_tokens: int
     student_tokens: int
+    held_out_texts: int | None = None
 
     def __add__(self, other: Sample) -> Sample:
         mine, theirs = asdict(self.source), asdict(other.source)
@@ -143,12 +164,14 @@ class Sample:
             raise SamplingError("the samples share a shard of texts; give each shard of texts once")
         if self.moments.keys() != other.moments.keys():
             raise SamplingError("the samples cover different spaces; take them with the same --sites and --layers")
+        texts = (self.held_out_texts, other.held_out_texts)
         return Sample(
             Source(**{**mine, "texts": (*self.source.texts, *other.source.texts)}),
             {pair: moments + other.moments[pair] for pair, moments in self.moments.items()},
             self.pairs + other.pairs,
             self.paired_tokens + other.paired_tokens,
             self.student_tokens + other.student_tokens,
+            None if None in texts else sum(filter(None, texts)),
         )
 
     def describe(self) -> str:
@@ -168,17 +191,19 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
     """
     tensors, counts = {}, {}
     for pair, split in sample.moments.items():
-        for part in fields(split):
-            moments: Moments = getattr(split, part.name)
-            counts[f"{pair}.{part.name}"] = moments.n
+        parts = {"fit": split.fit, "held_out": split.held_out}
+        parts |= {f"fold{number}": fold for number, fold in enumerate(split.folds)}
+        for part, moments in parts.items():
+            counts[f"{pair}.{part}"] = moments.n
             for name in _STORED:
-                tensors[f"{pair}.{part.name}.{name}"] = getattr(moments, name).contiguous()
+                tensors[f"{pair}.{part}.{name}"] = getattr(moments, name).contiguous()
     manifest = {
         "format": FORMAT,
         "source": asdict(sample.source),
         "pairs": sample.pairs,
         "paired_tokens": sample.paired_tokens,
         "student_tokens": sample.student_tokens,
+        "held_out_texts": sample.held_out_texts,
         "spaces": [str(pair) for pair in sample.moments],
         "counts": counts,
     }
@@ -207,16 +232,20 @@ def _load_one(path: Path) -> Sample:
     manifest: dict[str, Any] = read_json(path / _MANIFEST)
     if manifest.get("format") != FORMAT:
         raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
-    tensors = read_safetensors(path / _TENSORS)
+    tensors, counts = read_safetensors(path / _TENSORS), manifest["counts"]
+
+    def read(key: str) -> Moments:
+        return Moments(counts[key], **{name: tensors[f"{key}.{name}"] for name in _STORED})
+
     moments = {}
-    for text in manifest["spaces"]:
-        parts = {}
-        for part in fields(SplitMoments):
-            key = f"{text}.{part.name}"
-            parts[part.name] = Moments(manifest["counts"][key], **{name: tensors[f"{key}.{name}"] for name in _STORED})
-        moments[SpacePair.parse(text)] = SplitMoments(**parts)
+    for pair in manifest["spaces"]:
+        folds = [f"{pair}.fold{number}" for number in range(FOLDS)]  # those of an older regraft have none
+        moments[SpacePair.parse(pair)] = SplitMoments(
+            read(f"{pair}.fit"), read(f"{pair}.held_out"), tuple(read(key) for key in folds if key in counts)
+        )
     source = {**manifest["source"], "texts": tuple(manifest["source"]["texts"])}
-    return Sample(Source(**source), moments, manifest["pairs"], manifest["paired_tokens"], manifest["student_tokens"])
+    numbers = {name: manifest[name] for name in ("pairs", "paired_tokens", "student_tokens")}
+    return Sample(Source(**source), moments, **numbers, held_out_texts=manifest.get("held_out_texts"))
 
 
 def check_same_pair(sample: Sample, teacher: Pretrained, student: Pretrained) -> None:

@@ -17,13 +17,23 @@ from ..errors import SamplingError
 
 @dataclass(frozen=True)
 class SplitMoments:
-    """Moments of one pair of spaces: those to fit on and those held out to judge the fit."""
+    """Moments of one pair of spaces: those to fit on and those held out to judge the fit.
+
+    Attributes:
+        fit: to fit on.
+        held_out: to judge by.
+        folds: those held out once more, dealt out in whole texts, so that what differs between folds says how sure a
+            judgement is; none where they were not kept.
+    """
 
     fit: Moments
     held_out: Moments
+    folds: tuple[Moments, ...] = ()
 
     def __add__(self, other: SplitMoments) -> SplitMoments:
-        return SplitMoments(self.fit + other.fit, self.held_out + other.held_out)
+        # Of two that were not both kept in folds no sum is.
+        folds = tuple(one + two for one, two in zip(self.folds, other.folds, strict=False))
+        return SplitMoments(self.fit + other.fit, self.held_out + other.held_out, folds)
 
 
 # Below this share of its squared mean a variance is rounding, not signal.
@@ -119,6 +129,23 @@ class Moments:
             _merged(self.scatter_s, other.scatter_s, step_s, between),
             _merged(self.scatter_t, other.scatter_t, step_t, between),
             (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
+        )
+
+    def mapped(self, of_s: Tensor, offset: Tensor, of_t: Tensor) -> Moments:
+        """Return the moments of ``of_s @ x_s + offset`` and ``of_t @ x_t``, from those with covariances.
+
+        Args:
+            of_s: (k_s, d_s).
+            offset: (k_s,).
+            of_t: (k_t, d_t).
+        """
+        return Moments(
+            self.n,
+            of_s @ self.mean_s + offset,
+            of_t @ self.mean_t,
+            of_s @ self.scatter_s @ of_s.T,
+            of_t @ self.scatter_t @ of_t.T,
+            of_s @ self.cross @ of_t.T,
         )
 
     def swapped(self) -> Moments:

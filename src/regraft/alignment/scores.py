@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from statistics import pvariance
+
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from .maps import Assignment, Map
@@ -23,25 +28,29 @@ def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
     return float((residuals + moments.n * missed.square()).sum())
 
 
-def missed_scatter(moments: Moments, reads: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """Sum up the outer products of ``weight @ (h_t - reads @ h_s - offset)`` with itself.
-
-    Its trace is `read_error` where the weight is the identity.
+def missed_scatter(moments: Moments) -> Tensor:
+    """Sum up the outer products of y_t - y_s with itself, (k, k).
 
     Args:
-        moments: of the rows to judge on, with covariances.
-        reads: (d_t, d_s).
-        offset: (d_t,).
-        weight: (k, d_t), what the errors go through.
-
-    Returns:
-        (k, k).
+        moments: of what should be, y_t (k,), and in the student's place of what is there instead, y_s; with
+            covariances.
     """
-    ported = weight @ reads
-    shared = ported @ moments.cross @ weight.T
-    missed = weight @ (moments.mean_t - reads @ moments.mean_s - offset)
-    own = weight @ moments.scatter_t @ weight.T + ported @ moments.scatter_s @ ported.T
-    return own - shared - shared.T + moments.n * torch.outer(missed, missed)
+    missed = moments.mean_t - moments.mean_s
+    own = moments.scatter_t + moments.scatter_s
+    return own - moments.cross - moments.cross.T + moments.n * torch.outer(missed, missed)
+
+
+def margin(without: Sequence[float]) -> float | None:
+    """Give half the width of the 95% interval of an estimate, from the estimates without each of g groups of the data.
+
+    The delete-a-group jackknife (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11), by Student's
+    t with g - 1 degrees of freedom. None with fewer than two groups.
+    """
+    groups = len(without)
+    if groups < 2:
+        return None
+    deviation = math.sqrt((groups - 1) * pvariance(without))
+    return float(stdtrit(groups - 1, 0.975)) * deviation
 
 
 def write_error(moments: Moments, writes: Tensor) -> float:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from ..distillation.options import DistillOptions, DistillTexts
 from ..errors import TaskError
-from .app import HOW, TEXTS, Out, Quiet, Replace, Track, console, flat
+from .app import HOW, TEXTS, Families, Out, Quiet, Replace, Track, TrustCode, console, flat
 
 
 def distill(
@@ -18,6 +18,8 @@ def distill(
     texts: Annotated[DistillTexts, flat(TEXTS)],
     every: Annotated[int | None, Parameter(group=HOW)] = None,
     options: Annotated[DistillOptions, flat(HOW)] = DistillOptions(),
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
     track: Track = (),
     replace: Replace = False,
     quiet: Quiet = False,
@@ -40,10 +42,12 @@ def distill(
         every: Every k-th layer of the teacher. Default: 2.
     """
     from ..distillation import students
+    from ..models.families import register_families
     from ..training.devices import processes
     from ..training.tracking import Tracking
     from . import show
 
+    register_families(families)
     if every is not None:
         if "layers" in options.model_fields_set:
             raise TaskError("got both --every and --layers, expected one of them")
@@ -53,6 +57,7 @@ def distill(
         out,
         texts.read_all(),
         options=options,
+        trust_remote_code=trust_remote_code,
         replace=replace,
         progress=not quiet,
         tracking=Tracking.beside(out, track),

@@ -13,7 +13,7 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Out, Replace, console, flat
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat
 
 if TYPE_CHECKING:
     from ..training.evaluation import Rows
@@ -33,6 +33,7 @@ def plan(
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
@@ -50,11 +51,13 @@ def plan(
         max_eval: Score so many rows. Default: all, or 100.
         verbose: One line per tensor.
     """
+    from ..models.families import register_families
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show
 
-    loaded, scored = load(module), _rows(rows, options, max_eval)
+    register_families(families)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -73,15 +76,15 @@ def plan(
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
-        scored.check(loaded, options.head, options.labels)
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
-    if port.forecast is not None and port.forecast.verdict:
-        console.print(port.forecast.verdict)
+    show.show_verdict(console, port.forecast)
     if scored is not None:
-        scores = scored.scores(port.ported, progress=not run.quiet)
+        found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
         console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
-        show.show_scores(console, {"validation": scores})
+        in_doubt = port.plan.head == "teacher" and not loaded.labels
+        show.show_evaluation(console, "validation", found, "--teacher-labels" if in_doubt else "")
 
 
 def transfer(
@@ -97,12 +100,14 @@ def transfer(
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     replace: Replace = False,
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
 
-    With --scale auto the scale is searched on the texts or, with --data, by the
-    score on labelled rows of the validation split.
+    With texts it says whether the port will help, as 'regraft plan' does. With
+    --scale auto the scale is searched on the texts or, with --data, by the score on
+    labelled rows of the validation split.
 
     Example: regraft transfer my-lora --student distilbert-base-uncased --out ported
 
@@ -114,23 +119,27 @@ def transfer(
         max_eval: So many labelled rows. Default: 100.
     """
     from ..files.directories import check_writable
+    from ..models.families import register_families
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
 
+    register_families(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
-    loaded, scored = load(module), _rows(rows, options, max_eval)
-    if scored is not None:
-        scored.check(loaded, options.head, options.labels)
+    loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
+    port.plan.check()
+    if scored is not None:
+        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     port.ported.save(out, replace)
     show.show_relation(console, port)
     show.show_port(console, port.ported.report)
+    show.show_verdict(console, port.forecast)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 
@@ -144,6 +153,7 @@ def sample(
     options: Annotated[SampleOptions, flat(HOW)] = SampleOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
+    families: Families = None,
     replace: Replace = False,
 ) -> None:
     """Run two models over texts and keep moments for any port.
@@ -162,16 +172,18 @@ def sample(
     """
     from ..activations import sampling
     from ..files.directories import check_writable
+    from ..models.families import register_families
     from ..models.pretrained import resolve
-    from ..port.spaces import space_pairs
+    from ..port.spaces import judged_pairs, space_pairs
 
+    register_families(families)
     check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")
-    pair = resolve(teacher), resolve(student)
+    pair = resolve(teacher, run.trust_remote_code), resolve(student, run.trust_remote_code)
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
-    moments = sampling.sample(*pair, spaces, read, options, run)
+    moments = sampling.sample(*pair, spaces, read, options, run, folded=judged_pairs(spaces))
     sampling.save_sample(moments, out, replace)
     console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")
 
@@ -193,11 +205,11 @@ def methods() -> None:
     console.print(table)
 
 
-def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None) -> Rows | None:
+def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:
     """Name the labelled rows that a port is scored on; None without data."""
     if rows.data is None:
         return None
     from ..training.evaluation import Rows
 
     size = {"batch_size": options.batch_size, "max_length": options.max_length, "max_eval": max_eval}
-    return Rows(rows, make(EvaluateOptions, size, TaskError))
+    return Rows(rows, make(EvaluateOptions, size, TaskError), run.trust_remote_code)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
-from ..port.advice import layers_advised, relation_said, shortened, texts_advised
+from ..port.advice import derived_said, layers_advised, relation_said, shortened, texts_advised
+from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+
+if TYPE_CHECKING:
+    from ..training.evaluation import Evaluation
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
@@ -69,7 +73,12 @@ def show_relation(console: Console, port: Port) -> None:
     relation, plan, sampled = port.relation, port.plan, port.texts is not None or port.moments is not None
     if relation is None:
         return
-    advice = (texts_advised(relation, port.method.identity, sampled), layers_advised(relation, plan.groups.get("", ())))
+    derived = {base.config.model_type: derived_said(base) for base in (port.teacher, port.student)}
+    advice = (
+        *derived.values(),
+        texts_advised(relation, port.method.identity, sampled),
+        layers_advised(relation, plan.groups.get("", ())),
+    )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
         if sentence is not None:
             console.print(sentence)
@@ -129,10 +138,19 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         layer, site = ("head", "") if one["layer"] is None else (str(one["layer"]), one["site"])
         table.add_row(layer, site, one["name"], _number(one["r2"]))
     console.print(table)
-    known = [(name, value) for name, value in report["expected"].items() if value is not None]
+    expected = report["expected"]
+    known = [(name, expected[name]) for name in ("module", "head") if expected[name] is not None]
     parts = [f"the {name} {'' if number else 'keeps '}{value:.2f}" for number, (name, value) in enumerate(known)]
     if parts:
-        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}")
+        ends = expected["interval"]
+        interval = "" if ends is None else f" (95% interval {ends[0]:.2f} to {ends[1]:.2f})"
+        console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}{interval}")
+
+
+def show_verdict(console: Console, forecast: Forecast | None) -> None:
+    """Print whether a port will help, where that is known."""
+    if forecast is not None and forecast.verdict is not None:
+        console.print(forecast.verdict)
 
 
 def choice(score: Mapping[str, Any]) -> str:
@@ -151,6 +169,13 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
     for split, values in scores.items():
         table.add_row(split, *(f"{value:.2f}" for value in values.values()))
     console.print(table)
+
+
+def show_evaluation(console: Console, split: str, found: Evaluation, option: str) -> None:
+    """Print scores, and that they are doubtful where they are; arguments as for `Evaluation.doubt`."""
+    show_scores(console, {split: found.scores})
+    if doubt := found.doubt(option):
+        console.print(doubt, soft_wrap=True)
 
 
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from ..errors import TaskError
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
-from .app import DATA, HOW, Out, Quiet, Replace, Track, console, flat, option
+from .app import DATA, HOW, Families, Out, Quiet, Replace, Track, TrustCode, console, flat, option
 
 
 def train(
@@ -22,6 +22,8 @@ def train(
     set_up: Annotated[str, Parameter(name="--preset", group=HOW)] = "fast",
     options: Annotated[TrainOptions, flat(HOW)] = TrainOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
     track: Track = (),
     replace: Replace = False,
     quiet: Quiet = False,
@@ -43,11 +45,14 @@ def train(
         init: Module to start from, such as a ported one.
         set_up: What the values start from: fast, paper.
     """
+    from ..models.families import register_families
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
+    from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
 
+    register_families(families)
     sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
     if init is not None and (peft is not None or sizes):
         first = "--peft" if peft is not None else option(sizes[0])
@@ -59,6 +64,7 @@ def train(
         options=options.over(preset(set_up, task_named(data.task))),
         peft=peft or "lora",
         init=init,
+        trust_remote_code=trust_remote_code,
         replace=replace,
         progress=not quiet,
         tracking=Tracking.beside(out, track),
@@ -67,14 +73,15 @@ def train(
         training = module.provenance["training"]
         if init is not None:
             console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
-        if "assumed" in training:
-            order = ", ".join(training["labels"])
-            console.print(
-                f"It names no labels; taken in the order of the task: {order} (--head fresh for another head)"
-            )
+        said_by = training.get("labels_said_by", "module")
+        if said_by != "module":
+            order = LabelOrder(tuple(training["labels"]), said_by).sentence("It")
+            console.print(f"{order} (--head fresh for another head)", soft_wrap=True)
         if training["left_out"]:
             console.print(f"Left out {training['left_out']} rows of {training['data']} that are marked as missing")
         show.show_scores(console, training["scores"])
+        if training["step"] == 0:
+            console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
         console.print(f"Wrote {out}")
 
 
@@ -86,6 +93,8 @@ def evaluate(
     options: Annotated[EvaluateOptions, flat(HOW)] = EvaluateOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a module on a task.
@@ -97,8 +106,19 @@ def evaluate(
         model: Base model. Default: as the module says.
         split: train, validation or test.
     """
+    from ..models.families import register_families
     from ..training import evaluation
     from . import show
 
-    scores = evaluation.evaluate(module, model, data=data, split=split, options=options, progress=not quiet)
-    show.show_scores(console, {split: scores})
+    register_families(families)
+    found = evaluation.assess(
+        module,
+        model,
+        data=data,
+        split=split,
+        options=options,
+        trust_remote_code=trust_remote_code,
+        progress=not quiet,
+    )
+    console.print(found.order.sentence(module), soft_wrap=True)
+    show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")

@@ -76,6 +76,7 @@ def distill(
     texts: Sequence[str],
     *,
     options: DistillOptions | None = None,
+    trust_remote_code: bool = False,
     replace: bool = False,
     progress: bool = True,
     tracking: Tracking | None = None,
@@ -97,6 +98,7 @@ def distill(
             and a model card. transformers loads it with every class that loads the teacher.
         texts: plain texts.
         options: how to train; of its layers, k for every k-th layer, or the layers' numbers (0-based, ascending).
+        trust_remote_code: let Python code run that the teacher brings along.
         replace: replace a student that is there already.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
@@ -110,7 +112,7 @@ def distill(
     options = options or DistillOptions()
     mixed = mixed_precision(options.precision)
     check_writable(out, replace, _files(out), [teacher])
-    base = resolve(teacher)
+    base = resolve(teacher, trust_remote_code)
     depth = base.config.num_hidden_layers
     layers = choose_layers(options.layers, depth)
     parts = split(texts, options.seed)
@@ -120,6 +122,7 @@ def distill(
         "teacher_weights": base.weights_id,
         "layers": list(layers),
         "texts": {"train": len(parts[0]), "held_out": len(parts[1]), "hash": hash_rows(parts)},
+        **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     model, has_head = load_teacher(base)
     weights = _weights(options, has_head)

@@ -155,7 +155,8 @@ def _sample(job: SamplePair, locate: Locate, out: Path) -> None:
     pairs = spaces.space_pairs(*pair, job.layers)
     texts = _texts(job.reading.texts, locate, job.reading.limit)
     options = SampleOptions.model_validate({"pairing": job.reading.pairing})
-    sampling.save_sample(sampling.sample(*pair, pairs, texts, options, RunOptions(quiet=True)), out)
+    folded = spaces.judged_pairs(pairs)
+    sampling.save_sample(sampling.sample(*pair, pairs, texts, options, RunOptions(quiet=True), folded=folded), out)
 
 
 def _transfer(job: Transfer, locate: Locate, out: Path) -> None:

@@ -1,5 +1,20 @@
-from .families import FAMILIES, Family, TaskHead, load_families
+from .families import FAMILIES, Family, Stack, TaskHead, load_families, register_families
 from .pretrained import Pretrained, resolve
+from .relation import Relation, relate
 from .sites import SITES, Place, SpacePair
 
-__all__ = ["FAMILIES", "SITES", "Family", "Place", "Pretrained", "SpacePair", "TaskHead", "load_families", "resolve"]
+__all__ = [
+    "FAMILIES",
+    "SITES",
+    "Family",
+    "Place",
+    "Pretrained",
+    "Relation",
+    "SpacePair",
+    "Stack",
+    "TaskHead",
+    "load_families",
+    "register_families",
+    "relate",
+    "resolve",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -97,19 +98,21 @@ def _sites(layers: Any, width: int) -> dict[str, str]:
     linears = {
         path: module for layer in layers for path, module in layer.named_modules() if path and _is_linear(module)
     }
-    sites: dict[str, str] = {}
-    for path, module in linears.items():
-        usual = next(
-            (site for site, names in _USUAL.items() if re.fullmatch(rf"(?:.*\.)?(?:{names})", path, re.I)), None
-        )
-        side = _OUTER[usual] if usual else 0
-        if usual and width and module.weight.shape[~side if type(module).__name__ == "Conv1D" else side] != width:
-            usual = None
-        if usual and _CROSS.search(path):
-            usual = _CROSS_SITES.get(usual)
-        name = usual if usual and usual not in sites else path.replace(".", "/")
-        sites[name] = path
-    return sites
+    names = {path: _usual_name(path, module, width) for path, module in linears.items()}
+    # A name that several paths claim is none's, whatever their order.
+    counts = Counter(names.values())
+    return {names[path] if counts[names[path]] == 1 else path.replace(".", "/"): path for path in linears}
+
+
+def _usual_name(path: str, linear: Any, width: int) -> str:
+    """Name a linear layer by what it is usually called, where it is as wide as that; else by its path."""
+    usual = next((site for site, names in _USUAL.items() if re.fullmatch(rf"(?:.*\.)?(?:{names})", path, re.I)), None)
+    side = _OUTER[usual] if usual else 0
+    if usual and width and linear.weight.shape[~side if type(linear).__name__ == "Conv1D" else side] != width:
+        usual = None
+    if usual and _CROSS.search(path):
+        usual = _CROSS_SITES.get(usual)
+    return usual or path.replace(".", "/")
 
 
 def _final_norm(model: Any) -> str:
@@ -133,11 +136,13 @@ def _task_heads(build: Callable[[str], Any], pooled: bool) -> dict[str, TaskHead
         except ModelError:
             continue
         inside = (f"{whole.base_model_prefix}.", *(f"{path}." for path, _ in _layer_lists(whole)))
-        linears = [path for path, module in whole.named_modules() if _is_linear(module) and not path.startswith(inside)]
+        beside = {path: module for path, module in whole.named_modules() if not path.startswith(inside)}
+        linears = tuple(path for path, module in beside.items() if _is_linear(module))
         if linears:
             reads: Literal["pooled", "final_hidden"] = (
                 "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
             )
             activation = "its own" if len(linears) > 1 else None
-            heads[ending] = TaskHead(linears=tuple(linears), reads=reads, activation=activation)
+            norms = tuple(path for path, module in beside.items() if "norm" in type(module).__name__.lower())
+            heads[ending] = TaskHead(linears=linears, reads=reads, activation=activation, norms=norms)
     return heads

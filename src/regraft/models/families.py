@@ -26,11 +26,16 @@ class TaskHead(Strict):
     model's pooler makes of the first token."""
     activation: str | None = None
     """Between two linear layers, a key of transformers' ``ACT2FN``."""
+    norms: tuple[str, ...] = ()
+    """Paths of its normalisations, between two linear layers."""
 
     @property
     def modules(self) -> list[str]:
         """Names of the modules that hold it in the model."""
         return sorted({path.partition(".")[0] for path in self.linears})
+
+
+Inputs = Literal["texts", "images", "sounds", "distances"]
 
 
 class Stack(Strict):
@@ -40,6 +45,8 @@ class Stack(Strict):
     """Path of the list of layers inside the bare model."""
     sites: dict[str, str]
     """As of a `Family`."""
+    inputs: Inputs = "texts"
+    """What it reads, if not what the model reads."""
 
 
 class Family(Strict):
@@ -58,7 +65,7 @@ class Family(Strict):
     """Sites that not every model of this type has."""
     grouped: tuple[str, ...] = ()
     """Fused sites whose rows lie in groups, one per key: its queries, the key, its value."""
-    inputs: Literal["texts", "images", "sounds"] = "texts"
+    inputs: Inputs = "texts"
     """What the model reads."""
     task_heads: dict[str, TaskHead]
     """How a model class ends (such as ``ForTokenClassification``) -> its task head."""
@@ -93,6 +100,11 @@ class Family(Strict):
     def _lists(self) -> re.Pattern[str]:
         lists = "|".join(re.escape(path) for path in {layers: None for layers, _ in self.places.values()})
         return re.compile(rf"(?:.*\.)?({lists})\.(\d+)\.(.+)")
+
+    def reads(self, site: str) -> str:
+        """Tell what the stack of a site reads."""
+        stack = self.stacks.get(site.rpartition(".")[0])
+        return self.inputs if stack is None or stack.inputs == "texts" else stack.inputs
 
     def parse(self, path: str) -> tuple[int, str] | None:
         """Split a submodule's path into (layer, site); None where it is no site of this family."""
@@ -178,15 +190,18 @@ def _over(like: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
     return {**like, **stated, **keyed}
 
 
-FAMILIES: Mapping[str, Family] = load_families(Path(__file__).with_suffix(""))
+FAMILIES: dict[str, Family] = load_families(Path(__file__).with_suffix(""))
+"""Model type -> its record. A type without one gets it from its modules, see `derivation`."""
 
 
-def family_of(model_type: str) -> Family:
-    """Return the record of a model type.
+def register_families(path: str | Path | None) -> None:
+    """Add records of model types to those that ship, or put them in their place.
+
+    Args:
+        path: a YAML (or JSON) file named after its model type, or a directory of such files; None for none.
 
     Raises:
-        ModelError: where there is none; the message lists those there are.
+        ModelError: as `load_families`.
     """
-    if model_type not in FAMILIES:
-        raise ModelError(unknown_choice("model type", model_type, FAMILIES))
-    return FAMILIES[model_type]
+    if path is not None:
+        FAMILIES.update(load_families(path, FAMILIES))

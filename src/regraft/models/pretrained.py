@@ -50,21 +50,28 @@ class Pretrained:
         config: its transformers configuration.
         loaded: the model itself where the caller passed one.
         given_tokenizer: its tokenizer where the caller passed one.
+        trusts_code: whether Python code that the model brings along may run. Nothing else lets any of it run.
     """
 
     name: str
     config: Any
     loaded: Any = None
     given_tokenizer: Any = None
+    trusts_code: bool = False
 
     @property
     def family(self) -> Family:
         """The record of its model type, or one that is derived from its modules."""
         return FAMILIES.get(self.config.model_type) or self._derived
 
+    @property
+    def is_derived(self) -> bool:
+        """Whether its type has no record."""
+        return self.config.model_type not in FAMILIES
+
     @cached_property
     def _derived(self) -> Family:
-        return derive_family(self.skeleton())
+        return derive_family(self.skeleton)
 
     @cached_property
     def config_hash(self) -> str:
@@ -86,6 +93,15 @@ class Pretrained:
         if Path(self.name).is_dir():
             return f"file:{hash_files(Path(self.name))}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels of its own head, in the order of the rows; empty where its configuration names none."""
+        names = {int(row): str(name) for row, name in (getattr(self.config, "id2label", None) or {}).items()}
+        made_up = {row: f"LABEL_{row}" for row in names}  # transformers' names for labels without names
+        if names == made_up or sorted(names) != [*range(len(names))] or len({*names.values()}) < len(names):
+            return ()
+        return tuple(names[row] for row in sorted(names))
 
     @property
     def longest(self) -> int:
@@ -110,10 +126,10 @@ class Pretrained:
             if auto_class is None:
                 raise ValueError("transformers has no such class")
             with torch.device("meta"):
-                return auto_class.from_config(config, trust_remote_code=False)
-        except ValueError as error:
+                return auto_class.from_config(config, trust_remote_code=self.trusts_code)
+        except (ValueError, OSError, ImportError, AttributeError) as error:  # the last three of code of its own
             raise ModelError(
-                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {first_line(error)}"
+                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_reason(error)}"
             ) from error
 
     def load(self, auto_class: Any, **options: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -131,7 +147,7 @@ class Pretrained:
         """
         try:
             model, loading = auto_class.from_pretrained(
-                self.name, output_loading_info=True, trust_remote_code=False, **options
+                self.name, output_loading_info=True, trust_remote_code=self.trusts_code, **options
             )
         except Exception as error:  # the hub's client raises those of many libraries
             raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
@@ -182,12 +198,14 @@ class Pretrained:
                 f"{self.name} was passed as a loaded model without its tokenizer; pass the pair (model, tokenizer)"
             )
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False, **options)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=self.trusts_code, **options)
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {_reason(error)}") from error
+            reason = _reason(error, "tokenizer_config.json")
+            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {reason}") from error
         # transformers makes an empty tokenizer of a directory that holds a model alone.
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
+        _tell_of_code(self, "tokenizer_config.json", tokenizer.init_kwargs)
         return tokenizer
 
 
@@ -238,8 +256,12 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         ) from error
 
 
-def resolve(model: ModelLike) -> Pretrained:
+def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
     """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
+
+    Args:
+        model: what the user calls it; a `Pretrained` stays as it is.
+        trust_remote_code: let Python code run that the model's files name (``auto_map``), here and in all later loads.
 
     Raises:
         ModelError: nothing of that name.
@@ -251,7 +273,9 @@ def resolve(model: ModelLike) -> Pretrained:
         model, tokenizer = model
     if isinstance(model, str | os.PathLike):
         name = str(model)
-        base = Pretrained(name, _config(name), given_tokenizer=tokenizer)
+        config = _config(name, trust_remote_code)
+        base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code)
+        _tell_of_code(base, "config.json", vars(config))
     elif hasattr(model, "config"):
         base = Pretrained(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)
     else:
@@ -262,11 +286,11 @@ def resolve(model: ModelLike) -> Pretrained:
     return base
 
 
-def _config(name: str) -> Any:
+def _config(name: str, trusts_code: bool) -> Any:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(name, trust_remote_code=trusts_code)
     except Exception as error:  # the hub's client raises those of many libraries
         raise ModelError(
             f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
@@ -274,10 +298,25 @@ def _config(name: str) -> Any:
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """Say why something of a model cannot be loaded; transformers' advice to run the model's code is not ours."""
+def _tell_of_code(base: Pretrained, file: str, fields: Mapping[str, Any]) -> None:
+    if fields.get("auto_map") and not base.trusts_code:
+        warnings.warn(
+            f"the {file} of {base.name} names Python code that comes with the model (auto_map); it was not run, and "
+            "what transformers has for this type of model stands in for it (--trust-remote-code runs it)",
+            stacklevel=2,
+        )
+
+
+def _reason(error: Exception, file: str = "config.json") -> str:
+    """Say why something of a model cannot be loaded.
+
+    Args:
+        error: what transformers raised.
+        file: of the model, which names code where that is the reason.
+    """
     if "trust_remote_code" in str(error):
         return (
-            "it needs Python code of its own (auto_map), which regraft never runs; use a model that transformers knows"
+            f"its {file} asks for Python code that comes with the model (auto_map), and none is run; use a model that "
+            "transformers knows, or read that code and allow it (--trust-remote-code)"
         )
     return first_line(error)

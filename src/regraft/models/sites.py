@@ -90,11 +90,14 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
         for path, module in modules.items()
         if (place := family.parse(path)) is not None
     }
-    lacking = sorted(set(family.places) - {name for _, name in sites} - set(family.optional))
+    names = {name for _, name in sites}
+    # A class may leave out a whole stack, such as a decoder, but not a part of one.
+    stacks = {"", *map(stack_of, names)}
+    lacking = sorted(name for name in {*family.places} - names - {*family.optional} if stack_of(name) in stacks)
     if lacking:
         path = ".N.".join(family.places[lacking[0]])
         raise ModelError(
-            f"{type(model).__name__} has no module at {path}, where its family's record has {lacking[0]}; mend the path, "
+            f"{type(model).__name__} has no module at {path}, where its family's record has {lacking[0]}; mend it, "
             "or name the site as optional"
         )
     last = depth(sites) - 1

@@ -26,6 +26,7 @@ from transformers.activations import ACT2FN
 
 from ..errors import RegraftError, unknown_choice
 from ..models.families import FAMILIES
+from ..models.sites import site_of
 
 NON_LINEARITIES = ("gelu", "relu", "swish", "tanh")
 NO_ADAPTER = "__base__"
@@ -197,7 +198,9 @@ class BottleneckModel(BaseTuner):
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict[str, Any] = {  # noqa: RUF012 (PEFT declares it as an instance attribute)
-        name: family.pattern("output_norm") for name, family in FAMILIES.items() if "output_norm" in family.sites
+        name: "|".join(family.pattern(site) for site in family.places if site_of(site).is_norm)
+        for name, family in FAMILIES.items()
+        if "output_norm" in family.sites
     }
 
     def _prepare_adapter_config(self, peft_config: BottleneckConfig, model_config: dict[str, Any]) -> BottleneckConfig:
@@ -208,7 +211,9 @@ class BottleneckModel(BaseTuner):
             # The default targets are a regular expression, for which PEFT does not look at the layers.
             peft_config.layers_to_transform = peft_config.layers_pattern = None
             if layers:
-                peft_config.target_modules = FAMILIES[model_type].pattern_of((layer, "output_norm") for layer in layers)
+                family = FAMILIES[model_type]
+                places = ((layer, site) for layer in layers for site in family.places if site_of(site).is_norm)
+                peft_config.target_modules = family.pattern_of(places)
         prepared: BottleneckConfig = super()._prepare_adapter_config(peft_config, model_config)
         return prepared
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ModuleFileError
 from ..models.families import Family
+from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape
 from .axes import Free, Role
 from .config import PREFIX, alpha_at, check_portable, head_class_of, size_at
@@ -135,6 +136,17 @@ def _is_inside(key: str, names: tuple[str, ...]) -> bool:
 def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
     """Count the labels of a module's task head; None where it has none."""
     return next((len(tensor) for key, tensor in tensors.items() if _HEAD_OUTPUT.search(key)), None)
+
+
+def labels_of_base(module: Module, base: Pretrained) -> tuple[str, ...]:
+    """Name the labels of a module's head by the configuration of its base model.
+
+    Returns:
+        The names in the order of the rows; empty where the configuration does not name as many as the head has rows, or
+        where a port made the module: its head comes from another model.
+    """
+    named = not module.report and len(base.labels) == head_rows(module.tensors)
+    return base.labels if named else ()
 
 
 def _place(key: str, shape: tuple[int, ...], peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:

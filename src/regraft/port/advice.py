@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..models.pretrained import Pretrained
 from ..models.relation import Relation
 from ..modules.config import PREFIX
 from .layers import Group
@@ -25,6 +26,20 @@ def relation_said(relation: Relation, teacher: str, student: str) -> str:
         "one descends from the other.",
     }
     return sentences[relation.kind]
+
+
+def derived_said(base: Pretrained) -> str | None:
+    """Say what was found of a model whose type has no record; None of all others."""
+    if not base.is_derived:
+        return None
+    lists = "; ".join(
+        f"{layers}.N: {', '.join(path for its, path in base.family.places.values() if its == layers)}"
+        for layers in dict.fromkeys(layers for layers, _ in base.family.places.values())
+    )
+    return (
+        f"{base.name} ({base.config.model_type}) has no record, so its sites were derived from its modules: {lists} "
+        f"('regraft family {base.name}' prints them)."
+    )
 
 
 def texts_advised(relation: Relation, copied: bool, sampled: bool) -> str | None:

@@ -70,6 +70,8 @@ class PortOptions(SampleOptions):
     """Student's labels: A,B. Default: the teacher's."""
     drop: Annotated[bool, Parameter(negative=())] = False
     """Leave out what cannot be ported."""
+    teacher_labels: Names = None
+    """Teacher's, in order, if it names none: A,B."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn."""
 

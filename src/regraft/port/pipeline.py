@@ -24,7 +24,7 @@ from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
-from .spaces import fit_pairs
+from .spaces import fit_pairs, judged_pairs
 
 Moments = Sample | str | Path | Sequence[str | Path]
 """A sample, or one or more directories that ``regraft sample`` wrote."""
@@ -89,7 +89,8 @@ class Port:
             )
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
-        models = resolve(module.base_model if teacher is None else teacher), resolve(student)
+        named = module.base_model if teacher is None else teacher, student
+        models = resolve(named[0], run.trust_remote_code), resolve(named[1], run.trust_remote_code)
         relation, by_name = relate(*models), options.align is not None
         evidence: Evidence = "texts" if texts is not None else "moments" if moments is not None else "none"
         options = options.settled(evidence, relation.kind == "same")
@@ -136,7 +137,8 @@ class Port:
             full = self.covariances or self.method.needs == "covariances"
             # What a module reads may not be what its map is fitted on.
             pairs = {*self.plan.widths, *(self.plan.reads if full else ())}
-            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full)
+            folded = judged_pairs(self.plan.reads) if full else ()
+            moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
         maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
         return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
@@ -155,7 +157,7 @@ class Port:
             return None
         places = fidelity(self.plan, self.module.tensors, fitted.maps, fitted.sample.moments)
         silent = self.method.silent or fitted.scale == 0
-        return Forecast.of(places, silent=silent and self.plan.head != "teacher")
+        return Forecast.of(places, silent and self.plan.head != "teacher", fitted.sample.held_out_texts)
 
 
 def transfer(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Module:
@@ -257,6 +259,8 @@ def _account(port: Port) -> dict[str, Any]:
         "left": dict(plan.left),
         "lost": list(plan.lost),
     }
+    if port.teacher.trusts_code or port.student.trusts_code:
+        account["trust_remote_code"] = True
     if forecast is not None:
         account |= {"fidelity": [asdict(place) for place in forecast.places], "expected": forecast.expected}
     return account

@@ -25,7 +25,7 @@ from .limits import limits_refused, shared_refused, width_advice
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
-from .task_head import TaskHeadPlan, plan_task_head
+from .task_head import TaskHeadPlan, labels_of_rows, plan_task_head
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,8 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         ModuleFileError: the module cannot be ported at all, or does not fit its teacher.
     """
     labels = options.labels
-    if labels is not None and len(set(labels)) < len(labels):
-        raise PlanError(f"the labels {', '.join(labels)} name one twice, expected each once (--labels)")
     inventory = take_inventory(module, teacher.family)
-    if labels and inventory.head_class not in student.family.task_heads:
-        raise PlanError(f"{module.source} has no task head whose labels could be named; leave out --labels")
+    names = labels_of_rows(module, inventory, teacher, student, options)
     teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
@@ -123,7 +120,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     draft.add_layers(groups)
     draft.add_shared(module)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
-    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, labels)
+    head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, names, labels)
     expected = expected_tensors(config, skeleton)
     draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
@@ -137,7 +134,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         student.name,
         config,
         groups,
-        tuple(labels or module.labels) if inventory.head_class in student.family.task_heads else (),
+        tuple(labels or names) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
@@ -198,6 +195,9 @@ class Draft:
                 key: f"{self.student.name} has no {site}" for holding in present for key in holding.tensors.values()
             }
             return
+        if self.method.needs_moments and self.teacher.family.reads(site) != "texts":
+            inputs = self.teacher.family.reads(site)
+            self.refuse(f"{site} reads {inputs}, which cannot be sampled; copy the module (--align none)")
         first = present[0]
         if len(present) < len(group) or any(
             (holding.shapes, holding.alpha) != (first.shapes, first.alpha) for holding in present
@@ -279,7 +279,7 @@ class Draft:
             d_s, d_t = self._widths(home)
             reads = isinstance(axis, Reads)
             vias.append(Via(pair, home, reads, reads and has_bias))
-            if pair == home and site_of(site).parts:
+            if pair == home and site_of(site).parts and not reads:
                 self.fused[pair] = Fused.of(pair, self.student_sites[place], self.teacher_sites[teacher_layer, site])
                 self.widths |= {part: self._widths(part) for part in self.fused[pair].parts}
                 unequal = any(d_s != d_t for d_s, d_t in map(self._widths, self.fused[pair].parts))
@@ -312,8 +312,9 @@ class Draft:
                 self.refuse(f"{self.source} has no task head that could be ported; leave out --head")
             return
         fresh = origin == "fresh" or not needed.keys() <= head.parts.keys()
-        if fresh and origin == "teacher":
-            self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; use --head fresh")
+        if fresh and (origin == "teacher" or (head.remedy and not origin)):
+            remedy = f"{head.remedy}, or " if head.remedy else ""
+            self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; {remedy}use --head fresh")
         if not fresh:
             self.widths |= head.widths
         for key, shape in needed.items():

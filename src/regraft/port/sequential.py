@@ -29,7 +29,7 @@ from .execution import port_module
 from .forecast import Forecast, fidelity
 from .options import PortOptions
 from .plan import Plan
-from .spaces import fit_pairs
+from .spaces import fit_pairs, judged_pairs
 
 # What ``--scale auto`` chooses from.
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -143,7 +143,8 @@ class _Fit:
         """Sample with the module in place on both sides."""
         ported = port_module(self.plan, self.module, self.completed({}), self.options.seed, scale)
         teacher, student = AdaptedModel.of(self.teacher, self.module), AdaptedModel.of(self.student, ported)
-        return sample(teacher, student, pairs, self.texts, self.options, self.run, title=f"Sampling for {what}")
+        folded, title = judged_pairs(self.plan.reads), f"Sampling for {what}"
+        return sample(teacher, student, pairs, self.texts, self.options, self.run, folded=folded, title=title)
 
     def completed(self, maps: Mapping[SpacePair, Map]) -> dict[SpacePair, Map]:
         """Add to maps those fitted so far, and for those still missing silent ones, that read and write nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..alignment.fitting import Score, fit_maps
 from ..alignment.maps import Map
@@ -53,6 +53,18 @@ def space_pairs(
         if find_space(sites_s, last_s, space) and find_space(sites_t, last_t, space):
             pairs.add(SpacePair(last_s, last_t, space))
     return sorted(pairs)
+
+
+def judged_pairs(pairs: Collection[SpacePair]) -> set[SpacePair]:
+    """Choose those whose held-out moments are kept in folds, to tell how sure a forecast is.
+
+    They are what task heads read, and one layer of the student in the middle: with all layers moments would take
+    several times the memory, and what a text does to one layer it does to the next.
+    """
+    heads = {pair for pair in pairs if pair.name in TASK_HEAD_SPACES}
+    others = {*pairs} - heads
+    layers = sorted({pair.student_layer for pair in others})
+    return heads | {pair for pair in others if pair.student_layer == layers[len(layers) // 2]}
 
 
 def fit_pairs(

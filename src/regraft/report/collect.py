@@ -54,8 +54,12 @@ def _result(store: Store, number: Number) -> Result:
         curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
         alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
         seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
-        expected=Expected(**ported["expected"]) if ported.get("expected") else None,
+        expected=_expected(ported.get("expected")),
     )
+
+
+def _expected(told: Mapping[str, Any] | None) -> Expected | None:
+    return None if told is None else Expected(told["module"], told["head"])
 
 
 def _alignment(score: Mapping[str, Any]) -> Alignment | None:

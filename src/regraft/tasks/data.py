@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -26,7 +26,8 @@ class Loaded:
         task: the task, with its labels settled.
         splits: for each of `SPLITS` a data set with the task's columns; targets are names of labels.
         source: what to call the data.
-        declared: whether the task says what labels there are; otherwise they are those that the data have.
+        labels_from: what says which labels there are, and in which order: who asked (``"given"``), the ``"task"``,
+            or nobody: they are those found in the ``"data"``, by the alphabet.
         left_out: number of rows that the data set itself marks as missing.
         fingerprint: hash of all rows.
     """
@@ -34,14 +35,14 @@ class Loaded:
     task: Task
     splits: Mapping[str, Dataset]
     source: str
-    declared: bool
+    labels_from: Literal["given", "task", "data"]
     left_out: int
     fingerprint: str
 
     def agrees(self, labels: Sequence[str]) -> bool:
         """Whether a head for these labels is one for this task, whatever their order."""
         mine, others = set(self.task.labels), set(labels)
-        return mine == others if self.declared else mine <= others
+        return mine <= others if self.labels_from == "data" else mine == others
 
     def ordered(self, labels: Sequence[str]) -> Loaded:
         """Take over the order of a head's rows."""
@@ -77,7 +78,6 @@ def load_task(
             raise TaskError(f"unknown column {name!r}, expected one of {', '.join(renamed)} (--column NAME=COLUMN)")
         renamed[name] = column
     task = replace(task, labels=tuple(labels)) if labels else task
-    declared = bool(task.labels)
     raw = find_rows(task, data, language, renamed)
     missing = {*task.missing, ""} if raw.own and task.missing else set(task.missing)
     rows, left_out = {}, 0
@@ -87,7 +87,9 @@ def load_task(
         left_out += len(checked) - len(rows[split])
         if not rows[split]:
             raise TaskError(f"{raw.source} has no row to use as {split}")
-    if not declared:
+    labels_from: Literal["given", "task", "data"] = "given" if labels else "task"
+    if not task.labels:
+        labels_from = "data"
         targets = [row[task.target] for read in rows.values() for row in read]
         names = {name for target in targets for name in ([target] if isinstance(target, str) else target)}
         task = replace(task, labels=tuple(sorted(names)))
@@ -98,7 +100,7 @@ def load_task(
         task,
         {split: Dataset.from_list(splits[split]) for split in SPLITS},
         raw.source,
-        declared,
+        labels_from,
         left_out,
         hash_rows(splits),
     )

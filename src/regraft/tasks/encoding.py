@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,3 +80,19 @@ def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np
     truth = [names[row[mask]].tolist() for row, mask in zip(labels, labelled, strict=True)]
     scores = precision_recall_fscore_support(truth, spans, average="micro", zero_division=0)
     return {name: 100 * float(value) for name, value in zip(("precision", "recall", "f1"), scores, strict=False)}
+
+
+def most_frequent(task: Task, rows: Dataset) -> tuple[str, float] | None:
+    """Find the label that most texts have, and what always answering it would score, in percent.
+
+    Args:
+        task: the task.
+        rows: those that are scored; targets are names of labels.
+
+    Returns:
+        None for words, whose score counts spans.
+    """
+    if task.task_type == "TOKEN_CLS":
+        return None
+    label, count = Counter(rows[task.target]).most_common(1)[0]
+    return label, 100 * count / len(rows)

@@ -68,22 +68,6 @@ def check_head(module: Module, task: Task, fresh_head: bool = False) -> None:
         )
 
 
-def in_order_of(module: Module, loaded: Loaded) -> Loaded:
-    """Put the labels of a task into the order of a module's, where it names them.
-
-    Raises:
-        ModuleFileError: it was trained on others.
-    """
-    if not module.labels:
-        return loaded
-    if not loaded.agrees(module.labels):
-        raise ModuleFileError(
-            f"{module.source} was trained on labels {', '.join(module.labels)}, the data have "
-            f"{', '.join(loaded.task.labels)}; evaluate it on its own task, or name the data's labels (--labels)"
-        )
-    return loaded.ordered(module.labels)
-
-
 def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
     """Decide whether a training keeps the task head of the module that it starts from.
 

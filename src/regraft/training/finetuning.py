@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model
+from peft import get_peft_model, set_peft_model_state_dict
 from transformers import set_seed
 
 from ..files.directories import check_writable
@@ -16,8 +16,9 @@ from ..tasks.options import DataOptions
 from .attachment import attach, detach, keeps_head, with_head
 from .devices import mixed_precision, processes
 from .fresh import fresh_config
+from .labels import label_order
 from .options import TrainOptions
-from .runs import curve_scores, last_checkpoint, learning_curve, work_directory
+from .runs import best_of, last_checkpoint, learning_curve, work_directory
 from .tracking import Tracking, tracked
 from .trainer import make_trainer, score_split
 
@@ -30,6 +31,7 @@ def train(
     options: TrainOptions | None = None,
     peft: str = "lora",
     init: str | Path | None = None,
+    trust_remote_code: bool = False,
     replace: bool = False,
     progress: bool = True,
     tracking: Tracking | None = None,
@@ -45,14 +47,17 @@ def train(
         options: how to train.
         peft: ``"lora"`` (query and value) or ``"bottleneck"``, where `init` is None.
         init: a module to start from. By default it keeps a task head that was ported or trained, whose label names are
-            known and those of the task, see `TrainOptions.head`.
+            those of the task, or which names none and has as many, see `TrainOptions.head`.
+        trust_remote_code: let Python code run that the model brings along.
         replace: replace `out` where it exists.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
 
     Returns:
-        The best module by validation score; its ``provenance["training"]["scores"]`` has the scores before training,
-        of the best checkpoint on validation, and on the test split.
+        The best module by validation score: a checkpoint or, where it is better than all of them and its head was kept,
+        the start (a head that is drawn at random scores by chance, so such a start does not compete).
+        ``provenance["training"]`` has the ``step`` it is of, 0 for the start, and ``scores``: before training, and of
+        what is kept on the validation and on the test split.
 
     Raises:
         RegraftError: data, model, module or directories that do not serve.
@@ -60,12 +65,13 @@ def train(
     data, options = data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
     check_writable(out, replace, FILES, [model, init, data.data])
-    base = resolve(model)
+    base = resolve(model, trust_remote_code)
     start = None if init is None else load(init)
     loaded = data.load()
-    keep_head = keeps_head(start, loaded, options.head)
-    if start is not None and keep_head and start.labels:
-        loaded = loaded.ordered(start.labels)
+    order = None if start is None else label_order(start, base, loaded)
+    ordered = loaded if order is None else loaded.ordered(order.labels)
+    keep_head = keeps_head(start, ordered, options.head)
+    loaded = ordered if keep_head else loaded
     described = {
         **options.model_dump(),
         "head": "teacher" if keep_head else "fresh",
@@ -78,6 +84,7 @@ def train(
         "data_hash": loaded.fingerprint,
         "left_out": loaded.left_out,
         "labels": list(loaded.task.labels),
+        **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     set_seed(options.seed)
     if start is None:
@@ -91,11 +98,14 @@ def train(
     with tracked(trainer, tracking):
         trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
-    scores = curve_scores(curve, loaded.task.metrics)
-    scores["test"] = score_split(trainer, base, loaded, "test", options)
-    provenance: dict[str, Any] = {"labels": described["labels"], "training": {**described, "scores": scores}}
-    if start is not None and keep_head and not start.labels:
-        provenance["training"]["assumed"] = "labels"
+    kept = best_of(curve, loaded.task.metrics, start_competes=keep_head)
+    if start is not None and kept.step == 0:
+        set_peft_model_state_dict(adapted, dict(start.tensors))
+    scores = {**kept.scores, "test": score_split(trainer, base, loaded, "test", options)}
+    training = {**described, "step": kept.step, "scores": scores}
+    if order is not None and keep_head:
+        training["labels_said_by"] = order.said_by
+    provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
     if start is not None and start.report:
         provenance["port"] = dict(start.report)
     module = detach(adapted, base, str(out), provenance)

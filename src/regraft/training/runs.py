@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,30 @@ def learning_curve(
     return rows
 
 
-def curve_scores(curve: Iterable[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Pick from a learning curve the scores before training and those of the best checkpoint by the last metric."""
-    validated = [row for row in curve if "split" in row]
-    best = max((row for row in validated if row["step"]), key=lambda row: row[metrics[-1]])
-    rows = {"before training": validated[0], "validation": best}
-    return {name: {metric: row[metric] for metric in metrics} for name, row in rows.items()}
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a training.
+
+    Attributes:
+        step: after how many steps it was; 0 for the start.
+        scores: ``"before training"``, and on ``"validation"`` those of what is kept: metric -> percent.
+    """
+
+    step: int
+    scores: dict[str, dict[str, float]]
+
+
+def best_of(curve: Iterable[Mapping[str, Any]], metrics: Sequence[str], start_competes: bool) -> Kept:
+    """Pick from a learning curve what is kept: the best checkpoint by the last metric, or the start.
+
+    Args:
+        curve: rows as of `learning_curve`, the first score being that of the start.
+        metrics: their names.
+        start_competes: whether the start is kept where it is better than every checkpoint.
+    """
+    start, *checkpoints = (row for row in curve if "split" in row)
+    best = max(checkpoints, key=lambda row: row[metrics[-1]])  # of equals the first, as the Trainer does
+    if start_competes and start[metrics[-1]] > best[metrics[-1]]:
+        best = start
+    rows = {"before training": start, "validation": best}
+    return Kept(best["step"], {name: {metric: row[metric] for metric in metrics} for name, row in rows.items()})

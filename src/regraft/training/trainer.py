@@ -17,11 +17,16 @@ from .devices import training_arguments
 from .options import TrainOptions
 
 
+def first_rows(loaded: Loaded, split: str, limit: int | None) -> Dataset:
+    """Give the first rows of a split, or all."""
+    rows = loaded.splits[split]
+    return rows.select(range(min(len(rows), limit or len(rows))))
+
+
 def _encoded(
     loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: Pretrained, options: TrainOptions
 ) -> Dataset:
-    rows = loaded.splits[split]
-    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    rows = first_rows(loaded, split, limit)
     return encode_split(loaded.task, rows, tokenizer, min(options.max_length, base.longest))
 
 
