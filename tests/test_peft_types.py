@@ -16,7 +16,7 @@ from torch import Tensor
 from twins import make_twin
 
 import regraft
-from regraft.errors import PlanError
+from regraft.errors import ModuleFileError, PlanError
 from regraft.modules.peft_types import PEFT_TYPES
 
 ATTENTION = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"]}
@@ -280,7 +280,7 @@ CONVERT = r"convert it to LoRA first \(regraft convert MODULE --to lora --rank R
     ("case", "options", "message"),
     [
         ("lokr", {"align": "random"}, rf"is a LoKr module, which no map takes to other dimensions; .*{CONVERT}"),
-        ("lokr", {}, rf"query is 32 x 32 in .* and 48 x 48 in .*, expected the same; {CONVERT}"),
+        ("lokr", {}, rf"query is 32 x 32 in the teacher and 48 x 48 in the student, expected the same; {CONVERT}"),
         ("fourierft", {"align": "copy"}, "is a FourierFT module, which no map takes"),
         ("oft", {}, "query is 32 x 32"),
         ("boft", {}, "query is 32 x 32"),
@@ -296,6 +296,11 @@ CONVERT = r"convert it to LoRA first \(regraft convert MODULE --to lora --rank R
         ),
         ("hira", {}, "query is 32 wide"),
         ("hra", {"align": "zero"}, "one-to-one maps alone"),
+        (
+            "hra",
+            {"align": "lsa", "sequential": True, "texts": make_texts(60), "quiet": True},
+            "cannot be silent while another layer is fitted; fit --apart",
+        ),
         ("dora", {"align": "random"}, rf"can only be copied as it is, layer by layer \(DoRA's magnitudes .*{CONVERT}"),
         ("dora", {"scale": 0.5}, "can only be copied as it is"),
         ("dora", {}, f"query is 32 wide .* expected the same without a map; {CONVERT}"),
@@ -327,13 +332,21 @@ def test_dora_is_copied_where_the_rows_of_the_weights_have_the_teachers_norms(
         regraft.transfer(module, str(tmp_path / "longer"))
 
 
-def test_shared_projections_are_no_task_head(make_model: Make, tmp_path: Path) -> None:
+def test_a_layer_that_peft_has_no_counterpart_of_is_refused(make_model: Make, module_of: Make) -> None:
+    student = make_model("gpt2", layers=2, n_embd=32)  # whose layers are transposed
+    with pytest.raises(ModuleFileError, match=rf"PEFT cannot put LoHa on a GPT2Model \(.*Conv1D.*\); {CONVERT}"):
+        regraft.transfer(module_of("loha", "bert"), student, align="copy", drop=True)
+
+
+def test_shared_projections_are_no_task_head(make_model: Make, run: Make, tmp_path: Path) -> None:
     teacher, student = make_model(layers=4), make_model(layers=2)
     config = peft.VeraConfig(target_modules=["query", "value"], r=4)
     module = regraft.load(write_module(teacher, config, tmp_path / "vera", labels=5))
     plan = regraft.plan(module, student)
     assert plan.head == "teacher"
     assert {target.key for target in plan.targets if target.shared} == {"base_model.vera_A", "base_model.vera_B"}
+    _, out, _ = run("plan", tmp_path / "vera", "--student", student)
+    assert "│ shared │" in out
     fresh = regraft.transfer(module, student, head="fresh")
     assert torch.equal(fresh.tensors["base_model.vera_A"], module.tensors["base_model.vera_A"])
     other = make_model(layers=2, intermediate_size=48)

@@ -28,9 +28,9 @@ def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
     table = Table(title=f"{plan.teacher} -> {plan.student}")
     for column in ("layer", "site", "from layers", "tensors", "width", "maps", "what happens"):
         table.add_column(column)
-    for _, group in groupby(plan.targets, key=lambda target: target.key if verbose else target.place):
+    for _, group in groupby(plan.targets, key=lambda target: target.key if verbose else (target.place, target.shared)):
         targets = list(group)
-        layer, site = targets[0].place or ("head", "")
+        layer, site = targets[0].place or ("shared" if targets[0].shared else "head", "")
         table.add_row(
             str(layer),
             site,

@@ -12,7 +12,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from ..errors import ModuleFileError, unknown_choice
+from ..errors import ModuleFileError, first_line, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from .axes import Free
 from .peft_types import PEFT_TYPES
@@ -142,6 +142,9 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
     Args:
         config: a PEFT configuration as in ``adapter_config.json``.
         skeleton: the base model without weights; PEFT's layers are put into it.
+
+    Raises:
+        ModuleFileError: PEFT has no such layers for the model.
     """
     method = PEFT_TYPES[config["peft_type"]]
     # Masks pick values, of which a skeleton has none; so their sizes are filled in afterwards.
@@ -149,7 +152,12 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
     asked = {**config, method.size_pattern: None} if masks else config
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
-        model = get_peft_model(skeleton, parse_config(asked), low_cpu_mem_usage=True)
+        try:
+            model = get_peft_model(skeleton, parse_config(asked), low_cpu_mem_usage=True)
+        except (TypeError, ValueError, IndexError) as error:  # PEFT's checks of layers differ by type
+            raise ModuleFileError(
+                f"PEFT cannot put {method.name} on a {type(skeleton).__name__} ({first_line(error)}); {CONVERT}"
+            ) from error
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     for name, mask in masks.items():

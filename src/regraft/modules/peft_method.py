@@ -21,6 +21,8 @@ class PeftMethod:
         maps: what kind of map takes its tensors to another space so that they compute there what they did.
         averages: whether the mean over layers of its tensors is the mean of what it does: where that is linear in them.
             LoRA's is not; its authors' layer matching averages it all the same.
+        apart: whether zeros are no tensors of it (no reflection has the direction 0), so that no layer can be silent
+            while another one is fitted.
         of_bases: whether what it adds is a function of the base weights, so that a copy adds the same only where these
             are equal, and elsewhere means the same operation.
         size: the option that says how wide its free axes are; empty without one.
@@ -44,6 +46,7 @@ class PeftMethod:
     rows: Mapping[Literal["linear", "norm"], tuple[Role, ...]]
     maps: Maps = "none"
     averages: bool = False
+    apart: bool = False
     of_bases: bool = False
     size: str = ""
     size_pattern: str = ""

@@ -176,6 +176,7 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         "HRA",
         {"linear": (Role("hra_u", (Reads("in"), Free())),)},
         maps="one-to-one",
+        apart=True,
         of_bases=True,
         size="r",
         of_layers=_OF_LAYERS,

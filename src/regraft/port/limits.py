@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from ..alignment.methods import METHODS, Method
 from ..models.sites import Place, SiteShape
+from ..modules.axes import Whole
 from ..modules.config import CONVERT
 from ..modules.inventory import Holding
 from ..modules.module import Module
 from ..modules.peft_types import PEFT_TYPES
 from .layers import Group
+from .options import PortOptions
 
 _ONE_TO_ONE = " or ".join(
     name for name, method in METHODS.items() if method.kind == "one-to-one" and method.needs_moments
@@ -18,17 +20,17 @@ _ONE_TO_ONE = " or ".join(
 
 
 def limits_refused(
-    module: Module, align: str, method: Method, groups: Mapping[str, Sequence[Group]], factor: float | None
+    module: Module, method: Method, groups: Mapping[str, Sequence[Group]], options: PortOptions
 ) -> list[str]:
     """Say what of a port the module's PEFT type does not allow, and what to do instead.
 
     Args:
         module: the teacher's module.
-        align: name of the alignment method.
         method: the alignment method.
         groups: per stack, and layer of the student in it, its shares of teacher layers.
-        factor: of what the module writes; None where it is searched.
+        options: how the module is ported, settled.
     """
+    factor = options.factor
     record = PEFT_TYPES[module.peft_type]
     bound, what = record.bound(module.config), f"{module.source} is a {record.name} module"
     mapped, averaged = not method.identity, any(len(group) > 1 for stack in groups.values() for group in stack)
@@ -41,7 +43,7 @@ def limits_refused(
         problems.append(f"{what}, which no map takes to other dimensions; copy it (--align none) or {CONVERT}")
     if mapped and record.maps == "one-to-one" and method.kind != "one-to-one":
         problems.append(
-            f"{what}, which one-to-one maps alone take to other dimensions, and {align} is none; use --align "
+            f"{what}, which one-to-one maps alone take to other dimensions, and {options.align} is none; use --align "
             f"{_ONE_TO_ONE}, or {CONVERT}"
         )
     if averaged and not record.averages:
@@ -51,6 +53,8 @@ def limits_refused(
         )
     if factor != 1 and not record.scales:
         problems.append(f"{what}, which has no factor (it rotates what is there); leave out --scale, or {CONVERT}")
+    if options.sequential and record.apart:
+        problems.append(f"{what}, which cannot be silent while another layer is fitted; fit --apart")
     return problems
 
 
@@ -62,6 +66,28 @@ def width_advice(module: Module) -> str:
     if record.maps == "one-to-one":
         return f"use --align {_ONE_TO_ONE} with --texts or --moments, or {CONVERT}"
     return "use --align auto with --texts or --moments"
+
+
+def widths_refused(
+    holding: Holding, place: Place, student: SiteShape, teacher: Sequence[SiteShape], advice: str
+) -> str:
+    """Say why what belongs to both widths of a site does not fit the student's; empty where it does.
+
+    Args:
+        holding: what the teacher's module holds there.
+        place: the student's layer, and the site.
+        student: of the student's site.
+        teacher: of the teacher's sites that it takes over.
+        advice: what to do.
+    """
+    if not any(Whole() in role.axes for role in holding.tensors):
+        return ""
+    size_s = (student.out_width, student.in_width)
+    for shape in teacher:
+        if (size_t := (shape.out_width, shape.in_width)) != size_s:
+            found = f"{_by(size_t)} in the teacher and {_by(size_s)} in the student"
+            return f"{place[1]} is {found}, expected the same; {advice}"
+    return ""
 
 
 def shared_refused(

@@ -13,7 +13,7 @@ from ..alignment.methods import Method, method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape, SpacePair, attention_heads, find_sites, site_of, space_width, stack_of
-from ..modules.axes import Convention, Reads, Role, Whole
+from ..modules.axes import Convention, Reads, Role
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
@@ -21,7 +21,7 @@ from ..modules.peft_types import shape_at
 from .advice import loss_refused
 from .fused import Fused
 from .layers import Group, Share, match_stacks
-from .limits import limits_refused, shared_refused, width_advice
+from .limits import limits_refused, shared_refused, width_advice, widths_refused
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
 from .student import student_config
@@ -115,7 +115,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
     draft.advice = width_advice(module)
     groups = match_stacks(options.layers, teacher_sites, student_sites)
-    for problem in limits_refused(module, str(options.align), method, groups, options.factor):
+    for problem in limits_refused(module, method, groups, options):
         draft.refuse(problem)
     draft.add_layers(groups)
     draft.add_shared(module)
@@ -209,31 +209,18 @@ class Draft:
             )
             return
         self.holdings[place] = first
+        shapes = [self.teacher_sites[share.layer, site] for share in group]
+        if unfit := widths_refused(first, place, self.student_sites[place], shapes, self.advice):
+            self.refuse(unfit)
         for role, shape in first.shapes.items():
             parts = tuple(self._part(role, place, *pair) for pair in zip(group, present, strict=True))
             site_shape = self.student_sites[place]
             path = f"{PREFIX}{site_shape.path}."
             expected, into = shape_at(role, shape, site_shape), path + role.into if role.into else ""
-            action, key = self._action(parts), path + role.suffix
-            if Whole() in role.axes and not self._same_widths(place, group):
-                action = "refused"
+            key, action = path + role.suffix, "refused" if unfit else self._action(parts)
             self.targets.append(
                 Target(key, expected, action, role.suffix, place, parts, into, role.scaled, role.neutral)
             )
-
-    def _same_widths(self, place: Place, group: Group) -> bool:
-        """Refuse what belongs to both widths of a site where one of them differs."""
-        shape_s, site = self.student_sites[place], place[1]
-        for share in group:
-            shape_t = self.teacher_sites[share.layer, site]
-            size_s, size_t = ((shape.out_width, shape.in_width) for shape in (shape_s, shape_t))
-            if size_s != size_t:
-                self.refuse(
-                    f"{site} is {size_t[0]} x {size_t[1]} in {self.teacher.name} and {size_s[0]} x {size_s[1]} in "
-                    f"{self.student.name}, expected the same; {self.advice}"
-                )
-                return False
-        return True
 
     def add_shared(self, module: Module) -> None:
         """Plan the tensors that all sites share."""
