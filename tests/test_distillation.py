@@ -521,3 +521,13 @@ def test_a_real_encoder_is_distilled_on_real_text(minilm: str, data: Path, tmp_p
     assert result.after["loss"] < 0.9 * result.before["loss"]
     student = AutoModel.from_pretrained(tmp_path / "student")
     assert torch.equal(student.pooler.dense.weight, AutoModel.from_pretrained(minilm).pooler.dense.weight)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "albert"])
+def test_models_with_other_than_one_list_of_layers_are_refused(
+    make_model: Callable[..., str], tmp_path: Path, model_type: str
+) -> None:
+    extra = {"num_hidden_groups": 1} if model_type == "albert" else {}
+    with pytest.raises(ModelError, match=r"several lists of layers, or layers that share weights"):
+        distill(make_model(model_type, **extra), tmp_path / "student", make_texts(20), options=FAST, progress=False)
+    assert not list(tmp_path.iterdir())

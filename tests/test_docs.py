@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import supported
 from conftest import make_texts, write_split
 
 from regraft.cli.main import commands as application
@@ -75,3 +76,9 @@ def test_the_commands_of_a_page_run_in_order(
         assert code == 0, f"regraft {' '.join(words)}: {err or out}"
         ran.append(words[0])
     assert {"plan", "transfer", "train", "evaluate", "distill", "convert"} <= {*ran}
+
+
+def test_the_tables_of_what_is_supported_are_those_of_the_records() -> None:
+    document = supported.DOCUMENT.read_text(encoding="utf-8")
+    assert supported.filled(document) == document
+    assert all(table in document for table in supported.tables().values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,34 @@ def test_models_that_read_no_texts_are_not_sampled(tmp_path: Path) -> None:
         regraft.transfer(module, base, align="ridge", texts=["a", "b"])
     with pytest.raises(SamplingError, match=r"reads images, expected a model that reads texts"):
         regraft.forecast(module, base, align="none", texts=["a", "b"])
+
+
+def test_a_record_of_ones_own_and_one_that_is_derived(
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    run: Callable[..., tuple],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    teacher, student = make_model("gpt2", layers=4), make_model("gpt2", layers=2)
+    module = make_module(teacher, "lora")
+    shipped = FAMILIES["gpt2"]
+    monkeypatch.delitem(FAMILIES, "gpt2")
+    code, planned, _ = run("plan", module, "--student", student)
+    assert code == 0
+    said = " ".join(planned.split())
+    assert "(gpt2) has no record, so its sites were derived from its modules: h.N: attn.c_attn, attn.c_proj" in said
+    code, record, _ = run("family", teacher)
+    assert code == 0
+    assert record.startswith("# gpt2, derived from its modules")
+    (tmp_path / "gpt2.yaml").write_text(record.replace("attn/c_attn", "attention"))
+    code, planned, error = run("plan", module, "--student", student, "--families", tmp_path / "gpt2.yaml")
+    assert code == 0, error
+    assert re.search(r"│ 0 +│ attention +│ 0 ", planned)
+    assert "has no record" not in planned
+    (tmp_path / "gpt2.yaml").write_text("like: gpt3")
+    code, _, error = run("plan", module, "--student", student, "--families", tmp_path / "gpt2.yaml")
+    assert code == 2
+    assert "unknown family 'gpt3'" in error
+    monkeypatch.setitem(FAMILIES, "gpt2", shipped)
+    assert run("family", teacher)[1].startswith("# gpt2, as it ships")

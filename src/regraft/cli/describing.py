@@ -8,7 +8,7 @@ from .app import Families
 
 
 def family(model: str, /, *, families: Families = None) -> None:
-    """Print the record of a model's type: where its layers and sites are.
+    """Print the record of a model's type: where its sites are.
 
     A type that ships none gets one from its modules, without weights. Mend it, and
     give the file to other commands with --families.

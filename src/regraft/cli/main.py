@@ -26,7 +26,7 @@ COMMANDS = {
     "evaluate": ("training:evaluate", "Score a module on a task."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
     "convert": ("converting:convert", "Convert a module to PEFT's format, AdapterHub's, or LoRA."),
-    "family": ("describing:family", "Print the record of a model's type: where its layers and sites are."),
+    "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
     "report": ("reporting:report", "Report scores, gains, learning curves and alignments."),

@@ -14,11 +14,13 @@ from typing import Any
 
 from transformers import PrinterCallback, set_seed
 
-from ..errors import TaskError
+from ..errors import ModelError, TaskError
 from ..files.directories import check_writable, new_directory, write_json, write_json_lines
 from ..files.fingerprints import hash_rows, versions
 from ..files.reading import read_json
 from ..models.pretrained import resolve
+from ..models.sites import depth as layers_in
+from ..models.sites import find_sites
 from ..modules.card import student_card
 from ..modules.module import CARD, CURVE, PROVENANCE
 from ..training.devices import mixed_precision, processes, training_arguments
@@ -113,7 +115,12 @@ def distill(
     mixed = mixed_precision(options.precision)
     check_writable(out, replace, _files(out), [teacher])
     base = resolve(teacher, trust_remote_code)
-    depth = base.config.num_hidden_layers
+    depth = layers_in(find_sites(base.skeleton(), base.family))
+    if base.family.stacks or depth != base.config.num_hidden_layers:
+        raise ModelError(
+            f"{base.name} ({base.config.model_type}) has several lists of layers, or layers that share weights, "
+            "expected one list of layers to take some of"
+        )
     layers = choose_layers(options.layers, depth)
     parts = split(texts, options.seed)
     described = {

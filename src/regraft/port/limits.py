@@ -84,8 +84,10 @@ def widths_refused(
         return ""
     size_s = (student.out_width, student.in_width)
     for shape in teacher:
-        if (size_t := (shape.out_width, shape.in_width)) != size_s:
-            found = f"{_by(size_t)} in the teacher and {_by(size_s)} in the student"
+        size_t = (shape.out_width, shape.in_width)
+        if size_t != size_s or shape.parts != student.parts:
+            parts = " of other parts" if size_t == size_s else ""
+            found = f"{_by(size_t)} in the teacher and {_by(size_s)}{parts} in the student"
             return f"{place[1]} is {found}, expected the same; {advice}"
     return ""
 
