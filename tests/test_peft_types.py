@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import load_base, load_peft, make_texts, wordpiece_tokenizer
 from peft import PeftConfig, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from twins import make_twin
@@ -334,7 +335,7 @@ def test_dora_is_copied_where_the_rows_of_the_weights_have_the_teachers_norms(
 
 def test_a_layer_that_peft_has_no_counterpart_of_is_refused(make_model: Make, module_of: Make) -> None:
     student = make_model("gpt2", layers=2, n_embd=32)  # whose layers are transposed
-    with pytest.raises(ModuleFileError, match=rf"PEFT cannot put LoHa on a GPT2Model \(.*Conv1D.*\); {CONVERT}"):
+    with pytest.raises(PlanError, match=rf"PEFT cannot put LoHa on a GPT2Model \(.*Conv1D.*\); {CONVERT}"):
         regraft.transfer(module_of("loha", "bert"), student, align="copy", drop=True)
 
 
@@ -354,3 +355,14 @@ def test_shared_projections_are_no_task_head(make_model: Make, run: Make, tmp_pa
     module = regraft.load(write_module(teacher, wide, tmp_path / "wide"))
     with pytest.raises(PlanError, match=r"whose sites share matrices as wide as the widest|ff_down is 32 x 64"):
         regraft.transfer(module, other)
+
+
+def test_a_type_that_the_installed_peft_lacks_is_refused(
+    make_model: Make, module_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of("hra", "bert")
+    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, "HRA")
+    with pytest.raises(
+        ModuleFileError, match=r"is a HRA module, which the installed PEFT \S+ does not know; upgrade it"
+    ):
+        regraft.plan(module, make_model(layers=2))

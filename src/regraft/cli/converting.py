@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Replace, console
+from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console
 
 _FORMATS = ("adapterhub", "lora", "peft")
 _OF_A_RANK = ("lora",)
@@ -21,8 +21,10 @@ def convert(
     out: Out,
     rank: int | None = None,
     model: str | None = None,
+    trust_remote_code: TrustCode = False,
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert a module to PEFT's format, AdapterHub's, or LoRA.
 
@@ -59,7 +61,7 @@ def convert(
     if rank is not None:
         from ..modules.to_lora import convert_to_lora
 
-        loaded = convert_to_lora(loaded, rank, model)
+        loaded = convert_to_lora(loaded, rank, model, trust_remote_code, not quiet)
         done = loaded.provenance["converted"]
         console.print(
             f"A LoRA of rank {rank} for {len(done['errors'])} layers of {done['peft_type']}; relative error of what "

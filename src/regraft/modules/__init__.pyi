@@ -4,6 +4,7 @@ from .inventory import Inventory, take_inventory
 from .module import Module, load
 from .peft_method import PeftMethod
 from .peft_types import PEFT_TYPES
+from .to_lora import convert_to_lora
 
 __all__ = [
     "PEFT_TYPES",
@@ -12,6 +13,7 @@ __all__ = [
     "Inventory",
     "Module",
     "PeftMethod",
+    "convert_to_lora",
     "load",
     "take_inventory",
 ]

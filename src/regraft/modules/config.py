@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
@@ -12,7 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from ..errors import ModuleFileError, first_line, unknown_choice
+from ..errors import ModuleFileError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from .axes import Free
 from .peft_types import PEFT_TYPES
@@ -45,6 +46,11 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
         raise ModuleFileError(
             f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}; "
             f"where it changes linear layers, {CONVERT}"
+        )
+    if config["peft_type"] not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise ModuleFileError(
+            f"{source} is a {config['peft_type']} module, which the installed PEFT {version('peft')} does not know; "
+            "upgrade it (pip install -U peft)"
         )
     for option, reason in method.refused.items():
         if config.get(option):
@@ -142,9 +148,6 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
     Args:
         config: a PEFT configuration as in ``adapter_config.json``.
         skeleton: the base model without weights; PEFT's layers are put into it.
-
-    Raises:
-        ModuleFileError: PEFT has no such layers for the model.
     """
     method = PEFT_TYPES[config["peft_type"]]
     # Masks pick values, of which a skeleton has none; so their sizes are filled in afterwards.
@@ -152,12 +155,7 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
     asked = {**config, method.size_pattern: None} if masks else config
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
-        try:
-            model = get_peft_model(skeleton, parse_config(asked), low_cpu_mem_usage=True)
-        except (TypeError, ValueError, IndexError) as error:  # PEFT's checks of layers differ by type
-            raise ModuleFileError(
-                f"PEFT cannot put {method.name} on a {type(skeleton).__name__} ({first_line(error)}); {CONVERT}"
-            ) from error
+        model = get_peft_model(skeleton, parse_config(asked), low_cpu_mem_usage=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     for name, mask in masks.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +14,7 @@ from peft import LoraConfig, PromptLearningConfig, get_peft_model, get_peft_mode
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModuleFileError, first_line
@@ -30,7 +30,13 @@ _KEPT = (
 )
 
 
-def convert_to_lora(module: Module, rank: int, base: ModelLike | None = None) -> Module:
+def convert_to_lora(
+    module: Module,
+    rank: int,
+    base: ModelLike | None = None,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> Module:
     """Convert a module to a plain LoRA that adds the same to the base weights, as nearly as its rank allows.
 
     What a layer adds is what PEFT's merging makes of the layer, less the layer; its best approximation of a rank is the
@@ -41,6 +47,8 @@ def convert_to_lora(module: Module, rank: int, base: ModelLike | None = None) ->
         module: of any type that PEFT can merge into linear layers.
         rank: of the LoRA, 1 or more; layers of less than that are converted exactly.
         base: the model it was trained on, of which the weights are read; by default the one that the module names.
+        trust_remote_code: let Python code run that the base model brings along.
+        progress: whether to draw a progress bar: large layers take seconds each.
 
     Returns:
         The LoRA with alpha equal to the rank, and the task head as it was. ``provenance["converted"]`` has the relative
@@ -55,11 +63,11 @@ def convert_to_lora(module: Module, rank: int, base: ModelLike | None = None) ->
     if base is None and not module.base_model:
         raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
     _check(module)
-    resolved = resolve(module.base_model if base is None else base)
+    resolved = resolve(module.base_model if base is None else base, trust_remote_code)
     model = _with_module(module, resolved)
     tensors: dict[str, Tensor] = {}
     errors, biased, transposed = {}, False, False
-    for name, layer in _layers(model):
+    for name, layer in tqdm(_layers(model), desc="Converting", unit="layer", disable=not progress):
         delta, bias = _added(layer, f"{module.source} on {name}")
         biased, transposed = biased or bias is not None, transposed or isinstance(layer.get_base_layer(), Conv1D)
         tensors |= _factors(name, delta, bias, rank, module)
@@ -136,10 +144,9 @@ def _with_module(module: Module, base: Pretrained) -> Any:
     return model.eval()
 
 
-def _layers(model: Any) -> Iterator[tuple[str, BaseTunerLayer]]:
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, BaseTunerLayer) and hasattr(layer, "merge"):
-            yield name, layer
+def _layers(model: Any) -> list[tuple[str, BaseTunerLayer]]:
+    modules = model.named_modules()
+    return [(name, one) for name, one in modules if isinstance(one, BaseTunerLayer) and hasattr(one, "merge")]
 
 
 @torch.no_grad()

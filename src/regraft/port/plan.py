@@ -14,7 +14,7 @@ from ..errors import PlanError
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape, SpacePair, attention_heads, find_sites, site_of, space_width, stack_of
 from ..modules.axes import Convention, Reads, Role
-from ..modules.config import PREFIX, expected_tensors
+from ..modules.config import PREFIX
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
 from ..modules.peft_types import shape_at
@@ -24,7 +24,7 @@ from .layers import Group, Share, match_stacks
 from .limits import limits_refused, shared_refused, width_advice, widths_refused
 from .options import PortOptions
 from .parts import Action, Fold, Part, Target, Via
-from .student import student_config
+from .student import expected_of_student, student_config
 from .task_head import TaskHeadPlan, labels_of_rows, plan_task_head
 
 
@@ -121,7 +121,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     draft.add_shared(module)
     config = student_config(module.config, student, skeleton, student_sites, draft.holdings, inventory.head_class)
     head = plan_task_head(module, inventory, teacher, student, teacher_sites, student_sites, names, labels)
-    expected = expected_tensors(config, skeleton)
+    expected = expected_of_student(config, skeleton)
     draft.add_head(head, options.head, expected, skeleton.base_model_prefix)
     draft.check(expected)
     lost = {**inventory.refused, **draft.left}

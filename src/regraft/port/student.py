@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import PlanError, first_line
 from ..models.families import Family
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape
-from ..modules.config import modules_to_save_once, with_sizes
+from ..modules.config import CONVERT, expected_tensors, modules_to_save_once, with_sizes
 from ..modules.inventory import Holding
 from ..modules.peft_types import PEFT_TYPES
 
@@ -59,6 +60,21 @@ def student_config(
         config[method.gains_read] = _target_modules(skeleton, family, gains) if gains else []
     sizes = {sites[place].path: (holding.size, holding.alpha) for place, holding in holdings.items()}
     return config | method.patterns(config, sizes)
+
+
+def expected_of_student(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
+    """Ask PEFT which tensors it expects of a student's module; arguments as for `expected_tensors`.
+
+    Raises:
+        PlanError: PEFT has no layers of this type for the student's.
+    """
+    try:
+        return expected_tensors(config, skeleton)
+    except (TypeError, ValueError, IndexError) as error:  # PEFT's checks of layers differ by type
+        name = PEFT_TYPES[config["peft_type"]].name
+        raise PlanError(
+            f"PEFT cannot put {name} on a {type(skeleton).__name__} ({first_line(error)}); {CONVERT}"
+        ) from error
 
 
 def _target_modules(skeleton: Any, family: Family, holdings: Mapping[Place, Holding]) -> list[str] | str:
