@@ -13,6 +13,7 @@ from conftest import load_base, load_peft, make_texts, wordpiece_tokenizer
 from peft import PeftConfig, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import PeftType
 from torch import Tensor
 from twins import make_twin
 
@@ -280,9 +281,9 @@ CONVERT = r"convert it to LoRA first \(regraft convert MODULE --to lora --rank R
 @pytest.mark.parametrize(
     ("case", "options", "message"),
     [
-        ("lokr", {"align": "random"}, rf"is a LoKr module, which no map takes to other dimensions; .*{CONVERT}"),
+        ("lokr", {"align": "random"}, rf"is of type LoKr, which no map takes to other dimensions; .*{CONVERT}"),
         ("lokr", {}, rf"query is 32 x 32 in the teacher and 48 x 48 in the student, expected the same; {CONVERT}"),
-        ("fourierft", {"align": "copy"}, "is a FourierFT module, which no map takes"),
+        ("fourierft", {"align": "copy"}, "is of type FourierFT, which no map takes"),
         ("oft", {}, "query is 32 x 32"),
         ("boft", {}, "query is 32 x 32"),
         ("miss", {}, "query is 32 x 32"),
@@ -361,8 +362,8 @@ def test_a_type_that_the_installed_peft_lacks_is_refused(
     make_model: Make, module_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = module_of("hra", "bert")
-    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, "HRA")
+    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, PeftType.HRA)
     with pytest.raises(
-        ModuleFileError, match=r"is a HRA module, which the installed PEFT \S+ does not know; upgrade it"
+        ModuleFileError, match=r"is of type HRA, which the installed PEFT \S+ does not know; upgrade it"
     ):
         regraft.plan(module, make_model(layers=2))

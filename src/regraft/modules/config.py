@@ -49,7 +49,7 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
         )
     if config["peft_type"] not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise ModuleFileError(
-            f"{source} is a {config['peft_type']} module, which the installed PEFT {version('peft')} does not know; "
+            f"{source} is of type {config['peft_type']}, which the installed PEFT {version('peft')} does not know; "
             "upgrade it (pip install -U peft)"
         )
     for option, reason in method.refused.items():

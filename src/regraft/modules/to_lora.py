@@ -110,7 +110,7 @@ def _check(module: Module) -> None:
         check_portable(module.config, module.source)
     elif issubclass(kinds.get(module.peft_type, PromptLearningConfig), PromptLearningConfig):
         raise ModuleFileError(
-            f"{module.source} is a {module.peft_type} module, expected one of those that PEFT can merge into weights"
+            f"{module.source} is of type {module.peft_type}, expected one of those that PEFT can merge into weights"
         )
     elif module.config.get("bias", "none") != "none":
         raise ModuleFileError(f"{module.source} trains biases of the base model, which no LoRA does")

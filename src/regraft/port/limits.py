@@ -32,11 +32,11 @@ def limits_refused(
     """
     factor = options.factor
     record = PEFT_TYPES[module.peft_type]
-    bound, what = record.bound(module.config), f"{module.source} is a {record.name} module"
+    bound, what = record.bound(module.config), f"{module.source} is of type {record.name}"
     mapped, averaged = not method.identity, any(len(group) > 1 for stack in groups.values() for group in stack)
     if bound:
         if mapped or averaged or factor != 1:
-            return [f"{what} that can only be copied as it is, layer by layer ({bound}); {CONVERT}"]
+            return [f"{module.source} can only be copied as it is, layer by layer ({bound}); {CONVERT}"]
         return []
     problems = []
     if mapped and record.maps == "none":
@@ -107,7 +107,7 @@ def shared_refused(
     if widest_t == widest_s:
         return ""
     return (
-        f"{module.source} is a {record.name} module, whose sites share matrices as wide as the widest of them, "
+        f"{module.source} is of type {record.name}, whose sites share matrices as wide as the widest of them, "
         f"{_by(widest_t)} on the teacher's and {_by(widest_s)} on the student's, expected the same; {CONVERT}"
     )
 

@@ -136,7 +136,7 @@ def check_plain(config: Mapping[str, Any], source: str) -> None:
     """
     if config["peft_type"] not in SITES:
         raise ModuleFileError(
-            f"{source} is a {config['peft_type']} module, which AdapterHub's library reads otherwise, expected one of "
+            f"{source} is of type {config['peft_type']}, which AdapterHub's library reads otherwise, expected one of "
             f"{', '.join(SITES)}; {CONVERT}"
         )
     for option in _ONLY_PEFT:
