@@ -351,6 +351,11 @@ def test_shared_projections_are_no_task_head(make_model: Make, run: Make, tmp_pa
     assert "│ shared │" in out
     fresh = regraft.transfer(module, student, head="fresh")
     assert torch.equal(fresh.tensors["base_model.vera_A"], module.tensors["base_model.vera_A"])
+    lacking = {key: tensor for key, tensor in module.tensors.items() if not key.endswith("vera_A")}
+    with pytest.raises(
+        PlanError, match=r"has nothing for base_model.vera_A, which PEFT expects; is the file complete\?"
+    ):
+        regraft.transfer(regraft.Module(module.config, lacking, "lacking"), student)
     other = make_model(layers=2, intermediate_size=48)
     wide = peft.VeraConfig(target_modules=rf".*(query|{_DOWN})", r=4)
     module = regraft.load(write_module(teacher, wide, tmp_path / "wide"))

@@ -23,11 +23,8 @@ from .config import PREFIX, check_portable, head_class_of, parse_config, plain_c
 from .module import Module
 from .peft_types import PEFT_TYPES
 
-# What a LoRA's configuration takes over: which modules it sits on, and what is trained beside it.
-_KEPT = (
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("modules_to_save", "task_type", "auto_mapping", "revision", "inference_mode"),
-)
+# What a LoRA's configuration takes over beside its targets: where it does not sit, and what was trained with it.
+_KEPT = ("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "task_type", "auto_mapping")
 
 
 def convert_to_lora(
@@ -79,8 +76,8 @@ def convert_to_lora(
         )
     if biased:  # PEFT expects the bias everywhere or nowhere
         for name in errors:
-            width = len(tensors[f"{PREFIX}{name}.lora_B.weight"])
-            tensors.setdefault(f"{PREFIX}{name}.lora_B.bias", torch.zeros(width))
+            column = tensors[f"{PREFIX}{name}.lora_B.weight"][:, 0]
+            tensors.setdefault(f"{PREFIX}{name}.lora_B.bias", torch.zeros_like(column))
     on_layers = tuple(f"{PREFIX}{name}." for name in errors)
     head = {
         key: tensor
@@ -88,7 +85,9 @@ def convert_to_lora(
         if key.startswith(PREFIX) and not key.startswith(on_layers)
     }
     kept = {option: module.config[option] for option in _KEPT if option in module.config}
+    kept["target_modules"] = model.peft_config["default"].target_modules  # which each type has defaults of its own for
     options: dict[str, Any] = {"r": rank, "lora_alpha": rank, "lora_bias": biased, "fan_in_fan_out": transposed}
+    options["inference_mode"] = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the rank is PEFT's own
         config = plain_config(LoraConfig(**kept, **options), resolved)

@@ -17,7 +17,7 @@ from ..modules.axes import Convention, Reads, Role
 from ..modules.config import PREFIX
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
-from ..modules.peft_types import shape_at
+from ..modules.peft_types import PEFT_TYPES, shape_at
 from .advice import loss_refused
 from .fused import Fused
 from .layers import Group, Share, match_stacks
@@ -165,6 +165,7 @@ class Draft:
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
     advice: str = ""
+    shared: tuple[str, ...] = ()
 
     def add_layers(self, groups: Mapping[str, Sequence[Group]]) -> None:
         """Plan every site of every student layer that takes something over.
@@ -224,6 +225,7 @@ class Draft:
 
     def add_shared(self, module: Module) -> None:
         """Plan the tensors that all sites share."""
+        self.shared = tuple(role.suffix for role in PEFT_TYPES[module.peft_type].shared)
         holdings = (self.inventory.holdings, self.holdings)
         if self.holdings and (why := shared_refused(module, self.teacher_sites, self.student_sites, *holdings)):
             self.refuse(why)
@@ -353,7 +355,8 @@ class Draft:
         return {key: reason for key, reason in left.items() if key not in used}
 
     def _on_sites(self) -> tuple[str, ...]:
-        return tuple(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings)
+        """Prefixes of the keys on sites that take something over, and keys of what these share."""
+        return (*(f"{PREFIX}{self.student_sites[place].path}." for place in self.holdings), *self.shared)
 
     def refuse(self, problem: str) -> None:
         """Note why the port is refused."""
