@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,22 @@ def test_a_record_of_ones_own_and_one_that_is_derived(
     assert "unknown family 'gpt3'" in error
     monkeypatch.setitem(FAMILIES, "gpt2", shipped)
     assert run("family", teacher)[1].startswith("# gpt2, as it ships")
+
+
+def test_what_a_model_reads_is_derived_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model_type in ("vit", "whisper", "gemma3", "bert"):
+        shipped = FAMILIES[model_type]
+        monkeypatch.delitem(FAMILIES, model_type)
+        derived = resolve(write_config(model_type, tmp_path / model_type)).family
+        assert derived.inputs == shipped.inputs
+        assert [stack.inputs for stack in derived.stacks.values()] == [
+            stack.inputs for stack in shipped.stacks.values()
+        ]
+
+
+def test_a_configuration_without_a_size_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    write_config("esm", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": None}))
+    with pytest.raises(ModelError, match=r"\(esm\) cannot be built as AutoModel: "):
+        resolve(tmp_path).skeleton()

@@ -321,7 +321,7 @@ def test_texts_train_port_and_keep_what_they_learnt(
     if learns:
         assert scores["test"]["accuracy"] > 75
     assert evaluate(tmp_path / "teacher", **options) == scores["test"]
-    ported = regraft.transfer(trained, make_model(student, layers=2, initializer_range=0.05))
+    ported = regraft.transfer(trained, make_model(student, layers=2, initializer_range=0.05), align="none")
     ported.save(tmp_path / "ported")
     if teacher == student:  # the same weights: it knows already
         assert evaluate(tmp_path / "ported", **options) == scores["test"]

@@ -89,7 +89,7 @@ def trained(teacher: str, data: Path, tmp_path_factory: pytest.TempPathFactory) 
     texts, labels = read(data / "train.csv")
     targets = torch.tensor([LABELS.index(label) for label in labels])
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
-    for _ in range(4):
+    for _ in range(8):
         for batch in torch.randperm(len(texts)).split(16):
             inputs = tokenizer([texts[i] for i in batch], padding=True, return_tensors="pt")
             model(**inputs, labels=targets[batch]).loss.backward()

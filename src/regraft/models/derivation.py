@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from ..errors import ModelError
-from .families import Family, Stack, TaskHead
+from .families import Family, Inputs, Stack, TaskHead
 
 # What linears are usually called inside a layer; the first that matches the end of a path names its site.
 _USUAL: Mapping[str, str] = {
@@ -50,18 +50,29 @@ def derive_family(build: Callable[[str], Any]) -> Family:
         )
     main = _main(lists)
     width = int(getattr(model.config.get_text_config(), "hidden_size", 0) or 0)
-    stacks = {path: Stack(layers=path, sites=_sites(layers, width)) for path, layers in lists.items()}
+    inputs = _inputs(model.main_input_name)
+    stacks = {
+        path: Stack(layers=path, sites=_sites(layers, width), inputs=_inputs(path)) for path, layers in lists.items()
+    }
     pooler = getattr(model, "pooler", None)
     own = stacks.pop(main)
     return Family(
         layers=main,
         sites=own.sites,
+        inputs=inputs,
         stacks={_short(path, lists): stack for path, stack in stacks.items()},
         task_heads=_task_heads(build, pooler is not None),
         final_norm=_final_norm(model),
         pooler="pooler" if pooler is not None and hasattr(getattr(pooler, "dense", pooler), "weight") else "",
         causal=_is_causal(model.config),
     )
+
+
+def _inputs(name: str) -> Inputs:
+    """Tell what is read by what it, or the list of layers that reads it, is called."""
+    if re.search(r"pixel|vision|visual|image", name):
+        return "images"
+    return "sounds" if re.search(r"audio|speech|input_features|input_values", name) else "texts"
 
 
 def _is_linear(module: Any) -> bool:

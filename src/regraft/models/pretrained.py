@@ -127,7 +127,7 @@ class Pretrained:
                 raise ValueError("transformers has no such class")
             with torch.device("meta"):
                 return auto_class.from_config(config, trust_remote_code=self.trusts_code)
-        except (ValueError, OSError, ImportError, AttributeError) as error:  # the last three of code of its own
+        except Exception as error:  # of whatever kind a configuration without a size, or code of its own, leads to
             raise ModelError(
                 f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_reason(error)}"
             ) from error
