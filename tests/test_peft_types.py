@@ -372,3 +372,21 @@ def test_a_type_that_the_installed_peft_lacks_is_refused(
         ModuleFileError, match=r"is of type HRA, which the installed PEFT \S+ does not know; upgrade it"
     ):
         regraft.plan(module, make_model(layers=2))
+
+
+def test_advice_names_what_the_type_allows(make_model: Make, module_of: Make, run: Make, tmp_path: Path) -> None:
+    further = load_base(make_model(layers=4))
+    with torch.no_grad():
+        for parameter in further.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    further.save_pretrained(tmp_path / "further")
+    said = {}
+    for case in ("ia3", "lokr", "adalora"):
+        _, out, _ = run("plan", module_of(case, "bert").source, "--student", tmp_path / "further")
+        said[case] = " ".join(out.split())
+    operation = "IA3 acts on the base weights, which differ: a copy is the same operation, not the same addition."
+    assert operation in said["ia3"]
+    assert not any("acts on the base weights" in said[case] for case in ("lokr", "adalora"))
+    assert [case for case in said if "Maps may bring more" in said[case]] == ["adalora"]
+    with pytest.raises(PlanError, match=rf"a copy means nothing; {CONVERT}, or ask for the copy by name"):
+        regraft.transfer(module_of("lokr", "bert"), make_model(layers=4, seed=5))

@@ -58,14 +58,24 @@ def limits_refused(
     return problems
 
 
+def mappable(module: Module) -> bool:
+    """Tell whether any map takes a module to other dimensions."""
+    record = PEFT_TYPES[module.peft_type]
+    return record.maps == "any" and not record.bound(module.config)
+
+
 def width_advice(module: Module) -> str:
     """Say what to do where widths differ and nothing maps them."""
-    record = PEFT_TYPES[module.peft_type]
-    if record.maps == "none" or record.bound(module.config):
-        return CONVERT
-    if record.maps == "one-to-one":
+    if mappable(module):
+        return "use --align auto with --texts or --moments"
+    if PEFT_TYPES[module.peft_type].maps == "one-to-one":
         return f"use --align {_ONE_TO_ONE} with --texts or --moments, or {CONVERT}"
-    return "use --align auto with --texts or --moments"
+    return CONVERT
+
+
+def copy_advice(module: Module) -> str:
+    """Say what to do where a copy means nothing."""
+    return "map it with --texts or --moments" if mappable(module) else width_advice(module)
 
 
 def widths_refused(

@@ -20,6 +20,7 @@ from .advice import copy_refused
 from .bases import bases_refused
 from .execution import port_module
 from .forecast import Forecast, fidelity
+from .limits import copy_advice
 from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
@@ -112,7 +113,9 @@ class Port:
         if self.relation is None or plan.problems:
             return plan
         if self.method.identity and not self.by_name and self.relation.kind == "unrelated":
-            return replace(plan, problems=(copy_refused(self.relation, plan.teacher, plan.student),))
+            return replace(
+                plan, problems=(copy_refused(self.relation, plan.teacher, plan.student, copy_advice(self.module)),)
+            )
         refused = bases_refused(plan, self.module, self.teacher, self.student)
         return replace(plan, problems=(refused,)) if refused else plan
 
