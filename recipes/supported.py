@@ -10,6 +10,9 @@ import transformers
 
 from regraft.models.families import FAMILIES, Family
 from regraft.models.sites import site_of, stack_of
+from regraft.modules.axes import Whole
+from regraft.modules.peft_method import PeftMethod
+from regraft.modules.peft_types import PEFT_TYPES
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "supported.md"
 _TASKS = {
@@ -45,9 +48,39 @@ def families_table() -> str:
     return "\n".join(rows)
 
 
+_MAPS = {"any": "by any map", "one-to-one": "one to one", "none": "no: convert it"}
+
+
+def _copied(record: PeftMethod) -> str:
+    whole = any(Whole() in role.axes for rows in record.rows.values() for role in rows)
+    where = ["layers are of one size"] if whole else []
+    where += ["base weights are equal (elsewhere the same operation)"] if record.of_bases else []
+    return f"exact where {' and '.join(where)}" if where else "exact"
+
+
+def methods_table() -> str:
+    """Give one row per PEFT type, and one per option that binds it to its base weights."""
+    rows = [
+        "| PEFT type | copied | mapped | layers averaged | `--scale` | refused options |",
+        "|---|---|---|---|---|---|",
+    ]
+    for peft_type, record in PEFT_TYPES.items():
+        averaged, scaled = ("yes" if given else "no: convert it" for given in (record.averages, record.scales))
+        refused = ", ".join(f"`{option}`" for option in record.refused)
+        refused += f"; `{record.init}`: {', '.join(record.refused_inits)}" if record.refused_inits else ""
+        name = f"{record.name} (`{peft_type}`)"
+        rows.append(f"| {name} | {_copied(record)} | {_MAPS[record.maps]} | {averaged} | {scaled} | {refused} |")
+        rows += [
+            f"| {record.name} with `{option}` | where rows of the base weights have equal norms | {_MAPS['none']} | "
+            "no: convert it | no: convert it | |"
+            for option in record.equal_bases
+        ]
+    return "\n".join(rows)
+
+
 def tables() -> Mapping[str, str]:
     """Give the tables by the names that mark their places."""
-    return {"families": families_table()}
+    return {"families": families_table(), "methods": methods_table()}
 
 
 def filled(document: str) -> str:

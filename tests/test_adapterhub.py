@@ -14,7 +14,7 @@ import torch
 import transformers
 from conftest import FIXTURES, load_peft
 from huggingface_hub.utils import filter_repo_objects
-from peft import LoraConfig, get_peft_model
+from peft import LoHaConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import regraft
@@ -415,6 +415,7 @@ def lora(**options: Any) -> LoraConfig:
         (lora(use_rslora=True), "uses use_rslora, which AdapterHub's LoRA has no counterpart of"),
         (lora(lora_bias=True), "uses lora_bias"),
         (lora(use_dora=True), "uses use_dora"),
+        (LoHaConfig(target_modules=["query"]), "is of type LOHA, which AdapterHub's library reads otherwise"),
         (lora(bias="lora_only"), r"bias='lora_only'"),
         (lora(rank_pattern={"query": 2}), r"of sizes \[2, 4\] \(rank_pattern\), expected one size"),
         (lora(alpha_pattern={"query": 3}), r"has alphas \[3, 8\] \(alpha_pattern\), expected one"),
@@ -544,7 +545,7 @@ def test_convert_both_ways_and_what_it_prints(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("{module}", "--to", "onnx"), "unknown format 'onnx', expected one of adapterhub, peft"),
+        (("{module}", "--to", "onnx"), "unknown format 'onnx', expected one of adapterhub, lora, peft"),
         (("{module}", "--to", "adapterhub", "--model", "{bert1}"), "expected some of the 1 layers of the base model"),
         (("{module}", "--to", "adapterhub", "--name", "a.b"), "'a.b' cannot name an adapter"),
         (("{hub}", "--to", "adapterhub"), "names no base model, expected one; name it (--model)"),

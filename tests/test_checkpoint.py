@@ -195,8 +195,7 @@ def test_a_name_that_is_neither_directory_nor_reachable_is_refused(monkeypatch: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"peft_type": "PREFIX_TUNING"}, "is a PREFIX_TUNING module, expected one of BOTTLENECK, LORA"),
-        ({"use_dora": True}, "uses use_dora, which cannot be ported: DoRA's magnitudes are relative"),
+        ({"peft_type": "PREFIX_TUNING"}, "is a PREFIX_TUNING module, expected one of ADALORA, BOFT, BOTTLENECK, "),
         ({"use_qalora": True}, "uses use_qalora, which cannot be ported"),
         ({"arrow_config": {"top_k": 2}}, "uses arrow_config, which cannot be ported"),
         ({"task_type": "SEQ_2_SEQ_LM"}, r"unknown task type 'SEQ_2_SEQ_LM', expected one of CAUSAL_LM"),

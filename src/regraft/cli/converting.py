@@ -1,4 +1,4 @@
-"""Convert modules between PEFT's directories and AdapterHub's."""
+"""Convert modules: between PEFT's directories and AdapterHub's, and to LoRA."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Replace, console
+from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console
 
-_FORMATS = ("adapterhub", "peft")
+_FORMATS = ("adapterhub", "lora", "peft")
+_OF_A_RANK = ("lora",)
 
 
 def convert(
@@ -18,21 +19,26 @@ def convert(
     *,
     to: str,
     out: Out,
+    rank: int | None = None,
     model: str | None = None,
+    trust_remote_code: TrustCode = False,
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Convert a module between PEFT and AdapterHub's library, exactly.
+    """Convert a module to PEFT's format, AdapterHub's, or LoRA.
 
-    What would change is refused. A module that has the format already is written
-    anew.
+    Between PEFT and AdapterHub's library it is exact, and what would change is
+    refused; a module that has the format already is written anew. A LoRA is as
+    near as its rank allows: how near is said.
 
     Example: regraft convert my-lora --to adapterhub --out my-adapter
 
     Args:
         module: Module that PEFT or AdapterHub saved: directory or hub id.
-        to: peft or adapterhub.
+        to: peft, adapterhub or lora.
         out: Directory to write the converted module to.
+        rank: Rank of the LoRA, with --to lora.
         model: Model it was trained on. Default: as it says.
         name: AdapterHub's name of the adapter and head.
     """
@@ -43,13 +49,25 @@ def convert(
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
+    if (to in _OF_A_RANK) != (rank is not None):
+        said = "without" if rank is None else "with"
+        raise ModuleFileError(f"found --to {to} {said} --rank, expected it with {', '.join(_OF_A_RANK)} alone")
     check_writable(out, replace, FILES, [module, model])
     loaded = load(module)
     if to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")
         return
-    if model is not None:
+    if rank is not None:
+        from ..modules.to_lora import convert_to_lora
+
+        loaded = convert_to_lora(loaded, rank, model, trust_remote_code, not quiet)
+        done = loaded.provenance["converted"]
+        console.print(
+            f"A LoRA of rank {rank} for {len(done['errors'])} layers of {done['peft_type']}; relative error of what "
+            f"they add: {done['mean_error']:.2g} on average, at most {done['max_error']:.2g}."
+        )
+    elif model is not None:
         loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
     loaded.save(out, replace)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

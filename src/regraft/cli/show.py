@@ -12,9 +12,11 @@ from rich.table import Table
 
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
-from ..port.advice import derived_said, layers_advised, relation_said, shortened, texts_advised
+from ..modules.peft_types import PEFT_TYPES
+from ..port.advice import derived_said, layers_advised, operation_said, relation_said, shortened, texts_advised
 from ..port.forecast import Forecast
 from ..port.layers import Group
+from ..port.limits import mappable
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
@@ -28,9 +30,9 @@ def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
     table = Table(title=f"{plan.teacher} -> {plan.student}")
     for column in ("layer", "site", "from layers", "tensors", "width", "maps", "what happens"):
         table.add_column(column)
-    for _, group in groupby(plan.targets, key=lambda target: target.key if verbose else target.place):
+    for _, group in groupby(plan.targets, key=lambda target: target.key if verbose else (target.place, target.shared)):
         targets = list(group)
-        layer, site = targets[0].place or ("head", "")
+        layer, site = targets[0].place or ("shared" if targets[0].shared else "head", "")
         table.add_row(
             str(layer),
             site,
@@ -76,7 +78,8 @@ def show_relation(console: Console, port: Port) -> None:
     derived = {base.config.model_type: derived_said(base) for base in (port.teacher, port.student)}
     advice = (
         *derived.values(),
-        texts_advised(relation, port.method.identity, sampled),
+        operation_said(relation, PEFT_TYPES[port.module.peft_type]),
+        texts_advised(relation, port.method.identity, sampled, mappable(port.module)),
         layers_advised(relation, plan.groups.get("", ())),
     )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):

@@ -41,7 +41,8 @@ class AdaptedModel(Pretrained):
         Raises:
             ModuleFileError: a module of a kind that cannot be ported.
         """
-        holdings = take_inventory(module, base.family).holdings
+        inventory = take_inventory(module, base.family)
+        holdings = inventory.holdings
         paths = {place: base.family.path(*place) for place in holdings}
         sizes = {paths[place]: (holding.size, holding.alpha) for place, holding in holdings.items()}
         method = PEFT_TYPES[module.peft_type]
@@ -52,11 +53,15 @@ class AdaptedModel(Pretrained):
             **method.patterns(with_sizes(module.config), sizes),
             "target_modules": base.family.pattern_of(holdings),
         }
+        if method.gains_read:
+            gains = {place: holding for place, holding in holdings.items() if holding.gains_what_is_read}
+            config[method.gains_read] = base.family.pattern_of(gains) if gains else []
         tensors = {
             f"{PREFIX}{paths[place]}.{role.suffix}": module.tensors[key]
             for place, holding in holdings.items()
             for role, key in holding.tensors.items()
         }
+        tensors |= {key: module.tensors[key] for key in inventory.shared}
         own = {entry.name: getattr(base, entry.name) for entry in fields(base)}
         return AdaptedModel(**own, config_of=config, tensors=tensors)
 

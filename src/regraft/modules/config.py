@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
@@ -14,6 +15,7 @@ from peft.utils.other import get_pattern_key
 
 from ..errors import ModuleFileError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
+from .axes import Free
 from .peft_types import PEFT_TYPES
 
 
@@ -24,6 +26,7 @@ def plain_config(config: PeftConfig, base: Pretrained) -> dict[str, Any]:
     return {**plain, "peft_type": PeftType(config.peft_type).value, "base_model_name_or_path": base.name}
 
 
+CONVERT = "convert it to LoRA first (regraft convert MODULE --to lora --rank R)"
 PREFIX = "base_model.model."
 """What PEFT puts before the paths of a model's own modules."""
 
@@ -41,7 +44,13 @@ def check_portable(config: Mapping[str, Any], source: str) -> None:
     method = PEFT_TYPES.get(str(config.get("peft_type")))
     if method is None:
         raise ModuleFileError(
-            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}"
+            f"{source} is a {config.get('peft_type')} module, expected one of {', '.join(sorted(PEFT_TYPES))}; "
+            f"where it changes linear layers, {CONVERT}"
+        )
+    if config["peft_type"] not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise ModuleFileError(
+            f"{source} is of type {config['peft_type']}, which the installed PEFT {version('peft')} does not know; "
+            "upgrade it (pip install -U peft)"
         )
     for option, reason in method.refused.items():
         if config.get(option):
@@ -110,6 +119,16 @@ def alpha_at(config: Mapping[str, Any], path: str) -> float:
     return alpha
 
 
+def size_at(config: Mapping[str, Any], path: str) -> int:
+    """Tell the size of the module at a path by its options; 0 for a PEFT type without."""
+    method = PEFT_TYPES[config["peft_type"]]
+    if not method.size:
+        return 0
+    patterns = config.get(method.size_pattern) or {}
+    size: int = patterns.get(get_pattern_key(list(patterns), path), with_sizes(config)[method.size])
+    return size
+
+
 def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:
     """Name each module to save once: PEFT adds the names of heads over and over."""
     names = config.get("modules_to_save")
@@ -130,8 +149,18 @@ def expected_tensors(config: Mapping[str, Any], skeleton: Any) -> dict[str, tupl
         config: a PEFT configuration as in ``adapter_config.json``.
         skeleton: the base model without weights; PEFT's layers are put into it.
     """
+    method = PEFT_TYPES[config["peft_type"]]
+    # Masks pick values, of which a skeleton has none; so their sizes are filled in afterwards.
+    masks = (config.get(method.size_pattern) or {}) if method.size_mask else {}
+    asked = {**config, method.size_pattern: None} if masks else config
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the skeleton has no name, which PEFT remarks on
-        model = get_peft_model(skeleton, parse_config(config), low_cpu_mem_usage=True)
+        model = get_peft_model(skeleton, parse_config(asked), low_cpu_mem_usage=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    for name, mask in masks.items():
+        for role in method.rows["linear"]:
+            key = f"{PREFIX}{name.removesuffix(method.size_mask)}{role.suffix}"
+            sizes = zip(role.axes, shapes[key], strict=True)
+            shapes[key] = tuple(sum(mask) if isinstance(axis, Free) else size for axis, size in sizes)
+    return shapes

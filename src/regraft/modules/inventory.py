@@ -12,9 +12,10 @@ from ..errors import ModuleFileError
 from ..models.families import Family
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape
-from .config import PREFIX, alpha_at, check_portable, head_class_of
+from .axes import Free, Role
+from .config import PREFIX, alpha_at, check_portable, head_class_of, size_at
 from .module import Module
-from .peft_types import PEFT_TYPES, Free, Role, roles_of, shape_at
+from .peft_types import PEFT_TYPES, roles_of, shape_at
 
 # The rows of these weights are the labels of a task head.
 _HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
@@ -36,6 +37,11 @@ class Holding:
     size: int
     alpha: float
 
+    @property
+    def gains_what_is_read(self) -> bool:
+        """Whether it multiplies what the site reads."""
+        return any(role.gains_what_is_read for role in self.tensors)
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -44,6 +50,7 @@ class Inventory:
     Attributes:
         holdings: by (teacher layer, site).
         head: keys of the task head's tensors.
+        shared: keys of the tensors that all sites share.
         refused: keys of all other tensors -> why they cannot be ported.
         head_class: how the class of its base model ends, e.g. ``"ForTokenClassification"``; empty for a bare model.
         num_labels: rows of the task head, None without one.
@@ -51,6 +58,7 @@ class Inventory:
 
     holdings: Mapping[Place, Holding]
     head: tuple[str, ...]
+    shared: tuple[str, ...]
     refused: Mapping[str, str]
     head_class: str
     num_labels: int | None
@@ -70,8 +78,9 @@ def take_inventory(module: Module, family: Family) -> Inventory:
     tensors: dict[Place, dict[Role, str]] = {}
     paths: dict[Place, str] = {}
     heads, head, refused = head_keys(module), [], {}
-    for key in sorted(module.tensors):
-        place = _place(key, module.peft_type, family)
+    shared = tuple(role.suffix for role in PEFT_TYPES[module.peft_type].shared if role.suffix in module.tensors)
+    for key in sorted(module.tensors.keys() - set(shared)):
+        place = _place(key, tuple(module.tensors[key].shape), module.peft_type, family)
         if place is not None:
             layer, site, role, path = place
             tensors.setdefault((layer, site), {})[role] = key
@@ -91,11 +100,13 @@ def take_inventory(module: Module, family: Family) -> Inventory:
     for at, keys in tensors.items():
         shapes = {role: tuple(module.tensors[key].shape) for role, key in keys.items()}
         sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
-        holdings[at] = Holding(keys, shapes, next(sizes, 0), alpha_at(module.config, paths[at]))
+        size = next(sizes, None)
+        size = size_at(module.config, paths[at]) if size is None else size
+        holdings[at] = Holding(keys, shapes, size, alpha_at(module.config, paths[at]))
     (layer, site), path = next(iter(paths.items()))
     before = path.removesuffix(family.path(layer, site))
     ending = head_class_of(module.config, module.source, before, family.causal, bool(head))
-    return Inventory(holdings, tuple(head), refused, ending, head_rows(module.tensors))
+    return Inventory(holdings, tuple(head), shared, refused, ending, head_rows(module.tensors))
 
 
 # What PEFT saves whole, beside ``modules_to_save``, with the classes of its task types.
@@ -138,13 +149,14 @@ def labels_of_base(module: Module, base: Pretrained) -> tuple[str, ...]:
     return base.labels if named else ()
 
 
-def _place(key: str, peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:
+def _place(key: str, shape: tuple[int, ...], peft_type: str, family: Family) -> tuple[int, str, Role, str] | None:
     for suffix in sorted({role.suffix for rows in PEFT_TYPES[peft_type].rows.values() for role in rows}):
         path = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
         parsed = family.parse(path) if key.endswith(f".{suffix}") else None
-        for role in roles_of(peft_type, parsed[1]) if parsed else ():
-            if parsed and role.suffix == suffix:
-                return *parsed, role, path
+        roles = [role for role in roles_of(peft_type, parsed[1]) if role.suffix == suffix] if parsed else []
+        if parsed and roles:
+            # Of several that share a name the shape tells; of none that fits, `check_fits` will say so.
+            return *parsed, next((role for role in roles if role.takes(shape)), roles[0]), path
     return None
 
 

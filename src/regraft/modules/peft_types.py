@@ -4,126 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import get_args
 
 from ..models.sites import Side, SiteShape, site_of
-
-Convention = Literal["measured", "released"]
-
-
-@dataclass(frozen=True)
-class Free:
-    """An axis of the module's own (rank, bottleneck width): no map acts on it."""
-
-
-@dataclass(frozen=True)
-class Reads:
-    """An axis that contracts with an activation.
-
-    Attributes:
-        side: of the site, what it reads.
-        released: the name of the space that the paper's authors fit its map on; None where it is the one it lives in.
-    """
-
-    side: Side
-    released: str | None = None
-
-
-@dataclass(frozen=True)
-class Writes:
-    """An axis that adds to an activation; attributes as for `Reads`."""
-
-    side: Side
-    released: str | None = None
-
-
-Axis = Free | Reads | Writes
-
-
-@dataclass(frozen=True)
-class Role:
-    """One tensor of a PEFT type.
-
-    Attributes:
-        suffix: its key behind the site's path.
-        axes: its axes in order.
-        beside: of a bias, the suffix of the reading weight whose product it is added to; empty for all others.
-        into: of a reading weight with nothing but another weight behind it, the suffix of that weight; empty for all
-            others.
-    """
-
-    suffix: str
-    axes: tuple[Axis, ...]
-    beside: str = ""
-    into: str = ""
-
-    def spaces(self, site: str, convention: Convention) -> tuple[str | None, ...]:
-        """Name the space of each axis (None for `Free`) when the tensor is one of a site.
-
-        Args:
-            site: its name, see `sites.site_of`.
-            convention: ``"measured"`` takes the space an axis lives in, ``"released"`` the one the authors' code uses.
-        """
-        released = convention == "released"
-        return tuple(
-            None if isinstance(axis, Free) else (released and axis.released) or site_of(site).space(axis.side)
-            for axis in self.axes
-        )
-
-
-@dataclass(frozen=True)
-class PeftMethod:
-    """A PEFT type; a new one is a new record.
-
-    Attributes:
-        rows: its tensors by the kind of site that it sits on.
-        size: the option that says how wide its free axes are.
-        size_pattern: the option that says where they are otherwise: path -> size; empty without one.
-        alpha: the option that scales what it writes; empty without one, or where it belongs to no place.
-        alpha_pattern: as `size_pattern`.
-        of_layers: options that speak of the teacher's layers, of which the sites say all.
-        transposed: the option that says whether the base model's weights lie transposed; empty without one.
-        refused: option -> why a module with it would be wrong elsewhere.
-        init: the option that names the initialisation; empty without one.
-        refused_inits: how the names of initialisations begin that also change the base weights, so that the module
-            alone is not what was trained.
-        ours: whether PEFT knows it only once regraft is imported.
-    """
-
-    rows: Mapping[Literal["linear", "norm"], tuple[Role, ...]]
-    size: str
-    size_pattern: str = ""
-    alpha: str = ""
-    alpha_pattern: str = ""
-    of_layers: tuple[str, ...] = ()
-    transposed: str = ""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    init: str = ""
-    refused_inits: tuple[str, ...] = ()
-    ours: bool = False
-
-    def patterns(self, config: Mapping[str, Any], sizes: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
-        """Say of places by their paths what a configuration does not say of all.
-
-        Args:
-            config: PEFT's configuration, with `size` and `alpha`.
-            sizes: path of a place -> size and alpha there.
-        """
-        options = ((self.size, self.size_pattern), (self.alpha, self.alpha_pattern))
-        return {
-            pattern: {path: pair[number] for path, pair in sizes.items() if pair[number] != config[option]}
-            for number, (option, pattern) in enumerate(options)
-            if pattern
-        }
-
+from .axes import Convention, Free, Gains, One, Reads, Role, Whole, Writes
+from .peft_method import PeftMethod
 
 # The authors reorder the rows of B by the mapping fitted on the input of the query projection.
 _LORA_OUT = Writes("out", released="attention_input")
 _LORA = (
     Role("lora_A.weight", (Free(), Reads("in")), into="lora_B.weight"),
-    Role("lora_B.weight", (_LORA_OUT, Free())),
-    Role("lora_B.bias", (_LORA_OUT,)),
+    Role("lora_B.weight", (_LORA_OUT, Free()), scaled=True),
+    Role("lora_B.bias", (_LORA_OUT,), scaled=True),
+    Role("lora_magnitude_vector", (Writes("out"),)),
 )
 
 
@@ -133,44 +26,210 @@ def _bottleneck(writes: Side) -> tuple[Role, ...]:
     return (
         Role("bottleneck_down.weight", (Free(), down)),
         Role("bottleneck_down.bias", (Free(),), beside="bottleneck_down.weight"),
-        Role("bottleneck_up.weight", (up, Free())),
-        Role("bottleneck_up.bias", (up,)),
+        Role("bottleneck_up.weight", (up, Free()), scaled=True),
+        Role("bottleneck_up.bias", (up,), scaled=True),
     )
 
 
+def _whole(*suffixes: str, scaled: tuple[str, ...] = ()) -> tuple[Role, ...]:
+    return tuple(Role(suffix, (Whole(),), scaled=suffix in scaled) for suffix in suffixes)
+
+
 _OF_LAYERS = ("layers_to_transform", "layers_pattern")
+_READS, _WRITES = (Free(), Reads("in")), (Writes("out"), Free())
+_LORA_REFUSED = {
+    "layer_replication": "replicated layers have no counterpart",
+    "target_parameters": "bare parameters are no sites",
+    "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
+    "megatron_config": "Megatron's layers are split across devices",
+    "use_qalora": "QA-LoRA's matrices act on groups of the teacher's quantised inputs",
+    "use_bdlora": "BD-LoRA's matrices are blocks of the teacher's dimensions",
+    "kasa_config": "KaSA changes the base weights too",
+    "alora_invocation_tokens": "the tokens that switch it on are the teacher's vocabulary",
+    "arrow_config": "it routes between several modules",
+    "monteclora_config": "its matrices are samples of a distribution",
+}
 
 PEFT_TYPES: Mapping[str, PeftMethod] = {
     "LORA": PeftMethod(
+        "LoRA",
         {"linear": _LORA},
+        maps="any",
+        averages=True,
         size="r",
         size_pattern="rank_pattern",
         alpha="lora_alpha",
         alpha_pattern="alpha_pattern",
         of_layers=_OF_LAYERS,
         transposed="fan_in_fan_out",
-        refused={
-            "use_dora": "DoRA's magnitudes are relative to the teacher's base weights",
-            "layer_replication": "replicated layers have no counterpart",
-            "target_parameters": "bare parameters are no sites",
-            "trainable_token_indices": "token embeddings are tied to the teacher's vocabulary",
-            "megatron_config": "Megatron's layers are split across devices",
-            "use_qalora": "QA-LoRA's matrices act on groups of the teacher's quantised inputs",
-            "use_bdlora": "BD-LoRA's matrices are blocks of the teacher's dimensions",
-            "kasa_config": "KaSA changes the base weights too",
-            "alora_invocation_tokens": "the tokens that switch it on are the teacher's vocabulary",
-            "arrow_config": "it routes between several modules",
-            "monteclora_config": "its matrices are samples of a distribution",
-        },
+        refused=_LORA_REFUSED,
+        equal_bases={"use_dora": "DoRA's magnitudes are norms of rows of the teacher's weights"},
         init="init_lora_weights",
         refused_inits=("pissa", "olora", "loftq", "corda", "lora_ga", "mica"),
     ),
     # Around a normalisation the module reads what leaves it and adds to what enters it.
     "BOTTLENECK": PeftMethod(
+        "bottleneck",
         {"linear": _bottleneck(writes="out"), "norm": _bottleneck(writes="in")},
+        maps="any",
+        averages=True,
         size="bottleneck_size",
         of_layers=_OF_LAYERS,
         ours=True,
+    ),
+    # B diag(E) A.
+    "ADALORA": PeftMethod(
+        "AdaLoRA",
+        {
+            "linear": (
+                Role("lora_A", _READS),
+                Role("lora_E", (Free(), One())),
+                Role("lora_B", _WRITES, scaled=True),
+            )
+        },
+        maps="any",
+        size="init_r",
+        size_pattern="rank_pattern",
+        size_mask="lora_E",
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+        refused=_LORA_REFUSED,
+    ),
+    # An elementwise product of two products, which a permutation of rows and columns passes through.
+    "LOHA": PeftMethod(
+        "LoHa",
+        {
+            "linear": (
+                Role("hada_w1_a", _WRITES, scaled=True),
+                Role("hada_w1_b", _READS),
+                Role("hada_w2_a", _WRITES),
+                Role("hada_w2_b", _READS),
+            )
+        },
+        maps="one-to-one",
+        size="r",
+        size_pattern="rank_pattern",
+        alpha="alpha",
+        alpha_pattern="alpha_pattern",
+        of_layers=_OF_LAYERS,
+    ),
+    # A Kronecker product of w1 and w2, each whole or a product itself.
+    "LOKR": PeftMethod(
+        "LoKr",
+        {
+            "linear": _whole(
+                "lokr_w1",
+                "lokr_w1_a",
+                "lokr_w1_b",
+                "lokr_w2",
+                "lokr_w2_a",
+                "lokr_w2_b",
+                scaled=("lokr_w1", "lokr_w1_a"),
+            )
+        },
+        size="r",
+        size_pattern="rank_pattern",
+        alpha="alpha",
+        alpha_pattern="alpha_pattern",
+        of_layers=_OF_LAYERS,
+    ),
+    "IA3": PeftMethod(
+        "IA3",
+        {
+            "linear": (
+                Role("ia3_l", (Gains("out"), One()), scaled=True),
+                Role("ia3_l", (One(), Gains("in")), scaled=True),
+            )
+        },
+        maps="one-to-one",
+        averages=True,
+        of_bases=True,
+        transposed="fan_in_fan_out",
+        gains_read="feedforward_modules",
+    ),
+    "OFT": PeftMethod(
+        "OFT",
+        {"linear": _whole("oft_R.weight")},
+        of_bases=True,
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+    ),
+    "BOFT": PeftMethod(
+        "BOFT",
+        {"linear": _whole("boft_R", "boft_s")},
+        of_bases=True,
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+    ),
+    # The places of the spectrum are drawn from a seed and both widths.
+    "FOURIERFT": PeftMethod(
+        "FourierFT",
+        {"linear": _whole("fourierft_spectrum", scaled=("fourierft_spectrum",))},
+        averages=True,
+        size="n_frequency",
+        size_pattern="n_frequency_pattern",
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+    ),
+    # Reflections of what the site reads, along the columns of u.
+    "HRA": PeftMethod(
+        "HRA",
+        {"linear": (Role("hra_u", (Reads("in"), Free())),)},
+        maps="one-to-one",
+        apart=True,
+        of_bases=True,
+        size="r",
+        of_layers=_OF_LAYERS,
+    ),
+    "MISS": PeftMethod(
+        "MiSS",
+        {"linear": _whole("miss_block", scaled=("miss_block",))},
+        averages=True,
+        size="r",
+        of_layers=_OF_LAYERS,
+    ),
+    "C3A": PeftMethod(
+        "C3A",
+        {"linear": _whole("c3a_kernel", scaled=("c3a_kernel",))},
+        averages=True,
+        size="block_size",
+        size_pattern="block_size_pattern",
+        of_layers=_OF_LAYERS,
+    ),
+    "GRALORA": PeftMethod(
+        "GraLoRA",
+        {
+            "linear": _whole(
+                "gralora_A",
+                "gralora_B",
+                "gralora_A_general.weight",
+                "gralora_B_general.weight",
+                scaled=("gralora_B", "gralora_B_general.weight"),
+            )
+        },
+        size="r",
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+    ),
+    # The base weight times B A, element by element.
+    "HIRA": PeftMethod(
+        "HiRA",
+        {"linear": (Role("hira_A", _READS), Role("hira_B", _WRITES, scaled=True))},
+        maps="one-to-one",
+        of_bases=True,
+        size="r",
+        size_pattern="rank_pattern",
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+    ),
+    # Two vectors per site, around two random matrices that all sites share.
+    "VERA": PeftMethod(
+        "VeRA",
+        {"linear": _whole("vera_lambda_b", "vera_lambda_d", scaled=("vera_lambda_b",))},
+        size="r",
+        of_layers=_OF_LAYERS,
+        transposed="fan_in_fan_out",
+        shared=(Role("base_model.vera_A", (Whole(),)), Role("base_model.vera_B", (Whole(),))),
     ),
 }
 
@@ -191,9 +250,12 @@ def spaces_at(site: str) -> set[str]:
 
 
 def shape_at(role: Role, shape: tuple[int, ...], site: SiteShape) -> tuple[int, ...]:
-    """Shape of a tensor with the free axes of `shape` when it sits on `site`."""
+    """Shape of a tensor with the axes of `shape` that are the module's own when it sits on `site`."""
+    if Whole() in role.axes:
+        return shape
     if len(shape) != len(role.axes):
         return (math.prod(shape),)
     return tuple(
-        size if isinstance(axis, Free) else site.width(axis.side) for axis, size in zip(role.axes, shape, strict=True)
+        site.width(axis.side) if isinstance(axis, Reads | Writes | Gains) else size
+        for axis, size in zip(role.axes, shape, strict=True)
     )

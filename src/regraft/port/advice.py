@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..models.pretrained import Pretrained
 from ..models.relation import Relation
 from ..modules.config import PREFIX
+from ..modules.peft_method import PeftMethod
 from .layers import Group
 
 
@@ -42,9 +43,16 @@ def derived_said(base: Pretrained) -> str | None:
     )
 
 
-def texts_advised(relation: Relation, copied: bool, sampled: bool) -> str | None:
+def operation_said(relation: Relation, record: PeftMethod) -> str | None:
+    """Say of a module that multiplies or rotates base weights what a copy is where these differ; else None."""
+    if not record.of_bases or relation.kind not in ("distilled", "related"):
+        return None
+    return f"{record.name} acts on the base weights, which differ: a copy is the same operation, not the same addition."
+
+
+def texts_advised(relation: Relation, copied: bool, sampled: bool, mappable: bool = True) -> str | None:
     """Say that texts may bring more than a copy, where dimensions are shared but not equal; else None."""
-    if not copied or sampled or relation.kind in ("same", "cut", "unrelated"):
+    if not copied or sampled or not mappable or relation.kind in ("same", "cut", "unrelated"):
         return None
     return "Maps may bring more than a copy; they need texts: --texts FILE."
 
@@ -59,12 +67,12 @@ def layers_advised(relation: Relation, groups: Sequence[Group]) -> str | None:
     return f"The student's layers are most like the teacher's {numbers}; --layers {numbers} takes these over."
 
 
-def copy_refused(relation: Relation, teacher: str, student: str) -> str:
+def copy_refused(relation: Relation, teacher: str, student: str, instead: str) -> str:
     """Say why a copy that nobody asked for by name is refused."""
     like = relation.reason or f"the cosine of their layers' weights is {relation.cosine:.2f}"
     return (
-        f"{student} and {teacher} share no dimensions ({like}), so that a copy means nothing; map it with --texts or "
-        "--moments, or ask for the copy by name (--align none)"
+        f"{student} and {teacher} share no dimensions ({like}), so that a copy means nothing; {instead}, or "
+        "ask for the copy by name (--align none)"
     )
 
 

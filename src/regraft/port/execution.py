@@ -57,19 +57,19 @@ def _make(
 ) -> Tensor:
     if not target.parts:
         return _fresh(target, seed)
-    ported = [_port(part, tensors, maps) for part in target.parts]
-    factors = [part.weight * (scale if target.writes else 1.0) for part in target.parts]
+    ported = [_port(part, tensors, maps, target.neutral) for part in target.parts]
+    factors = [part.weight * (scale if target.scaled else 1.0) for part in target.parts]
     if factors == [1.0]:
         return ported[0]
     dtype = ported[0].dtype
     exact = torch.promote_types(dtype, torch.float32)
     return sum(
         (factor * tensor.to(exact) for factor, tensor in zip(factors, ported, strict=True)),
-        torch.zeros(target.shape, dtype=exact),
+        torch.full(target.shape, target.neutral * (1 - sum(factors)), dtype=exact),
     ).to(dtype)
 
 
-def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]) -> Tensor:
+def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], neutral: float) -> Tensor:
     tensor = tensors[part.tensor]
     if part.fold is not None and (offset := maps[part.fold.pair].offset) is not None:
         # T (R h_s + b) + c is (T R) h_s + (T b + c).
@@ -82,7 +82,11 @@ def _port(part: Part, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Ma
         if via.reads:
             tensor = (acting if via.has_bias else acting.without_offset()).read(tensor, axis)
         else:
-            tensor = acting.write(tensor, axis)
+            written = acting.write(tensor, axis)
+            if neutral:  # not 0, which maps give to what they do not reach
+                reached = acting.write(torch.ones_like(tensor), axis) != 0
+                written = torch.where(reached, written, neutral)
+            tensor = written
     return tensor.clone() if part.rows is None else tensor[list(part.rows)]
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from ..activations.options import SampleOptions
 from ..errors import PlanError, SamplingError, unknown_choice
-from ..modules.peft_types import Convention
+from ..modules.axes import Convention
 from ..schema import TOKEN, Names, make
 from .layers import MATCHINGS
 

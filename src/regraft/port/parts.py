@@ -76,6 +76,9 @@ class Target:
         place: (layer, site), None for a task head.
         parts: the teacher tensors it is made of; none where it is freshly initialised.
         into: of a reading weight with nothing but another weight behind it, the key of that weight.
+        scaled: whether a factor of what the module writes goes into it.
+        neutral: the value at which it changes nothing, and which dimensions without a counterpart get.
+        shared: whether it belongs to all sites of the module together.
     """
 
     key: str
@@ -85,11 +88,9 @@ class Target:
     place: Place | None = None
     parts: tuple[Part, ...] = ()
     into: str = ""
-
-    @property
-    def writes(self) -> bool:
-        """Whether it adds to activations of the student."""
-        return any(via is not None and not via.reads for part in self.parts for via in part.vias)
+    scaled: bool = False
+    neutral: float = 0.0
+    shared: bool = False
 
     @property
     def reads(self) -> tuple[tuple[Part, Via], ...]:

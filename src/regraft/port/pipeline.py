@@ -17,8 +17,10 @@ from ..models.relation import Relation, relate
 from ..modules.module import Module
 from ..schema import make
 from .advice import copy_refused
+from .bases import bases_refused
 from .execution import port_module
 from .forecast import Forecast, fidelity
+from .limits import copy_advice
 from .options import Evidence, PortOptions
 from .parts import Target
 from .plan import Plan, make_plan
@@ -108,10 +110,14 @@ class Port:
     def plan(self) -> Plan:
         """Who gets what; loads no weights. What it refuses is in its ``problems``."""
         plan = make_plan(self.module, self.teacher, self.student, self.options)
-        relation, copied = self.relation, self.method.identity and not self.by_name
-        if copied and relation is not None and relation.kind == "unrelated" and not plan.problems:
-            return replace(plan, problems=(copy_refused(relation, plan.teacher, plan.student),))
-        return plan
+        if self.relation is None or plan.problems:
+            return plan
+        if self.method.identity and not self.by_name and self.relation.kind == "unrelated":
+            return replace(
+                plan, problems=(copy_refused(self.relation, plan.teacher, plan.student, copy_advice(self.module)),)
+            )
+        refused = bases_refused(plan, self.module, self.teacher, self.student)
+        return replace(plan, problems=(refused,)) if refused else plan
 
     @cached_property
     def fitted(self) -> Fitted:
@@ -264,7 +270,7 @@ def _account(port: Port) -> dict[str, Any]:
 
 
 def _made(target: Target, scale: float) -> dict[str, Any]:
-    factor = scale if target.writes else 1.0
+    factor = scale if target.scaled else 1.0
     return {
         # A plan does not know a scale that is still to be searched.
         "action": "scaled" if target.action == "copied" and factor != 1 else target.action,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import PlanError, first_line
 from ..models.families import Family
 from ..models.pretrained import Pretrained
 from ..models.sites import Place, SiteShape
-from ..modules.config import modules_to_save_once, with_sizes
+from ..modules.config import CONVERT, expected_tensors, modules_to_save_once, with_sizes
 from ..modules.inventory import Holding
 from ..modules.peft_types import PEFT_TYPES
 
@@ -38,8 +39,8 @@ def student_config(
         "revision": None,
         "inference_mode": True,
         "target_modules": _target_modules(skeleton, family, holdings),
-        "exclude_modules": None,
     }
+    config |= dict.fromkeys({"exclude_modules"} & config.keys())  # of which the sites say all; not every type has it
     if head_class in family.task_heads:
         # PEFT's own list lacks the first layer of DistilBERT's head.
         config["modules_to_save"] = [*(config.get("modules_to_save") or ()), *family.task_heads[head_class].modules]
@@ -54,8 +55,26 @@ def student_config(
     if method.transposed:
         first = next(iter(holdings))
         config[method.transposed] = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
+    if method.gains_read:
+        gains = {place: holding for place, holding in holdings.items() if holding.gains_what_is_read}
+        config[method.gains_read] = _target_modules(skeleton, family, gains) if gains else []
     sizes = {sites[place].path: (holding.size, holding.alpha) for place, holding in holdings.items()}
     return config | method.patterns(config, sizes)
+
+
+def expected_of_student(config: Mapping[str, Any], skeleton: Any) -> dict[str, tuple[int, ...]]:
+    """Ask PEFT which tensors it expects of a student's module; arguments as for `expected_tensors`.
+
+    Raises:
+        PlanError: PEFT has no layers of this type for the student's.
+    """
+    try:
+        return expected_tensors(config, skeleton)
+    except (TypeError, ValueError, IndexError) as error:  # PEFT's checks of layers differ by type
+        name = PEFT_TYPES[config["peft_type"]].name
+        raise PlanError(
+            f"PEFT cannot put {name} on a {type(skeleton).__name__} ({first_line(error)}); {CONVERT}"
+        ) from error
 
 
 def _target_modules(skeleton: Any, family: Family, holdings: Mapping[Place, Holding]) -> list[str] | str:

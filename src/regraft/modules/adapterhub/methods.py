@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import ModuleFileError, unknown_choice
 from ..bottleneck import NON_LINEARITIES
+from ..config import CONVERT
 from .layouts import check_fields
 
 # PEFT's name of a tensor behind the site's path -> AdapterHub's behind the module's name.
@@ -55,7 +56,7 @@ _LORA: Mapping[str, Any] = {
     "vera_b": None,
 }
 # Options of PEFT's LoRA that AdapterHub's does not have.
-_ONLY_PEFT = ("use_rslora", "lora_bias")
+_ONLY_PEFT = ("use_rslora", "lora_bias", "use_dora")
 
 # Names of one function; configurations without a version come from a library whose gelu was an approximation.
 _SAME_FUNCTION = {"silu": "swish"}
@@ -133,6 +134,11 @@ def check_plain(config: Mapping[str, Any], source: str) -> None:
     Raises:
         ModuleFileError: with the option.
     """
+    if config["peft_type"] not in SITES:
+        raise ModuleFileError(
+            f"{source} is of type {config['peft_type']}, which AdapterHub's library reads otherwise, expected one of "
+            f"{', '.join(SITES)}; {CONVERT}"
+        )
     for option in _ONLY_PEFT:
         if config.get(option):
             raise ModuleFileError(
