@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from ..files.fingerprints import hash_files, hash_parameters
+from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
 
@@ -168,15 +168,15 @@ class Pretrained:
                 model.pooler = None  # transformers would have drawn one at random
             yield _moved(model, dtype, device).eval()
             return
-        model = _bare(self.loaded)
-        adapted = bool(_adapters(model))
+        model = bare(self.loaded)
+        adapted = bool(adapters(model))
         if adapted:
             warnings.warn(
                 f"{self.name} was passed with an adapter in it; its activations are those of the model without",
                 stacklevel=2,
             )
         if adapted or (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
-            yield _moved(_unwrapped(copy.deepcopy(model)), dtype, device or model.device).eval()
+            yield _moved(unwrapped(copy.deepcopy(model)), dtype, device or model.device).eval()
             return
         training = model.training
         try:
@@ -207,44 +207,6 @@ class Pretrained:
             raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
         _tell_of_code(self, "tokenizer_config.json", tokenizer.init_kwargs)
         return tokenizer
-
-
-def _bare(model: Any) -> Any:
-    """Give the model without a task head, and without the wrapper of a `PeftModel`."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(model, "base_model", model)
-
-
-def bare_parameters(model: Any) -> dict[str, Any]:
-    """Give the parameters of a loaded model by the names they have without a task head and without adapters."""
-    bare = _bare(model)
-    wrapped = [path for path, _ in _adapters(bare)]
-    parameters = {}
-    for name, parameter in bare.named_parameters():
-        path = next((path for path in wrapped if name.startswith(f"{path}.")), None)
-        if path is None:
-            parameters[name] = parameter
-        elif (inside := name.removeprefix(f"{path}.")).startswith(("base_layer.", "original_module.")):
-            parameters[f"{path}.{inside.partition('.')[2]}"] = parameter
-    return parameters
-
-
-def _adapters(model: Any) -> list[tuple[str, Any]]:
-    """List the layers that PEFT has put around modules, by their paths, the outermost first."""
-    peft = sys.modules.get("peft")  # where it is not imported, there are none
-    if peft is None:
-        return []
-    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.ModulesToSaveWrapper)
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
-
-
-def _unwrapped(model: Any) -> Any:
-    """Take all that PEFT has put around modules off again."""
-    for path, layer in _adapters(model):
-        if getattr(layer, "merged", False):
-            layer.unmerge()
-        model.set_submodule(path, layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer.original_module)
-    return model
 
 
 def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) -> Any:

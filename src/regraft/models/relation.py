@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from ..files.reading import sliceable_tensors
-from .pretrained import Pretrained, bare_parameters
+from .adapters import bare_parameters
+from .pretrained import Pretrained
 from .sites import Place, SiteShape, attention_heads, depth, find_sites, site_of
 
 Kind = Literal["same", "cut", "distilled", "related", "unrelated", "unknown"]
