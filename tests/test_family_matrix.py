@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from conftest import load_base, make_texts, tiny_config, wordpiece_tokenizer
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 import regraft
@@ -21,7 +21,7 @@ from regraft.models.pretrained import HEAD_CLASSES, Pretrained, resolve
 from regraft.models.sites import find_sites, site_of
 
 TEXT = [name for name, family in FAMILIES.items() if family.inputs == "texts"]
-MODULES = ("all-linear", "some", "bottleneck")
+MODULES = ("all-linear", "some", "ia3", "bottleneck")
 D = 32
 
 
@@ -36,6 +36,9 @@ def configuration(kind: str, model: Any, model_type: str) -> Any:
         return regraft.BottleneckConfig(bottleneck_size=3) if "output_norm" in family.sites else None
     some = [name for name in linear if name.rpartition(".")[2] in ("query", "value", "qkv")]
     pattern = "|".join(family.pattern(name) for name in (some if kind == "some" else linear))
+    if kind == "ia3":
+        feed_forward = "|".join(family.pattern(name) for name in linear if name.rpartition(".")[2] == "ff_down")
+        return IA3Config(target_modules=pattern, feedforward_modules=feed_forward or [], init_ia3_weights=False)
     return LoraConfig(r=3, lora_alpha=5, target_modules=pattern, init_lora_weights=False)
 
 
@@ -50,10 +53,12 @@ def write_module(base: str, config: Any, path: Path) -> regraft.Module:
 
 
 def deltas(base: Any, path: Path, family: Any) -> dict[tuple[int, str], Tensor]:
-    """Ask PEFT what a module adds to the weight of each site."""
+    """Ask PEFT what a module adds to the weight of each site; of IA3, what it multiplies it by."""
     model = PeftModel.from_pretrained(base, path)
-    layers = {name: module for name, module in model.base_model.model.named_modules() if hasattr(module, "lora_A")}
-    return {family.parse(name): module.get_delta_weight("default") for name, module in layers.items()}
+    modules = {name: module for name, module in model.base_model.model.named_modules() if family.parse(name)}
+    added = {name: module.get_delta_weight("default") for name, module in modules.items() if hasattr(module, "lora_A")}
+    gains = {name: module.ia3_l["default"].data for name, module in modules.items() if hasattr(module, "ia3_l")}
+    return {family.parse(name): value for name, value in (added | gains).items()}
 
 
 @pytest.mark.parametrize("kind", MODULES)
