@@ -25,10 +25,10 @@ MODULES = ("all-linear", "some", "ia3", "bottleneck")
 D = 32
 
 
-def configuration(kind: str, model: Any, model_type: str) -> Any:
+def configuration(kind: str, base: str, model_type: str) -> Any:
     """Give a PEFT configuration for a model; None where the kind has no place in it."""
     family = FAMILIES[model_type]
-    names = {name for _, name in find_sites(model, family)}
+    names = {name for _, name in find_sites(resolve(base).skeleton(), family)}
     linear = [name for name in family.places if name in names and not site_of(name).is_norm]
     if kind == "of texts":
         linear = [name for name in linear if family.reads(name) == "texts"]
@@ -42,19 +42,19 @@ def configuration(kind: str, model: Any, model_type: str) -> Any:
     return LoraConfig(r=3, lora_alpha=5, target_modules=pattern, init_lora_weights=False)
 
 
-def write_module(base: str, config: Any, path: Path) -> regraft.Module:
+def trained(base: str, config: Any, path: Path) -> tuple[regraft.Module, PeftModel]:
+    """Give a module of random numbers, and the model that it is on."""
     torch.manual_seed(1)
-    model = get_peft_model(transformers.AutoModel.from_pretrained(base), config)
+    model = get_peft_model(load_base(base), config)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2), name
     model.save_pretrained(path)
-    return regraft.load(path)
+    return regraft.load(path), model
 
 
-def deltas(base: Any, path: Path, family: Any) -> dict[tuple[int, str], Tensor]:
+def deltas(model: PeftModel, family: Any) -> dict[tuple[int, str], Tensor]:
     """Ask PEFT what a module adds to the weight of each site; of IA3, what it multiplies it by."""
-    model = PeftModel.from_pretrained(base, path)
     modules = {name: module for name, module in model.base_model.model.named_modules() if family.parse(name)}
     added = {name: module.get_delta_weight("default") for name, module in modules.items() if hasattr(module, "lora_A")}
     gains = {name: module.ia3_l["default"].data for name, module in modules.items() if hasattr(module, "ia3_l")}
@@ -68,19 +68,19 @@ def test_a_copy_does_what_peft_says_it_did(
 ) -> None:
     teacher, student = make_model(model_type, layers=4), make_model(model_type, layers=2)
     family = FAMILIES[model_type]
-    config = configuration(kind, transformers.AutoModel.from_pretrained(teacher), model_type)
+    config = configuration(kind, teacher, model_type)
     if config is None:
         return
-    module = write_module(teacher, config, tmp_path / "module")
+    module, adapted = trained(teacher, config, tmp_path / "module")
     same = regraft.transfer(module, teacher)
     assert same.tensors.keys() == module.tensors.keys()
     assert all(torch.equal(same.tensors[key], tensor) for key, tensor in module.tensors.items())
     regraft.transfer(module, student).save(tmp_path / "ported")
-    loading = PeftModel.from_pretrained(load_base(student), tmp_path / "ported").load_adapter(tmp_path / "ported", "b")
+    loaded = PeftModel.from_pretrained(load_base(student), tmp_path / "ported")
+    loading = loaded.load_adapter(tmp_path / "ported", "b")
     assert not loading.unexpected_keys
     assert not [key for key in loading.missing_keys if ".b." in key]
-    before = deltas(load_base(teacher), tmp_path / "module", family)
-    after = deltas(load_base(student), tmp_path / "ported", family)
+    before, after = deltas(adapted, family), deltas(loaded, family)
     assert (kind == "bottleneck") == (not after)
     for (layer, site), delta in after.items():
         assert torch.equal(delta, before[2 * layer, site])
@@ -129,12 +129,12 @@ def test_a_permuted_student_is_recovered(model_type: str, tmp_path: Path) -> Non
         base.save_pretrained(tmp_path / where)
         tokenizer.save_pretrained(tmp_path / where)
     places = str(tmp_path / "teacher"), str(tmp_path / "student")
-    module = write_module(places[0], configuration("of texts", teacher, model_type), tmp_path / "module")
+    module, adapted = trained(places[0], configuration("of texts", places[0], model_type), tmp_path / "module")
     # Of one order everywhere the residual stream alone is out of order; within heads nothing moved.
     options = {"align": "lsa", "spaces": "measured", "texts": make_texts(60), "progress": False}
     regraft.transfer(module, places[1], **options).save(tmp_path / "ported")
-    before = deltas(load_base(places[0]), tmp_path / "module", family)
-    after = deltas(load_base(places[1]), tmp_path / "ported", family)
+    before = deltas(adapted, family)
+    after = deltas(PeftModel.from_pretrained(load_base(places[1]), tmp_path / "ported"), family)
     assert before.keys() == after.keys()
     for place, delta in after.items():
         path = family.path(*place)
@@ -148,8 +148,7 @@ def test_a_derived_record_ports_as_the_shipped_one(
 ) -> None:
     """Two models of one architecture port whatever is known of it."""
     teacher, student = make_model(model_type, layers=4), make_model(model_type, layers=2)
-    config = configuration("all-linear", transformers.AutoModel.from_pretrained(teacher), model_type)
-    module = write_module(teacher, config, tmp_path / "module")
+    module, _ = trained(teacher, configuration("all-linear", teacher, model_type), tmp_path / "module")
     expected = regraft.transfer(module, student)
     monkeypatch.delitem(FAMILIES, model_type)
     ported = regraft.transfer(module, student)
