@@ -60,9 +60,14 @@ def test_outputs_equal_those_of_the_adapters_library(family: str) -> None:
 def test_default_targets_are_the_output_norm_of_every_layer(model_type: str) -> None:
     model = adapted(model_type)
     names = model.base_model.targeted_module_names
-    site = FAMILIES[model_type].sites["output_norm"]
-    assert len(names) == 4
-    assert all(name.endswith(f".{i}.{site}") for i, name in enumerate(names))
+    stacks = [FAMILIES[model_type], *FAMILIES[model_type].stacks.values()]
+    norms = [
+        f"{stack.layers}.{i}.{stack.sites['output_norm']}"
+        for stack in stacks
+        for i in range(4)
+        if "output_norm" in stack.sites
+    ]
+    assert [name.removeprefix("bert.") for name in names] == norms
 
 
 def test_initialisation_is_adapterhubs() -> None:

@@ -198,7 +198,7 @@ def test_a_name_that_is_neither_directory_nor_reachable_is_refused(monkeypatch: 
         ({"peft_type": "PREFIX_TUNING"}, "is a PREFIX_TUNING module, expected one of ADALORA, BOFT, BOTTLENECK, "),
         ({"use_qalora": True}, "uses use_qalora, which cannot be ported"),
         ({"arrow_config": {"top_k": 2}}, "uses arrow_config, which cannot be ported"),
-        ({"task_type": "SEQ_2_SEQ_LM"}, r"unknown task type 'SEQ_2_SEQ_LM', expected one of CAUSAL_LM"),
+        ({"task_type": "SEQ_3_SEQ_LM"}, r"unknown task type 'SEQ_3_SEQ_LM', expected one of CAUSAL_LM"),
         ({"bias": "all"}, r"trains biases of the base model \(bias='all'\)"),
         ({"init_lora_weights": "pissa_niter_4"}, "initialised with 'pissa_niter_4', which changes the base weights"),
     ],
