@@ -45,7 +45,6 @@ LEFT_OUT = {
     "test_forward_float16": NO_MERGING,
     "test_forward_bfloat16": NO_MERGING,
     "test_disable_adapters[": "they expect a fresh adapter to change nothing, and AdapterHub's changes a little",
-    "tiny-random-Deberta": "they need default targets for DeBERTa, which is none of regraft's families",
     "batches_lora_conv": NO_WRAPPING,
     "batches_mha_raises": NO_WRAPPING,
     "test_from_pretrained[": OF_THE_HUB,
