@@ -17,8 +17,10 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
+from torch.nn import Embedding
 from torch.nn.functional import cosine_similarity, normalize
 
+from ..errors import ModuleFileError
 from ..files.reading import sliceable_tensors
 from .adapters import bare_parameters
 from .pretrained import Pretrained
@@ -65,7 +67,6 @@ def relate(teacher: Pretrained, student: Pretrained) -> Relation:
 
     Raises:
         ModelError: a model that cannot be built.
-        ModuleFileError: weights that cannot be read.
     """
     skeletons = teacher.skeleton(), student.skeleton()
     sites_t, sites_s = find_sites(skeletons[0], teacher.family), find_sites(skeletons[1], student.family)
@@ -76,20 +77,33 @@ def relate(teacher: Pretrained, student: Pretrained) -> Relation:
     if any(heads_s != heads_t for heads_s, heads_t in counts.values()):
         heads_s, heads_t = counts["query_output"]
         return Relation("unrelated", reason=f"their attention heads differ: {heads_t} and {heads_s}, or in keys")
+    try:
+        return _compared(teacher, student, skeletons, (sites_t, sites_s), site_names)
+    except ModuleFileError as error:  # a port needs no weights of its models
+        return Relation("unknown", reason=str(error))
+
+
+def _compared(
+    teacher: Pretrained,
+    student: Pretrained,
+    skeletons: tuple[Any, Any],
+    sites: tuple[Mapping[Place, SiteShape], Mapping[Place, SiteShape]],
+    site_names: Sequence[str],
+) -> Relation:
     with weights_of(teacher) as weights_t, weights_of(student) as weights_s:
         for base, weights in ((teacher, weights_t), (student, weights_s)):
             if not weights:
                 return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
         layers_t, layers_s = (
-            _layers(weights, sites, site_names) for weights, sites in ((weights_t, sites_t), (weights_s, sites_s))
+            _layers(weights, its, site_names) for weights, its in zip((weights_t, weights_s), sites, strict=True)
         )
         if layers_t is None or layers_s is None:
             base = teacher if layers_t is None else student
             return Relation("unknown", reason=f"the weights of {base.name} are quantised, or named otherwise")
-        count = min(len(skeleton.get_input_embeddings().weight) for skeleton in skeletons)
+        tables = [_table(skeleton) for skeleton in skeletons]
+        count = min(size for _, size in tables)
         tokens_t, tokens_s = (
-            _embeddings(weights, skeleton, count)
-            for weights, skeleton in ((weights_t, skeletons[0]), (weights_s, skeletons[1]))
+            _embeddings(weights, path, count) for weights, (path, _) in zip((weights_t, weights_s), tables, strict=True)
         )
     return _judged(layers_t, layers_s, tokens_t, tokens_s, teacher.config_hash == student.config_hash)
 
@@ -168,14 +182,18 @@ def _slice(weights: Mapping[str, Any], path: str, width: int) -> Tensor | None:
     return values.detach().cpu().float().flatten() if values.is_floating_point() else None
 
 
-def _embeddings(weights: Mapping[str, Any], skeleton: Any, count: int) -> Tensor | None:
+def _table(skeleton: Any) -> tuple[str, int]:
+    """Find the token embeddings: their path, and how many; none of a model that embeds something else."""
+    tables = [(path, len(module.weight)) for path, module in skeleton.named_modules() if isinstance(module, Embedding)]
+    return max(tables, key=lambda table: table[1], default=("", 0))
+
+
+def _embeddings(weights: Mapping[str, Any], path: str, count: int) -> Tensor | None:
     """Read the embeddings of some of the first `count` tokens, (n, d)."""
-    table = skeleton.get_input_embeddings()
-    path = next(path for path, module in skeleton.named_modules() if module is table)
-    weight = _found(weights, f"{path}.weight")
+    weight = _found(weights, f"{path}.weight") if count else None
     if weight is None:
         return None
-    size = max(1, min(count, VALUES // table.weight.shape[1]) // STRETCHES)
+    size = max(1, min(count, VALUES // weight[:1].shape[-1]) // STRETCHES)
     parts = [weight[start : start + size] for start in range(0, count - size + 1, max(1, count // STRETCHES))]
     return torch.cat([part.detach().cpu() for part in parts]).float() if parts[0].is_floating_point() else None
 
