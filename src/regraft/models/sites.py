@@ -116,7 +116,13 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     return sites
 
 
+def bare(module: Any) -> Any:
+    """Give a submodule without what PEFT has put around it."""
+    return getattr(module, "base_layer", module)
+
+
 def _shape(path: str, module: Any, name: str = "", config: Any = None, family: Family | None = None) -> SiteShape:
+    module = bare(module)
     # A linear weight is (out, in), GPT-2's Conv1D lies transposed; a normalisation has one width on both sides.
     out_width, in_width = module.weight.shape[0], module.weight.shape[-1]
     if type(module).__name__ == "Conv1D":
