@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import make_texts
+from conftest import load_base, make_texts
+from peft import LoraConfig
 from safetensors import SafetensorError
-from test_family_matrix import TEXT, configuration, write_module
+from test_family_matrix import TEXT, configuration, deltas, write_module
 from transformers.models.bert.modeling_bert import BertLayer
 
 import regraft
@@ -20,6 +21,7 @@ from regraft.activations import shelf
 from regraft.activations.shelf import holding
 from regraft.activations.walk import Walk
 from regraft.errors import SamplingError
+from regraft.models.families import FAMILIES
 
 TEXTS = make_texts(40)
 
@@ -49,6 +51,22 @@ def test_a_module_on_every_site_ported_to_its_own_model_is_itself(
     assert {score["method"] for score in ported.report["scores"]} == {"none"}
     assert min(score["r2_read"] for score in ported.report["scores"]) > 1 - 1e-5
     assert equal(ported, module)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+def test_by_ridge_outputs_wider_than_their_input_get_all_that_is_written(
+    model_type: str, make_model: Callable[..., str], tmp_path: Path
+) -> None:
+    base, family = make_model(model_type, layers=1), FAMILIES[model_type]
+    wide = [site for site in family.sites if site in ("ff_gate", "ff_up")]
+    config = LoraConfig(target_modules="|".join(map(family.pattern, wide)), init_lora_weights=False)
+    module = write_module(base, config, tmp_path / "module")
+    for sequential in (False, True):
+        options = {"align": "ridge", "sequential": sequential, "texts": make_texts(200), "progress": False}
+        regraft.transfer(module, base, **options).save(tmp_path / "ported", replace=True)
+        before, after = (deltas(load_base(base), tmp_path / name, family) for name in ("module", "ported"))
+        for place, delta in before.items():
+            assert (after[place] - delta).norm() < 1e-3 * delta.norm()
 
 
 @pytest.fixture

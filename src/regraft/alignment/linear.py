@@ -34,6 +34,28 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
     return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
 
 
+def writes_towards(moments: Moments, prior: Tensor, least: float) -> Tensor:
+    """Fit the map that writes by ridge regression that shrinks towards another map instead of towards nothing.
+
+    With M the prior, C_st and C_tt the covariances: M + (C_st - M C_tt) (C_tt + r I)^-1, which is M where the teacher's
+    activations do not vary, so that there is nothing to regress on, and M everywhere where it is right.
+
+    Args:
+        moments: with covariances, of at least one row.
+        prior: (d_s, d_t).
+        least: the least shrinkage r, in units of the mean variance; more where generalised cross-validation says so.
+
+    Returns:
+        (d_s, d_t).
+    """
+    missed = moments.cross - prior @ moments.scatter_t
+    squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
+    # What is left of the student's activations, to be predicted from the teacher's.
+    left = Moments(moments.n, moments.mean_t, moments.mean_s, moments.scatter_t, torch.diag(squares), missed.T)
+    shrinkage = max(best_shrinkage(left), least)
+    return prior + _solve(moments.scatter_t / moments.n, missed.T / moments.n, shrinkage).T
+
+
 def best_shrinkage(moments: Moments) -> float:
     """Choose the shrinkage with which the student's activations predict the teacher's best.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..seeding import generator
-from .linear import best_shrinkage, procrustes, ridge, scaled, within_blocks
+from .linear import best_shrinkage, procrustes, ridge, scaled, within_blocks, writes_towards
 from .maps import Assignment, Kind, Linear, Map
 from .moments import Moments
 from .scores import r2
@@ -42,6 +42,8 @@ class Problem:
         held_out: of the rows to choose on; None as above.
         seed: for methods that draw.
         blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
+        rank: how many dimensions the teacher's activations span, fewer than d_t where they are the outputs of a
+            projection from a narrower space; None for d_t.
         unit: what messages call the rows.
         advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
@@ -53,6 +55,7 @@ class Problem:
     held_out: Moments | None = None
     seed: int = 0
     blocks: tuple[int, int] = (1, 1)
+    rank: int | None = None
     unit: str = "token pairs"
     advice: str = ""
 
@@ -157,7 +160,7 @@ def _lsa(problem: Problem) -> Assignment:
     needs="variances",
     kind="linear",
 )
-def _lsa_scaled(problem: Problem) -> Map:
+def _lsa_scaled(problem: Problem) -> Linear:
     moments = problem.sampled("lsa_scaled", max(problem.d_s, problem.d_t))
     return scaled(moments, _assign(moments.correlation().abs(), problem.d_t))
 
@@ -197,7 +200,7 @@ def _random(problem: Problem) -> Assignment:
     silent=True,
 )
 def _zero(problem: Problem) -> Map:
-    fitted = _ridge(problem)
+    fitted = _regression(problem)
     return replace(fitted, writes=torch.zeros_like(fitted.writes))
 
 
@@ -220,6 +223,15 @@ def _procrustes(problem: Problem) -> Map:
     kind="linear",
 )
 def _ridge(problem: Problem) -> Linear:
+    """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
+    fitted = _regression(problem)
+    moments = problem.sampled("ridge", 2)
+    if problem.rank is None or problem.rank >= problem.d_t or moments.n < max(problem.d_s, problem.d_t):
+        return fitted
+    return replace(fitted, writes=writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE))
+
+
+def _regression(problem: Problem) -> Linear:
     moments = problem.sampled("ridge", 2)
     reading, writing = best_shrinkage(moments), best_shrinkage(moments.swapped())
     return ridge(moments, reading, max(writing, WRITE_SHRINKAGE))
@@ -256,7 +268,8 @@ def _auto(problem: Problem) -> Choice:
             f"auto has no held-out tokens to choose the map of {problem.name} by, expected a tenth of the texts; "
             "give more texts, or name a method such as ridge"
         )
-    fitted: dict[str, Map] = {"ridge": _ridge(problem)}
+    # How it writes is worked out where it is chosen.
+    fitted: dict[str, Map] = {"ridge": _regression(problem)}
     if problem.d_s == problem.d_t:
         fitted["none"] = _none(problem)
     if moments.n >= max(problem.d_s, problem.d_t):
@@ -266,7 +279,7 @@ def _auto(problem: Problem) -> Choice:
     }
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
-    return Choice(method, fitted[method], shares)
+    return Choice(method, _ridge(problem) if method == "ridge" else fitted[method], shares)
 
 
 def method_named(name: str) -> Method:

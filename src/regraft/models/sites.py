@@ -177,6 +177,14 @@ def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int
     return observed.width if observed else 0
 
 
+def space_rank(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
+    """How many dimensions the activations of a space span: those of what they are projected from, if it is narrower."""
+    observed = find_space(sites, layer, space)
+    if observed is None:
+        return 0
+    return observed.width if observed.side == "in" else min(observed.width, observed.shape.in_width)
+
+
 def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple[int, int]]:
     """Count the attention heads in each space that is made of them: name -> (student's, teacher's)."""
 

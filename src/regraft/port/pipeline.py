@@ -137,7 +137,8 @@ class Port:
             folded = judged_pairs(self.plan.reads) if full else ()
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
-        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
+        structure = self.plan.attention_heads, self.plan.ranks
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure)
         places = None
         if sampled and any(split.held_out.full for split in sampled.values()):
             places = fidelity(self.plan, self.module.tensors, maps, sampled)

@@ -12,7 +12,17 @@ from typing import Any
 from ..alignment.methods import Method, method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
-from ..models.sites import Place, SiteShape, SpacePair, attention_heads, find_sites, site_of, space_width, stack_of
+from ..models.sites import (
+    Place,
+    SiteShape,
+    SpacePair,
+    attention_heads,
+    find_sites,
+    site_of,
+    space_rank,
+    space_width,
+    stack_of,
+)
 from ..modules.config import PREFIX, expected_tensors
 from ..modules.inventory import Holding, Inventory, check_fits, take_inventory
 from ..modules.module import Module
@@ -40,6 +50,7 @@ class Plan:
         left: teacher tensors that go nowhere -> why.
         lost: those of them without which the module is not what was trained, wherever it goes.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
+        ranks: the same -> how many dimensions the teacher's activations span.
         fused: the pairs of spaces of fused projections -> the pairs of their parts, which are mapped.
         attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
@@ -54,6 +65,7 @@ class Plan:
     left: Mapping[str, str]
     lost: tuple[str, ...]
     widths: Mapping[SpacePair, tuple[int, int]]
+    ranks: Mapping[SpacePair, int]
     fused: Mapping[SpacePair, Fused]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
@@ -133,6 +145,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
         draft.widths,
+        {pair: space_rank(teacher_sites, pair.teacher_layer, pair.name) for pair in draft.widths},
         draft.fused,
         attention_heads(student, teacher),
         tuple(draft.problems),
