@@ -2,9 +2,10 @@
 
     REGRAFT_DATA=... python benchmarks/speed.py
 
-Four questions: what sampling, alignment and transfer cost on top of running the two models; how much faster one matrix
-product is than correlating column by column; whether memory grows with the number of texts; how long a port between
-matching models takes. About ten minutes on 2 CPU cores.
+Five questions: what sampling, alignment and transfer cost on top of running the two models; what a port in sequence
+does; how much faster one matrix product is than correlating column by column; whether memory grows with the number of
+texts; how long a port between matching models takes. About twenty minutes on 2 CPU cores; ``--sequence`` asks the
+second question alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any
 
 import torch
 from _common import data_folder, markdown, minilm, shallower
+from peft import LoraConfig, get_peft_model
 from scipy.optimize import linear_sum_assignment
 from sklearn.feature_selection import r_regression
-from transformers import AutoModel, AutoTokenizer, BertConfig, XLMRobertaConfig
+from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig, XLMRobertaConfig
 from transformers.utils.logging import disable_progress_bar
 
 import regraft
@@ -35,9 +37,11 @@ from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.models.sites import SpacePair
+from regraft.port import sequential
 from regraft.port.spaces import fit_pairs, space_pairs
 
 BATCH, LENGTH = 32, 256
+HEADER = ["what", "reference", "regraft", "ratio", "aim"]
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -85,6 +89,69 @@ def overhead(name: str, teacher: str, student: str, module: regraft.Module, text
         f"{ported:.1f} s",
         f"{ratio:.2f}",
         "1.15 at most",
+    ]
+
+
+def in_sequence(name: str, teacher: str, student: str, sites: str, folder: Path, texts: list[str]) -> list[str]:
+    """Compare the processor time of a port in sequence with that of two bare passes; that of the fits alone too."""
+    model = get_peft_model(
+        AutoModel.from_pretrained(teacher), LoraConfig(target_modules=sites, init_lora_weights=False)
+    )
+    model.save_pretrained(folder / "lora")
+    module, fits = regraft.load(folder / "lora"), 0.0
+    fit_pairs_unclocked = sequential.fit_pairs
+
+    def clocked(*given: Any) -> Any:
+        nonlocal fits
+        start = time.process_time()
+        done = fit_pairs_unclocked(*given)
+        fits += time.process_time() - start
+        return done
+
+    def processor_seconds(work: Callable[[], Any]) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    bare_passes(teacher, student, texts[:64])
+    bare = processor_seconds(lambda: bare_passes(teacher, student, texts))
+    sequential.fit_pairs = clocked
+    options = {"align": "auto", "batch_size": BATCH, "max_length": LENGTH, "progress": False}
+    ported = processor_seconds(lambda: regraft.transfer(module, student, teacher, texts=texts, **options))
+    sequential.fit_pairs = fit_pairs_unclocked
+    return [
+        f"in sequence, {name}, {len(texts)} sentences",
+        f"{bare:.1f} s",
+        f"{ported:.1f} s, {fits:.1f} s of it fits",
+        f"{ported / bare:.2f}; without fits {(ported - fits) / bare:.2f}",
+        "2.0 at most for q,v; 2.5 for all",
+    ]
+
+
+LINEARS = r".*\.layer\..*\.(query|key|value|dense)"  # without the pooler's
+
+
+def all_in_sequence(folder: Path, texts: list[str]) -> list[list[str]]:
+    teacher, student = minilm(), shallower(minilm(), [0, 2, 4], folder / "half")
+
+    def random(name: str, config: Any, layers: int) -> str:
+        config.num_hidden_layers = layers
+        torch.manual_seed(layers)
+        AutoModel.from_config(config).save_pretrained(folder / f"{name}-{layers}")
+        AutoTokenizer.from_pretrained(teacher).save_pretrained(folder / f"{name}-{layers}")
+        return str(folder / f"{name}-{layers}")
+
+    bert = BertConfig(hidden_size=256, num_attention_heads=4, intermediate_size=1024)
+    llama = LlamaConfig(vocab_size=30522, hidden_size=256, intermediate_size=688, num_attention_heads=4)
+    depths = {layers: random("bert", bert, layers) for layers in (24, 12, 6, 3)}
+    decoders = [random("llama", llama, layers) for layers in (12, 6)]
+    attention, halved = ["query", "value"], "x 256 to half as many layers, q,v"
+    return [
+        in_sequence("MiniLM 6 x 384 to 3, q,v", teacher, student, attention, folder, texts),
+        in_sequence("MiniLM 6 x 384 to 3, all linears", teacher, student, LINEARS, folder, texts),
+        *(in_sequence(f"BERT {n} {halved}", depths[n], depths[n // 2], attention, folder, texts) for n in (6, 12, 24)),
+        in_sequence("BERT 12 x 256 to 6, all linears", depths[12], depths[6], LINEARS, folder, texts),
+        in_sequence("LLaMA 12 x 256 to 6, all linears", *decoders, "all-linear", folder, texts),
     ]
 
 
@@ -163,6 +230,11 @@ def main() -> None:
     data = data_folder() / "wikineural" / "en" / "test.conllu"
     texts = read_texts(data)
     disable_progress_bar()
+    if sys.argv[1:] == ["--sequence"]:
+        torch.set_num_threads(1)  # other threads wait in vain, and that counts as processor time
+        with tempfile.TemporaryDirectory() as name:
+            print(markdown(HEADER, all_in_sequence(Path(name), texts[:300])))
+        return
     rows = [correlation()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -182,7 +254,7 @@ def main() -> None:
         pair = str(folder / "bert-12"), str(folder / "bert-6")
         for spaces in ("released", "measured"):
             rows.append(overhead("random 12 x 768 to 6 x 768", *pair, module, texts[:500], spaces))
-    print(markdown(["what", "reference", "regraft", "ratio", "aim"], rows))
+    print(markdown(HEADER, rows))
 
 
 if __name__ == "__main__":

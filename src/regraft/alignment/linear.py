@@ -24,14 +24,24 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
             map does not depend on the scale of the activations.
         write_shrinkage: the same for the map that writes; None for `shrinkage`.
     """
-    write_shrinkage = shrinkage if write_shrinkage is None else write_shrinkage
-    covariance_s, covariance_t, cross = (m / moments.n for m in (moments.scatter_s, moments.scatter_t, moments.cross))
-    solved_s = _solve(covariance_s, torch.column_stack([cross, moments.mean_s]), shrinkage)
-    reads, towards = solved_s[:, :-1].T, solved_s[:, -1]
-    writes = _solve(covariance_t, cross.T, write_shrinkage).T
+    reads, offset, constant = ridge_reads(moments, shrinkage)
+    writes = ridge_writes(moments, shrinkage if write_shrinkage is None else write_shrinkage)
+    return Linear(reads, offset, writes, constant)
+
+
+def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the half of `ridge` that reads: ``reads``, ``offset`` and ``constant`` of a `Linear`."""
+    covariance, cross = moments.scatter_s / moments.n, moments.cross / moments.n
+    solved = _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage)
+    reads, towards = solved[:, :-1].T, solved[:, -1]
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
-    return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
+    return reads, moments.mean_t - reads @ moments.mean_s, constant
+
+
+def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
+    """Give the half of `ridge` that writes, (d_s, d_t)."""
+    return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
 
 
 def writes_towards(moments: Moments, prior: Tensor, least: float) -> Tensor:

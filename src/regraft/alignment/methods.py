@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -12,10 +12,18 @@ from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..seeding import generator
-from .linear import best_shrinkage, procrustes, ridge, scaled, within_blocks, writes_towards
+from .linear import (
+    best_shrinkage,
+    procrustes,
+    ridge_reads,
+    ridge_writes,
+    scaled,
+    within_blocks,
+    writes_towards,
+)
 from .maps import Assignment, Kind, Linear, Map
 from .moments import Moments
-from .scores import r2
+from .scores import r2, read_share
 
 Needs = Literal["nothing", "variances", "covariances"]
 
@@ -200,8 +208,8 @@ def _random(problem: Problem) -> Assignment:
     silent=True,
 )
 def _zero(problem: Problem) -> Map:
-    fitted = _regression(problem)
-    return replace(fitted, writes=torch.zeros_like(fitted.writes))
+    reads, offset, constant = _ridge_reads(problem)
+    return Linear(reads, offset, torch.zeros_like(reads.T), constant)
 
 
 @_register(
@@ -223,18 +231,21 @@ def _procrustes(problem: Problem) -> Map:
     kind="linear",
 )
 def _ridge(problem: Problem) -> Linear:
+    reads, offset, constant = _ridge_reads(problem)
+    return Linear(reads, offset, _ridge_writes(problem), constant)
+
+
+def _ridge_reads(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    moments = problem.sampled("ridge", 2)
+    return ridge_reads(moments, best_shrinkage(moments))
+
+
+def _ridge_writes(problem: Problem) -> Tensor:
     """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
-    fitted = _regression(problem)
     moments = problem.sampled("ridge", 2)
-    if problem.rank is None or problem.rank >= problem.d_t or moments.n < max(problem.d_s, problem.d_t):
-        return fitted
-    return replace(fitted, writes=writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE))
-
-
-def _regression(problem: Problem) -> Linear:
-    moments = problem.sampled("ridge", 2)
-    reading, writing = best_shrinkage(moments), best_shrinkage(moments.swapped())
-    return ridge(moments, reading, max(writing, WRITE_SHRINKAGE))
+    if problem.rank is not None and problem.rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
+        return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE)
+    return ridge_writes(moments, max(best_shrinkage(moments.swapped()), WRITE_SHRINKAGE))
 
 
 @_register(
@@ -268,18 +279,21 @@ def _auto(problem: Problem) -> Choice:
             f"auto has no held-out tokens to choose the map of {problem.name} by, expected a tenth of the texts; "
             "give more texts, or name a method such as ridge"
         )
-    # How it writes is worked out where it is chosen.
-    fitted: dict[str, Map] = {"ridge": _regression(problem)}
+    fitted: dict[str, Assignment] = {}
     if problem.d_s == problem.d_t:
         fitted["none"] = _none(problem)
     if moments.n >= max(problem.d_s, problem.d_t):
         fitted["lsa"] = _lsa(problem)
-    shares = {
-        name: share for name in CANDIDATES if name in fitted and (share := r2(held_out, fitted[name])[0]) is not None
-    }
+    # How it writes is worked out where it is chosen.
+    reads, offset, constant = _ridge_reads(problem)
+    found = {name: r2(held_out, one)[0] for name, one in fitted.items()}
+    found["ridge"] = read_share(held_out, reads, offset)
+    shares = {name: share for name in CANDIDATES if (share := found.get(name)) is not None}
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
-    return Choice(method, _ridge(problem) if method == "ridge" else fitted[method], shares)
+    if method in fitted:
+        return Choice(method, fitted[method], shares)
+    return Choice(method, Linear(reads, offset, _ridge_writes(problem), constant), shares)
 
 
 def method_named(name: str) -> Method:

@@ -244,7 +244,8 @@ class InPlace:
         def through(moments: Moments) -> Moments:
             return moments.mapped(*weights)
 
-        return SplitMoments(through(split.fit), through(split.held_out), tuple(map(through, split.folds)))
+        folds = map(through, split.folds) if pair in self._folded else ()
+        return SplitMoments(through(split.fit), through(split.held_out), tuple(folds))
 
 
 def _needs(target: Target) -> set[SpacePair]:
