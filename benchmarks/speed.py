@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -128,10 +128,41 @@ def in_sequence(name: str, teacher: str, student: str, sites: str, folder: Path,
     ]
 
 
+def held(teacher: str, student: str, module: str, texts: Path) -> list[list[str]]:
+    """Compare peak resident memory and processor time of ports in sequence: more sentences, and a budget for states."""
+    rows, name = [], "peak memory and processor time in sequence,"
+    for what, one, other in (
+        ("1,000 / 10,000 sentences", ("1000", "4"), ("10000", "4")),
+        ("10,000 sentences, 4 / 0.2 GB held", ("10000", "4"), ("10000", "0.2")),
+    ):
+        found = []
+        for count, hold in (one, other):
+            command = [sys.executable, __file__, "--port", teacher, student, module, str(texts), count, hold]
+            result = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.append([float(figure) for figure in result.stdout.split()[-2:]])
+        told = [f"{memory:.0f} MB, {spent:.0f} s" for memory, spent in found]
+        ratios = [after / before for before, after in zip(*found, strict=True)]
+        rows.append([f"{name} {what}", *told, f"{ratios[0]:.2f}; {ratios[1]:.2f}", "1.2 in time at most for 0.2 GB"])
+    return rows
+
+
+def port_only(teacher: str, student: str, module: str, texts: str, count: str, hold: str) -> None:
+    torch.set_num_threads(1)
+    chosen, options = read_texts(Path(texts))[: int(count)], {"align": "auto", "max_length": 64, "progress": False}
+    regraft.transfer(regraft.load(module), student, teacher, texts=chosen, hold_memory=float(hold), **options)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time())
+
+
 LINEARS = r".*\.layer\..*\.(query|key|value|dense)"  # without the pooler's
 
 
-def all_in_sequence(folder: Path, texts: list[str]) -> list[list[str]]:
+def all_in_sequence(texts: list[str], data: Path) -> list[list[str]]:
+    torch.set_num_threads(1)  # others wait in vain, and that counts as processor time
+    with tempfile.TemporaryDirectory() as name:
+        return list(rows_in_sequence(Path(name), texts, data))
+
+
+def rows_in_sequence(folder: Path, texts: list[str], data: Path) -> Iterator[list[str]]:
     teacher, student = minilm(), shallower(minilm(), [0, 2, 4], folder / "half")
 
     def random(name: str, config: Any, layers: int) -> str:
@@ -146,13 +177,14 @@ def all_in_sequence(folder: Path, texts: list[str]) -> list[list[str]]:
     depths = {layers: random("bert", bert, layers) for layers in (24, 12, 6, 3)}
     decoders = [random("llama", llama, layers) for layers in (12, 6)]
     attention, halved = ["query", "value"], "x 256 to half as many layers, q,v"
-    return [
-        in_sequence("MiniLM 6 x 384 to 3, q,v", teacher, student, attention, folder, texts),
-        in_sequence("MiniLM 6 x 384 to 3, all linears", teacher, student, LINEARS, folder, texts),
-        *(in_sequence(f"BERT {n} {halved}", depths[n], depths[n // 2], attention, folder, texts) for n in (6, 12, 24)),
-        in_sequence("BERT 12 x 256 to 6, all linears", depths[12], depths[6], LINEARS, folder, texts),
-        in_sequence("LLaMA 12 x 256 to 6, all linears", *decoders, "all-linear", folder, texts),
-    ]
+    yield in_sequence("MiniLM 6 x 384 to 3, q,v", teacher, student, attention, folder, texts)
+    yield in_sequence("MiniLM 6 x 384 to 3, all linears", teacher, student, LINEARS, folder, texts)
+    for n in (6, 12, 24):
+        yield in_sequence(f"BERT {n} {halved}", depths[n], depths[n // 2], attention, folder, texts)
+    yield in_sequence("BERT 12 x 256 to 6, all linears", depths[12], depths[6], LINEARS, folder, texts)
+    yield in_sequence("LLaMA 12 x 256 to 6, all linears", *decoders, "all-linear", folder, texts)
+    lora(teacher, 6, 384, "encoder.layer").save(folder / "held")
+    yield from held(teacher, student, str(folder / "held"), data)
 
 
 def correlation() -> list[str]:
@@ -231,9 +263,7 @@ def main() -> None:
     texts = read_texts(data)
     disable_progress_bar()
     if sys.argv[1:] == ["--sequence"]:
-        torch.set_num_threads(1)  # other threads wait in vain, and that counts as processor time
-        with tempfile.TemporaryDirectory() as name:
-            print(markdown(HEADER, all_in_sequence(Path(name), texts[:300])))
+        print(markdown(HEADER, all_in_sequence(texts[:300], data)))
         return
     rows = [correlation()]
     with tempfile.TemporaryDirectory() as name:
@@ -254,11 +284,14 @@ def main() -> None:
         pair = str(folder / "bert-12"), str(folder / "bert-6")
         for spaces in ("released", "measured"):
             rows.append(overhead("random 12 x 768 to 6 x 768", *pair, module, texts[:500], spaces))
+    rows += all_in_sequence(texts[:300], data)
     print(markdown(HEADER, rows))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--sample"]:
         sample_only(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--port"]:
+        port_only(*sys.argv[2:])
     else:
         main()

@@ -22,6 +22,7 @@ from regraft.activations.shelf import holding
 from regraft.activations.walk import Walk
 from regraft.errors import SamplingError
 from regraft.models.families import FAMILIES
+from regraft.port.in_place import InPlace
 
 TEXTS = make_texts(40)
 
@@ -90,8 +91,9 @@ def test_what_layers_run_whole_or_one_at_a_time_give_is_the_same_bit_for_bit(
     assert expected.report["expected"] == whole.report["expected"]
 
 
+@pytest.mark.parametrize("scale", [1, "auto"])
 def test_each_layer_runs_once_in_the_teacher_and_once_per_stage_in_the_student(
-    make_model: Callable[..., str], make_module: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[..., str], make_module: Callable[..., str], scale: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = make_model(layers=4)
     module = regraft.load(make_module(base))
@@ -103,15 +105,32 @@ def test_each_layer_runs_once_in_the_teacher_and_once_per_stage_in_the_student(
         for number, layer in enumerate(model.encoder.layer):
             for name, part in (("query", layer.attention.self.query), ("end", layer.output.dense)):
                 part.register_forward_hook(lambda *_, at=(who, number, name): calls.append(at))
-    port(module, (loaded[1], tokenizer), (loaded[0], tokenizer), align="auto")
+    port(module, (loaded[1], tokenizer), (loaded[0], tokenizer), align="auto", scale=scale)
     batches = 4
+    # Four more scales take a run of the student each; its final states are seen at the scale that is in place.
+    more = 4 * batches if scale == "auto" else 0
+    final = batches if scale == "auto" else 0
     for number in range(4):
-        assert calls.count((0, number, "query")) == batches
+        assert calls.count((0, number, "query")) == batches + (final if number == 3 else 0)
         # One run of a batch tells what comes before what. Then there is a look at what queries and values read, and a
         # run to go on, which the last layer does not need.
-        on = batches if number < 3 else 0
-        assert calls.count((1, number, "query")) == 1 + batches + on
-        assert calls.count((1, number, "end")) == 1 + on
+        on = batches if number < 3 else final
+        assert calls.count((1, number, "query")) == 1 + batches + on + more
+        assert calls.count((1, number, "end")) == 1 + on + more
+
+
+def test_moments_that_follow_from_those_of_an_input_are_those_that_are_observed(
+    pair: tuple[str, str, regraft.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student, module = pair
+    derived = port(module, student, teacher)
+    monkeypatch.setattr(InPlace, "_source", lambda *_: None)
+    observed = port(module, student, teacher)
+    assert derived.report["scores"] != observed.report["scores"]
+    first = {key: tensor for key, tensor in observed.tensors.items() if ".layer.0." in key}
+    assert len(first) == 12
+    for key, tensor in first.items():  # further up, what rounding changes below is read
+        assert (derived.tensors[key] - tensor).norm() < 1e-4 * tensor.norm()
 
 
 NOTED: dict[str, Any] = {}
