@@ -60,6 +60,14 @@ def test_writes_shrink_towards_a_map_as_a_regression_of_what_it_leaves() -> None
     torch.testing.assert_close(writes_towards(moments, nothing, 0.01), ridge(moments, shrinkage).writes)
 
 
+@pytest.mark.parametrize("noise", [0.1, 3.0])
+def test_the_rank_of_a_space_saves_work_and_changes_no_choice(noise: float) -> None:
+    x_s, x_t = activations()
+    wide = x_s @ torch.logspace(0, -3, 6).diag().double() @ torch.randn(6, 40).double()
+    moments = Moments.of(wide, x_t + noise * torch.randn(400, 9).double(), full=True)
+    assert best_shrinkage(moments, 6) == best_shrinkage(moments) < SHRINKAGES[-1]
+
+
 def test_where_nothing_varies_writes_are_those_shrunk_towards() -> None:
     x_t = activations()[1] @ torch.randn(9, 20, generator=torch.Generator().manual_seed(2)).double()
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))

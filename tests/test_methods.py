@@ -52,7 +52,7 @@ def test_ridge_writes_in_every_dimension_of_outputs_wider_than_their_input(name:
     x_s = x_t[:, order] * flipped if name == "ridge" else x_t @ drawn(24, 24, seed=3)
     moments = split(x_s, x_t)
     pairs = {SPACE: (24, 24)}
-    blind, whole = (fit_pairs(name, pairs, {SPACE: moments}, ranks=ranks)[0][SPACE] for ranks in ({}, {SPACE: 8}))
+    blind, whole = (fit_pairs(name, pairs, {SPACE: moments}, ranks=ranks)[0][SPACE] for ranks in ({}, {SPACE: (24, 8)}))
     assert isinstance(blind, Linear)
     assert isinstance(whole, Linear)
     assert torch.equal(blind.reads, whole.reads)

@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..seeding import generator
 from .maps import Assignment, Linear
 from .moments import Moments
 
@@ -44,7 +45,7 @@ def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
     return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
 
 
-def writes_towards(moments: Moments, prior: Tensor, least: float) -> Tensor:
+def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
     """Fit the map that writes by ridge regression that shrinks towards another map instead of towards nothing.
 
     With M the prior, C_st and C_tt the covariances: M + (C_st - M C_tt) (C_tt + r I)^-1, which is M where the teacher's
@@ -54,6 +55,7 @@ def writes_towards(moments: Moments, prior: Tensor, least: float) -> Tensor:
         moments: with covariances, of at least one row.
         prior: (d_s, d_t).
         least: the least shrinkage r, in units of the mean variance; more where generalised cross-validation says so.
+        rank: how many dimensions the teacher's activations span; None for all.
 
     Returns:
         (d_s, d_t).
@@ -62,21 +64,26 @@ def writes_towards(moments: Moments, prior: Tensor, least: float) -> Tensor:
     squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
     # What is left of the student's activations, to be predicted from the teacher's.
     left = Moments(moments.n, moments.mean_t, moments.mean_s, moments.scatter_t, torch.diag(squares), missed.T)
-    shrinkage = max(best_shrinkage(left), least)
+    shrinkage = max(best_shrinkage(left, rank), least)
     return prior + _solve(moments.scatter_t / moments.n, missed.T / moments.n, shrinkage).T
 
 
-def best_shrinkage(moments: Moments) -> float:
+def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
     """Choose the shrinkage with which the student's activations predict the teacher's best.
 
     By generalised cross-validation (Golub, Heath & Wahba, 1979): the least of RSS / (1 - df / n)^2, where RSS is the
     residual sum of squares over all dimensions and df the effective number of parameters per dimension. One
     eigendecomposition serves all candidates.
+
+    Args:
+        moments: with covariances, of at least one row.
+        rank: how many dimensions the student's activations span; None for all.
     """
-    variances, directions = torch.linalg.eigh(moments.scatter_s / moments.n)
-    mean = variances.mean()
+    covariance = moments.scatter_s / moments.n
+    mean = covariance.diagonal().mean()
     if mean <= 0:
         return float(SHRINKAGES[0])
+    variances, directions = _spectrum(covariance, rank)
     variances = variances.clamp(min=0)[:, None]
     explained = (directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
     shrunk = variances + SHRINKAGES * mean
@@ -84,6 +91,18 @@ def best_shrinkage(moments: Moments) -> float:
     freedom = 1 - (variances / shrunk).sum(0) / moments.n
     criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
     return float(SHRINKAGES[criterion.argmin()])
+
+
+def _spectrum(covariance: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
+    """Give the eigenvalues and eigenvectors of a covariance of some rank, (d, d); those beyond are 0 and left out."""
+    if rank is None or rank >= len(covariance):
+        variances, directions = torch.linalg.eigh(covariance)
+        return variances, directions
+    # As many random combinations of its columns span what all of them do (Halko, Martinsson & Tropp, 2011).
+    probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
+    basis = torch.linalg.qr(covariance @ probe).Q
+    variances, directions = torch.linalg.eigh(basis.T @ covariance @ basis)
+    return variances, basis @ directions
 
 
 def procrustes(moments: Moments) -> Linear:

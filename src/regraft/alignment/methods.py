@@ -50,8 +50,8 @@ class Problem:
         held_out: of the rows to choose on; None as above.
         seed: for methods that draw.
         blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
-        rank: how many dimensions the teacher's activations span, fewer than d_t where they are the outputs of a
-            projection from a narrower space; None for d_t.
+        ranks: how many dimensions the student's activations and the teacher's span, fewer than there are where they are
+            outputs of a projection from a narrower space; None for all.
         unit: what messages call the rows.
         advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
@@ -63,7 +63,7 @@ class Problem:
     held_out: Moments | None = None
     seed: int = 0
     blocks: tuple[int, int] = (1, 1)
-    rank: int | None = None
+    ranks: tuple[int | None, int | None] = (None, None)
     unit: str = "token pairs"
     advice: str = ""
 
@@ -237,14 +237,14 @@ def _ridge(problem: Problem) -> Linear:
 
 def _ridge_reads(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     moments = problem.sampled("ridge", 2)
-    return ridge_reads(moments, best_shrinkage(moments))
+    return ridge_reads(moments, best_shrinkage(moments, problem.ranks[0]))
 
 
 def _ridge_writes(problem: Problem) -> Tensor:
     """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
-    moments = problem.sampled("ridge", 2)
-    if problem.rank is not None and problem.rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
-        return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE)
+    moments, rank = problem.sampled("ridge", 2), problem.ranks[1]
+    if rank is not None and rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
+        return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE, rank)
     return ridge_writes(moments, max(best_shrinkage(moments.swapped()), WRITE_SHRINKAGE))
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,7 @@ class Plan:
         left: teacher tensors that go nowhere -> why.
         lost: those of them without which the module is not what was trained, wherever it goes.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
-        ranks: the same -> how many dimensions the teacher's activations span.
+        ranks: the same -> how many dimensions the student's activations and the teacher's span.
         fused: the pairs of spaces of fused projections -> the pairs of their parts, which are mapped.
         attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
@@ -65,7 +65,7 @@ class Plan:
     left: Mapping[str, str]
     lost: tuple[str, ...]
     widths: Mapping[SpacePair, tuple[int, int]]
-    ranks: Mapping[SpacePair, int]
+    ranks: Mapping[SpacePair, tuple[int, int]]
     fused: Mapping[SpacePair, Fused]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
@@ -145,7 +145,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
         draft.widths,
-        {pair: space_rank(teacher_sites, pair.teacher_layer, pair.name) for pair in draft.widths},
+        {pair: draft.across(space_rank, pair) for pair in draft.widths},
         draft.fused,
         attention_heads(student, teacher),
         tuple(draft.problems),
@@ -353,8 +353,12 @@ class Draft:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _widths(self, pair: SpacePair) -> tuple[int, int]:
+    def across(self, size: Callable[[Mapping[Place, SiteShape], int, str], int], pair: SpacePair) -> tuple[int, int]:
+        """Give a size of the student's space and of the teacher's."""
         return (
-            space_width(self.student_sites, pair.student_layer, pair.name),
-            space_width(self.teacher_sites, pair.teacher_layer, pair.name),
+            size(self.student_sites, pair.student_layer, pair.name),
+            size(self.teacher_sites, pair.teacher_layer, pair.name),
         )
+
+    def _widths(self, pair: SpacePair) -> tuple[int, int]:
+        return self.across(space_width, pair)
