@@ -96,7 +96,7 @@ def residual_axes(path: str, shape: torch.Size, family: Any, transposed: bool = 
     parsed = family.parse(place)
     if parsed is None or site_of(parsed[1]).is_norm:
         # Of queries and keys; as many distances as dimensions.
-        inner = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "relative_attention_bias")
+        inner = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "q_bias", "v_bias", "relative_attention_bias")
         return [] if any(name in path for name in inner) else [axis for axis, size in enumerate(shape) if size == D]
     site = site_of(parsed[1])
     reads, writes = (space.rpartition(".")[2] for space in (site.reads, site.writes))
@@ -111,9 +111,10 @@ def moved(value: Tensor, axes: list[int], order: Tensor) -> Tensor:
     return value
 
 
+@pytest.mark.parametrize("align", ["lsa", "auto"])
 @pytest.mark.parametrize("model_type", sorted(TEXT))
-def test_a_permuted_student_is_recovered(model_type: str, tmp_path: Path) -> None:
-    """Its residual stream is the teacher's in another order, which activations alone tell."""
+def test_a_permuted_student_is_recovered(model_type: str, align: str, tmp_path: Path) -> None:
+    """Its residual stream is the teacher's in another order, which activations alone tell: bare, or in sequence."""
     family, tokenizer = FAMILIES[model_type], wordpiece_tokenizer()
     config = tiny_config(model_type, D, 2)
     torch.manual_seed(2)
@@ -131,7 +132,7 @@ def test_a_permuted_student_is_recovered(model_type: str, tmp_path: Path) -> Non
     places = str(tmp_path / "teacher"), str(tmp_path / "student")
     module, adapted = trained(places[0], configuration("of texts", places[0], model_type), tmp_path / "module")
     # Of one order everywhere the residual stream alone is out of order; within heads nothing moved.
-    options = {"align": "lsa", "spaces": "measured", "texts": make_texts(60), "progress": False}
+    options = {"align": align, "spaces": "measured", "texts": make_texts(60), "progress": False}
     regraft.transfer(module, places[1], **options).save(tmp_path / "ported")
     before = deltas(adapted, family)
     after = deltas(PeftModel.from_pretrained(load_base(places[1]), tmp_path / "ported"), family)

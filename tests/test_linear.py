@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from regraft.alignment.linear import SHRINKAGES, best_shrinkage, procrustes, ridge, scaled, within_blocks
+from regraft.alignment.linear import (
+    SHRINKAGES,
+    best_shrinkage,
+    procrustes,
+    ridge,
+    scaled,
+    within_blocks,
+    writes_towards,
+)
 from regraft.alignment.maps import Assignment, Linear
 from regraft.alignment.moments import Moments
 
@@ -36,6 +44,37 @@ def test_ridge_equals_that_of_scikit_learn(shrinkage: float) -> None:
         np.testing.assert_allclose(matrix, theirs.coef_, rtol=1e-6, atol=1e-9)
         if source is x_s:
             np.testing.assert_allclose(linear.offset, theirs.intercept_, rtol=1e-6)
+
+
+def test_writes_shrink_towards_a_map_as_a_regression_of_what_it_leaves() -> None:
+    x_s, x_t = activations()
+    moments = Moments.of(x_s, x_t, full=True)
+    prior = torch.randn(6, 9, generator=torch.Generator().manual_seed(1)).double()
+    left = x_s - x_t @ prior.T
+    shrinkage = max(best_shrinkage(Moments.of(x_t, left, full=True)), 0.01)
+    alpha = shrinkage * float((x_t - x_t.mean(0)).square().sum()) / x_t.shape[1]
+    theirs = Ridge(alpha=alpha, solver="cholesky").fit(x_t.numpy(), left.numpy())
+    np.testing.assert_allclose(writes_towards(moments, prior, 0.01), prior + theirs.coef_, rtol=1e-6, atol=1e-9)
+    nothing = torch.zeros_like(prior)
+    shrinkage = max(best_shrinkage(moments.swapped()), 0.01)
+    torch.testing.assert_close(writes_towards(moments, nothing, 0.01), ridge(moments, shrinkage).writes)
+
+
+@pytest.mark.parametrize("noise", [0.1, 3.0])
+def test_the_rank_of_a_space_saves_work_and_changes_no_choice(noise: float) -> None:
+    x_s, x_t = activations()
+    wide = x_s @ torch.logspace(0, -3, 6).diag().double() @ torch.randn(6, 40).double()
+    moments = Moments.of(wide, x_t + noise * torch.randn(400, 9).double(), full=True)
+    assert best_shrinkage(moments, 6) == best_shrinkage(moments) < SHRINKAGES[-1]
+
+
+def test_where_nothing_varies_writes_are_those_shrunk_towards() -> None:
+    x_t = activations()[1] @ torch.randn(9, 20, generator=torch.Generator().manual_seed(2)).double()
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
+    right = torch.eye(20).double()[order]
+    moments = Moments.of(x_t[:, order], x_t, full=True)
+    assert (ridge(moments, 0.01).writes - right).norm() > 0.5 * right.norm()
+    torch.testing.assert_close(writes_towards(moments, right, 0.01), right)
 
 
 def test_what_predicts_a_constant_is_least_squares_through_the_origin() -> None:

@@ -44,6 +44,24 @@ def rotation(width: int = 8) -> Tensor:
 ORDER = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
 
 
+@pytest.mark.parametrize("name", ["ridge", "auto"])
+def test_ridge_writes_in_every_dimension_of_outputs_wider_than_their_input(name: str) -> None:
+    """The right map is known; regression alone is silent where the outputs do not vary."""
+    order, flipped = torch.arange(24).flip(0), torch.tensor([1.0, -1.0]).repeat(12).double()
+    x_t = drawn() @ drawn(24, 8, seed=2)
+    x_s = x_t[:, order] * flipped if name == "ridge" else x_t @ drawn(24, 24, seed=3)
+    moments = split(x_s, x_t)
+    pairs = {SPACE: (24, 24)}
+    blind, whole = (fit_pairs(name, pairs, {SPACE: moments}, ranks=ranks)[0][SPACE] for ranks in ({}, {SPACE: (24, 8)}))
+    assert isinstance(blind, Linear)
+    assert isinstance(whole, Linear)
+    assert torch.equal(blind.reads, whole.reads)
+    assert torch.linalg.matrix_rank(blind.writes, rtol=1e-9) == 8
+    assert torch.linalg.matrix_rank(whole.writes, rtol=1e-9) == 24
+    if name == "ridge":
+        torch.testing.assert_close(whole.writes, torch.eye(24).double()[order] * flipped[:, None])
+
+
 @pytest.mark.parametrize(
     ("of_the_students", "method"), [("same", "none"), ("permuted", "lsa"), ("rotated", "ridge"), ("noise", "none")]
 )

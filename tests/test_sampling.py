@@ -10,7 +10,7 @@ import torch
 import transformers
 from conftest import make_texts
 
-from regraft.activations.observation import held_out_batches
+from regraft.activations.batches import held_out_batches
 from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.sampling import FOLDS, sample
 from regraft.errors import ModelError, PlanError, SamplingError

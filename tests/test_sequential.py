@@ -203,11 +203,11 @@ def test_a_judge_chooses_the_scale(pair: tuple[str, str], make_module: Callable[
 
     def judge(candidate: regraft.Module) -> float:
         seen.append(candidate)
-        return -abs(len(seen) - 4)  # the fourth is best
+        return -abs(len(seen) - 4)  # the fourth is best: the nearest to 1 are tried first
 
     ported = regraft.transfer(module, student, texts=TEXTS, scale="auto", judge=judge, progress=False)
     assert len(seen) == len(SCALES)
-    assert ported.report["scale"] == SCALES[3]
+    assert ported.report["scale"] == 0
     assert all(torch.equal(seen[3].tensors[key], tensor) for key, tensor in ported.tensors.items())
 
 

@@ -1,10 +1,9 @@
-"""Run two models over the same texts and hand on, batch by batch, the activations of the tokens that go together."""
+"""Watch what models compute in their spaces while they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,51 +13,14 @@ from tqdm.auto import tqdm
 from ..errors import SamplingError
 from ..models.families import Family
 from ..models.pretrained import Pretrained
-from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
-from ..seeding import generator
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, bare, find_sites, find_space
+from .batches import Batches, Texts
 from .options import RunOptions, SampleOptions
-from .pairing import PAIRINGS, Encoding, Ints, encode, pool
-
-# One batch in ten is held out, at least one.
-HELD_OUT_SHARE = 0.1
-MIN_PAIRS = 64
-# At the least, so that few texts leave some to hold out.
-_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts of a batch.
-
-    Attributes:
-        count: how many.
-        of_pair: (n,) the number of the text that each pair of tokens is from.
-    """
-
-    count: int
-    of_pair: Tensor
-
+from .pairing import Encoding, Pairs, pool
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
 Activations = Mapping[Space, Tensor]
-
-
-def in_order(texts: Sequence[str]) -> list[str]:
-    """Leave out empty texts and sort the others by length, which saves padding and makes their order not matter.
-
-    Raises:
-        SamplingError: one string, or too few texts.
-    """
-    if isinstance(texts, str):
-        raise SamplingError("got one string for texts, expected a list of texts")
-    texts = [text for text in texts if text.strip()]
-    if len(texts) < 2:
-        raise SamplingError(
-            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
-            "give plain text, one per line, some hundred lines"
-        )
-    return sorted(texts, key=lambda text: (len(text), text))
 
 
 def observe(
@@ -90,66 +52,59 @@ def observe(
     Raises:
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
-    for base in (teacher, student):
-        if base.family.inputs != "texts":
-            raise SamplingError(
-                f"{base.name} ({base.config.model_type}) reads {base.family.inputs}, expected a model that reads "
-                "texts; copy the module (--align none, without --texts)"
-            )
-    tokenizer_t, tokenizer_s = teacher.tokenizer(), student.tokenizer()
-    pair_tokens = PAIRINGS[options.pairing](tokenizer_t, tokenizer_s)
-    size = max(1, min(options.batch_size, len(texts) // _BATCHES))
-    batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-    held_out = held_out_batches(len(batches))
-    count = paired = tokens = 0
+    batches = Batches(teacher, student, texts, options)
     where = run.torch_dtype, run.device
     with teacher.running(*where) as model_t, student.running(*where) as model_s:
-        # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
-        poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
-        there = [pair for pair in pairs if poolers or pair.name not in PER_TEXT]
-        watched_t = _watched(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
-        watched_s = _watched(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
-        for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
-            encoding_t = encode(tokenizer_t, batch, min(options.max_length, teacher.longest))
-            encoding_s = encode(tokenizer_s, batch, min(options.max_length, student.longest))
-            in_batch = pair_tokens(batch, encoding_t, encoding_s)
-            count += in_batch.count
-            paired += in_batch.paired_student_tokens
-            tokens += in_batch.student_tokens
-            if not in_batch.count:
-                continue
-            x_t = _observe(model_t, watched_t, encoding_t)
-            x_s = _observe(model_s, watched_s, encoding_s)
-            x_t = _pooled(x_t, in_batch.teacher_rows, in_batch.teacher_pair, in_batch.count, teacher)
-            x_s = _pooled(x_s, in_batch.student_rows, in_batch.student_pair, in_batch.count, student)
-            text = torch.from_numpy(in_batch.text_of_pair(encoding_s.ids.shape[1]))
-            feed(x_s, x_t, Texts(len(batch), text) if number in held_out else None)
-    if count < MIN_PAIRS:
-        raise SamplingError(
-            f"paired {count} tokens ({paired} of {tokens} student tokens), expected at least {MIN_PAIRS}; "
-            + ("give more texts" if options.pairing == "offsets" else "give more texts or use pairing 'offsets'")
-        )
-    return count, paired, tokens
+        there = observable(model_t, model_s, pairs)
+        watched_t = watch(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
+        watched_s = watch(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
+        for batch in tqdm(batches, desc=title, unit="batch", disable=run.quiet):
+            with recording(watched_t) as seen_t:
+                run_on(model_t, batch.teacher)
+            with recording(watched_s) as seen_s:
+                run_on(model_s, batch.student)
+            x_t, x_s = of_teacher(seen_t, batch.pairs, teacher.family), of_student(seen_s, batch.pairs, student.family)
+            feed(x_s, x_t, batch.held_out)
+    return batches.counts()
 
 
-def held_out_batches(count: int) -> set[int]:
-    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
-    order = torch.randperm(count, generator=generator(0, "held-out batches"))
-    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
+def observable(model_t: Any, model_s: Any, pairs: Collection[SpacePair]) -> list[SpacePair]:
+    """Leave out the spaces of a whole text unless both models have a pooler."""
+    # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
+    poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
+    return [pair for pair in pairs if poolers or pair.name not in PER_TEXT]
 
 
-def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, base: Pretrained) -> dict[Space, Tensor]:
-    """Pool token vectors to one per pair; what stands for a whole text already has one."""
+def of_student(observed: Activations, pairs: Pairs, family: Family) -> dict[Space, Tensor]:
+    """Pool the student's token vectors to one per pair; what stands for a whole text already has one."""
     return {
-        key: x if key[1] in PER_TEXT else pool(x, rows, pair, count, base.family.causal) for key, x in observed.items()
+        space: x
+        if space[1] in PER_TEXT
+        else pool(x, pairs.student_rows, pairs.student_pair, pairs.count, family.causal)
+        for space, x in observed.items()
     }
 
 
-Watched = tuple[Any, bool, tuple[range, ...]]
+def of_teacher(observed: Activations, pairs: Pairs, family: Family) -> dict[Space, Tensor]:
+    """As `of_student`, the teacher's."""
+    return {
+        space: x
+        if space[1] in PER_TEXT
+        else pool(x, pairs.teacher_rows, pairs.teacher_pair, pairs.count, family.causal)
+        for space, x in observed.items()
+    }
 
 
-def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[Space, Watched]:
-    """Find, for each (layer, space), the submodule to hook, whether the space is its input, and of which dimensions."""
+Watched = Mapping[Space, tuple[Any, bool, tuple[range, ...]]]
+"""Per space the submodule to hook, whether the space is its input, and of which dimensions; none for all."""
+
+
+def watch(model: Any, family: Family, who: str, spaces: Collection[Space]) -> Watched:
+    """Find where spaces can be observed.
+
+    Raises:
+        SamplingError: a space that the model lacks.
+    """
     sites = find_sites(model, family)
     watched = {}
     for layer, space in spaces:
@@ -158,15 +113,24 @@ def _watched(model: Any, family: Family, who: str, spaces: set[Space]) -> dict[S
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
         module = model.get_submodule(observed.shape.path)
         if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
-            module = getattr(module, "base_layer", module)
+            module = bare(module)
         watched[layer, space] = module, observed.side == "in", observed.rows
     return watched
 
 
-@torch.inference_mode()
-def _observe(model: Any, watched: Mapping[Space, Watched], encoding: Encoding) -> dict[Space, Tensor]:
-    """Return (texts * tokens, d) activations per (layer, space), (texts, d) for the spaces of a whole text."""
-    activations: dict[Space, Tensor] = {}
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """Ends a run of a model of which all that was wanted has been seen."""
+
+
+@contextmanager
+def recording(watched: Watched, stop: bool = False) -> Iterator[dict[Space, Tensor]]:
+    """Record, while a model runs inside, (texts * tokens, d) per space, (texts, d) of the spaces of a whole text.
+
+    Args:
+        watched: what `watch` gave.
+        stop: whether the run ends, by `Stopped`, as soon as all was seen.
+    """
+    seen: dict[Space, Tensor] = {}
 
     def hook(key: Space, is_input: bool, rows: tuple[range, ...]) -> Any:
         def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -174,16 +138,26 @@ def _observe(model: Any, watched: Mapping[Space, Watched], encoding: Encoding) -
             # A bottleneck calls a normalisation again, with what it adds.
             value = value.flatten(0, -2)
             part = torch.cat([value[:, some.start : some.stop] for some in rows], dim=1) if rows else value
-            activations.setdefault(key, part)
+            seen.setdefault(key, part)
+            if stop and len(seen) == len(watched):
+                raise Stopped
 
         return record
 
-    device = next(model.parameters()).device
     with ExitStack() as hooks:
         for key, (module, is_input, rows) in watched.items():
             hooks.enter_context(module.register_forward_hook(hook(key, is_input, rows), with_kwargs=True))
-        ids = torch.from_numpy(encoding.ids).to(device)
-        # A decoder beside an encoder reads the same text, so that both have one vector per token.
-        beside = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+        yield seen
+
+
+@torch.inference_mode()
+def run_on(model: Any, encoding: Encoding) -> None:
+    """Run a bare model on a batch; one that is stopped ends early."""
+    device = next(model.parameters()).device
+    ids = torch.from_numpy(encoding.ids).to(device)
+    # A decoder beside an encoder reads the same text, so that both have one vector per token.
+    beside = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    try:
         model(input_ids=ids, attention_mask=torch.from_numpy(encoding.attention).to(device), **beside)
-    return activations
+    except Stopped:
+        return

@@ -55,6 +55,8 @@ class RunOptions(Options):
     """cpu, cuda, cuda:1, mps. Default: a GPU if there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """float32, bfloat16, float16. Default: as stored."""
+    hold_memory: float = Field(default=4, ge=0)
+    """GB of activations in memory; others go to disk."""
     trust_remote_code: bool = False
     """Run Python code that the models bring along."""
     quiet: bool = False

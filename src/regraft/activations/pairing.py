@@ -40,6 +40,11 @@ class Encoding:
     special: Ints
     spans: Ints | None
 
+    def first(self, count: int) -> Encoding:
+        """Give the first texts alone."""
+        spans = None if self.spans is None else self.spans[:count]
+        return Encoding(self.ids[:count], self.attention[:count], self.special[:count], spans)
+
 
 @dataclass(frozen=True)
 class Pairs:

@@ -22,7 +22,8 @@ from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, SpacePair
-from .observation import Activations, Texts, in_order, observe
+from .batches import Texts, in_order
+from .observation import Activations, observe
 from .options import RunOptions, SampleOptions
 
 
@@ -57,31 +58,57 @@ def sample(
     """
     options, run = options or SampleOptions(), run or RunOptions()
     ordered = in_order(texts)
-    totals: dict[SpacePair, list[Moments]] = {}
-    folds: dict[SpacePair, list[Moments]] = {}
-    held_out_texts = 0
+    sums = Sums(pairs, covariances, folded)
+    counts = observe(teacher, student, pairs, ordered, sums.add, options, run, title)
+    return Sample(source_of(teacher, student, options, ordered), sums.moments(), *counts, sums.held_out_texts)
 
-    def feed(x_s: Activations, x_t: Activations, held_out: Texts | None) -> None:
-        nonlocal held_out_texts
-        first, held_out_texts = held_out_texts, held_out_texts + (held_out.count if held_out else 0)
-        for pair in pairs:
+
+class Sums:
+    """The moments of some pairs of spaces, batch by batch.
+
+    Attributes:
+        held_out_texts: how many texts were held out so far.
+    """
+
+    def __init__(self, pairs: Collection[SpacePair], covariances: bool, folded: Collection[SpacePair]) -> None:
+        """Begin with none; arguments as for `sample`."""
+        self._pairs, self._covariances, self._folded = pairs, covariances, folded
+        self._totals: dict[SpacePair, list[Moments]] = {}
+        self._folds: dict[SpacePair, list[Moments]] = {}
+        self.held_out_texts = 0
+
+    def add(self, x_s: Activations, x_t: Activations, held_out: Texts | None) -> None:
+        """Add a batch: activations of the student and the teacher, one row per pair, and its texts if held out."""
+        first, self.held_out_texts = self.held_out_texts, self.held_out_texts + (held_out.count if held_out else 0)
+        for pair in self._pairs:
             s, t = x_s.get((pair.student_layer, pair.name)), x_t.get((pair.teacher_layer, pair.name))
             if s is None or t is None:
                 continue  # no pooler
-            moments = Moments.of(s, t.to(s.device), covariances)
-            d_s, d_t = moments.cross.shape
-            split = totals.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * 2)
-            split[held_out is not None] += moments
-            if held_out is not None and pair in folded:
+            t = t.to(s.device)
+            moments = Moments.of(s, t, self._covariances)
+            if pair not in self._totals:
+                none = Moments.zeros(s.shape[1], t.shape[1], moments.cross.device, self._covariances)
+                self._totals[pair] = [none, none]
+                self._folds[pair] = [none] * FOLDS if pair in self._folded else []
+            self._totals[pair][held_out is not None] += moments
+            if held_out is not None and self._folds[pair]:
                 text = torch.arange(held_out.count) if pair.name in PER_TEXT else held_out.of_pair
                 fold = ((first + text) % FOLDS).to(s.device)
-                parts = folds.setdefault(pair, [Moments.zeros(d_s, d_t, moments.cross.device, covariances)] * FOLDS)
                 for number in range(FOLDS):
                     here = fold == number
-                    parts[number] += Moments.of(s[here], t.to(s.device)[here], covariances)
+                    self._folds[pair][number] += Moments.of(s[here], t[here], self._covariances)
 
-    counts = observe(teacher, student, pairs, ordered, feed, options, run, title)
-    source = Source(
+    def moments(self) -> dict[SpacePair, SplitMoments]:
+        """Give the moments so far."""
+        return {
+            pair: SplitMoments(fit.to("cpu"), held_out.to("cpu"), tuple(fold.to("cpu") for fold in self._folds[pair]))
+            for pair, (fit, held_out) in self._totals.items()
+        }
+
+
+def source_of(teacher: Pretrained, student: Pretrained, options: SampleOptions, ordered: Sequence[str]) -> Source:
+    """Say what moments are taken from; `ordered` is what `in_order` gave."""
+    return Source(
         teacher=teacher.name,
         student=student.name,
         teacher_config=teacher.config_hash,
@@ -91,11 +118,6 @@ def sample(
         pairing=options.pairing,
         texts=(hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:16],),
     )
-    moments_of = {
-        pair: SplitMoments(fit.to("cpu"), held_out.to("cpu"), tuple(fold.to("cpu") for fold in folds.get(pair, ())))
-        for pair, (fit, held_out) in totals.items()
-    }
-    return Sample(source, moments_of, *counts, held_out_texts)
 
 
 # Held-out texts are dealt out to so many: more are surer how sure they are, and take more memory.

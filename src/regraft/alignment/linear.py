@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..seeding import generator
 from .maps import Assignment, Linear
 from .moments import Moments
 
@@ -24,27 +25,65 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
             map does not depend on the scale of the activations.
         write_shrinkage: the same for the map that writes; None for `shrinkage`.
     """
-    write_shrinkage = shrinkage if write_shrinkage is None else write_shrinkage
-    covariance_s, covariance_t, cross = (m / moments.n for m in (moments.scatter_s, moments.scatter_t, moments.cross))
-    solved_s = _solve(covariance_s, torch.column_stack([cross, moments.mean_s]), shrinkage)
-    reads, towards = solved_s[:, :-1].T, solved_s[:, -1]
-    writes = _solve(covariance_t, cross.T, write_shrinkage).T
+    reads, offset, constant = ridge_reads(moments, shrinkage)
+    writes = ridge_writes(moments, shrinkage if write_shrinkage is None else write_shrinkage)
+    return Linear(reads, offset, writes, constant)
+
+
+def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the half of `ridge` that reads: ``reads``, ``offset`` and ``constant`` of a `Linear`."""
+    covariance, cross = moments.scatter_s / moments.n, moments.cross / moments.n
+    solved = _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage)
+    reads, towards = solved[:, :-1].T, solved[:, -1]
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
-    return Linear(reads, moments.mean_t - reads @ moments.mean_s, writes, constant)
+    return reads, moments.mean_t - reads @ moments.mean_s, constant
 
 
-def best_shrinkage(moments: Moments) -> float:
+def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
+    """Give the half of `ridge` that writes, (d_s, d_t)."""
+    return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
+
+
+def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
+    """Fit the map that writes by ridge regression that shrinks towards another map instead of towards nothing.
+
+    With M the prior, C_st and C_tt the covariances: M + (C_st - M C_tt) (C_tt + r I)^-1, which is M where the teacher's
+    activations do not vary, so that there is nothing to regress on, and M everywhere where it is right.
+
+    Args:
+        moments: with covariances, of at least one row.
+        prior: (d_s, d_t).
+        least: the least shrinkage r, in units of the mean variance; more where generalised cross-validation says so.
+        rank: how many dimensions the teacher's activations span; None for all.
+
+    Returns:
+        (d_s, d_t).
+    """
+    missed = moments.cross - prior @ moments.scatter_t
+    squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
+    # What is left of the student's activations, to be predicted from the teacher's.
+    left = Moments(moments.n, moments.mean_t, moments.mean_s, moments.scatter_t, torch.diag(squares), missed.T)
+    shrinkage = max(best_shrinkage(left, rank), least)
+    return prior + _solve(moments.scatter_t / moments.n, missed.T / moments.n, shrinkage).T
+
+
+def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
     """Choose the shrinkage with which the student's activations predict the teacher's best.
 
     By generalised cross-validation (Golub, Heath & Wahba, 1979): the least of RSS / (1 - df / n)^2, where RSS is the
     residual sum of squares over all dimensions and df the effective number of parameters per dimension. One
     eigendecomposition serves all candidates.
+
+    Args:
+        moments: with covariances, of at least one row.
+        rank: how many dimensions the student's activations span; None for all.
     """
-    variances, directions = torch.linalg.eigh(moments.scatter_s / moments.n)
-    mean = variances.mean()
+    covariance = moments.scatter_s / moments.n
+    mean = covariance.diagonal().mean()
     if mean <= 0:
         return float(SHRINKAGES[0])
+    variances, directions = _spectrum(covariance, rank)
     variances = variances.clamp(min=0)[:, None]
     explained = (directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
     shrunk = variances + SHRINKAGES * mean
@@ -52,6 +91,18 @@ def best_shrinkage(moments: Moments) -> float:
     freedom = 1 - (variances / shrunk).sum(0) / moments.n
     criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
     return float(SHRINKAGES[criterion.argmin()])
+
+
+def _spectrum(covariance: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
+    """Give the eigenvalues and eigenvectors of a covariance of some rank, (d, d); those beyond are 0 and left out."""
+    if rank is None or rank >= len(covariance):
+        variances, directions = torch.linalg.eigh(covariance)
+        return variances, directions
+    # As many random combinations of its columns span what all of them do (Halko, Martinsson & Tropp, 2011).
+    probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
+    basis = torch.linalg.qr(covariance @ probe).Q
+    variances, directions = torch.linalg.eigh(basis.T @ covariance @ basis)
+    return variances, basis @ directions
 
 
 def procrustes(moments: Moments) -> Linear:

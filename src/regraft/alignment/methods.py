@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -12,10 +12,18 @@ from torch import Tensor
 
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..seeding import generator
-from .linear import best_shrinkage, procrustes, ridge, scaled, within_blocks
+from .linear import (
+    best_shrinkage,
+    procrustes,
+    ridge_reads,
+    ridge_writes,
+    scaled,
+    within_blocks,
+    writes_towards,
+)
 from .maps import Assignment, Kind, Linear, Map
 from .moments import Moments
-from .scores import r2
+from .scores import r2, read_share
 
 Needs = Literal["nothing", "variances", "covariances"]
 
@@ -42,6 +50,8 @@ class Problem:
         held_out: of the rows to choose on; None as above.
         seed: for methods that draw.
         blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
+        ranks: how many dimensions the student's activations and the teacher's span, fewer than there are where they are
+            outputs of a projection from a narrower space; None for all.
         unit: what messages call the rows.
         advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
@@ -53,6 +63,7 @@ class Problem:
     held_out: Moments | None = None
     seed: int = 0
     blocks: tuple[int, int] = (1, 1)
+    ranks: tuple[int | None, int | None] = (None, None)
     unit: str = "token pairs"
     advice: str = ""
 
@@ -157,7 +168,7 @@ def _lsa(problem: Problem) -> Assignment:
     needs="variances",
     kind="linear",
 )
-def _lsa_scaled(problem: Problem) -> Map:
+def _lsa_scaled(problem: Problem) -> Linear:
     moments = problem.sampled("lsa_scaled", max(problem.d_s, problem.d_t))
     return scaled(moments, _assign(moments.correlation().abs(), problem.d_t))
 
@@ -197,8 +208,8 @@ def _random(problem: Problem) -> Assignment:
     silent=True,
 )
 def _zero(problem: Problem) -> Map:
-    fitted = _ridge(problem)
-    return replace(fitted, writes=torch.zeros_like(fitted.writes))
+    reads, offset, constant = _ridge_reads(problem)
+    return Linear(reads, offset, torch.zeros_like(reads.T), constant)
 
 
 @_register(
@@ -220,9 +231,21 @@ def _procrustes(problem: Problem) -> Map:
     kind="linear",
 )
 def _ridge(problem: Problem) -> Linear:
+    reads, offset, constant = _ridge_reads(problem)
+    return Linear(reads, offset, _ridge_writes(problem), constant)
+
+
+def _ridge_reads(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     moments = problem.sampled("ridge", 2)
-    reading, writing = best_shrinkage(moments), best_shrinkage(moments.swapped())
-    return ridge(moments, reading, max(writing, WRITE_SHRINKAGE))
+    return ridge_reads(moments, best_shrinkage(moments, problem.ranks[0]))
+
+
+def _ridge_writes(problem: Problem) -> Tensor:
+    """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
+    moments, rank = problem.sampled("ridge", 2), problem.ranks[1]
+    if rank is not None and rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
+        return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE, rank)
+    return ridge_writes(moments, max(best_shrinkage(moments.swapped()), WRITE_SHRINKAGE))
 
 
 @_register(
@@ -256,17 +279,21 @@ def _auto(problem: Problem) -> Choice:
             f"auto has no held-out tokens to choose the map of {problem.name} by, expected a tenth of the texts; "
             "give more texts, or name a method such as ridge"
         )
-    fitted: dict[str, Map] = {"ridge": _ridge(problem)}
+    fitted: dict[str, Assignment] = {}
     if problem.d_s == problem.d_t:
         fitted["none"] = _none(problem)
     if moments.n >= max(problem.d_s, problem.d_t):
         fitted["lsa"] = _lsa(problem)
-    shares = {
-        name: share for name in CANDIDATES if name in fitted and (share := r2(held_out, fitted[name])[0]) is not None
-    }
+    # How it writes is worked out where it is chosen.
+    reads, offset, constant = _ridge_reads(problem)
+    found = {name: r2(held_out, one)[0] for name, one in fitted.items()}
+    found["ridge"] = read_share(held_out, reads, offset)
+    shares = {name: share for name in CANDIDATES if (share := found.get(name)) is not None}
     enough = max(shares.values(), default=0.0) - TOLERANCE
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
-    return Choice(method, fitted[method], shares)
+    if method in fitted:
+        return Choice(method, fitted[method], shares)
+    return Choice(method, Linear(reads, offset, _ridge_writes(problem), constant), shares)
 
 
 def method_named(name: str) -> Method:

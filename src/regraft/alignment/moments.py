@@ -131,18 +131,20 @@ class Moments:
             (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
         )
 
-    def mapped(self, of_s: Tensor, offset: Tensor, of_t: Tensor) -> Moments:
-        """Return the moments of ``of_s @ x_s + offset`` and ``of_t @ x_t``, from those with covariances.
+    def mapped(self, of_s: Tensor, offset_s: Tensor, of_t: Tensor, offset_t: Tensor | None = None) -> Moments:
+        """Return the moments of ``of_s @ x_s + offset_s`` and ``of_t @ x_t + offset_t``, from those with covariances.
 
         Args:
             of_s: (k_s, d_s).
-            offset: (k_s,).
+            offset_s: (k_s,).
             of_t: (k_t, d_t).
+            offset_t: (k_t,); None for zero.
         """
+        mean_t = of_t @ self.mean_t
         return Moments(
             self.n,
-            of_s @ self.mean_s + offset,
-            of_t @ self.mean_t,
+            of_s @ self.mean_s + offset_s,
+            mean_t if offset_t is None else mean_t + offset_t,
             of_s @ self.scatter_s @ of_s.T,
             of_t @ self.scatter_t @ of_t.T,
             of_s @ self.cross @ of_t.T,

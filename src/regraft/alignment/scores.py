@@ -97,6 +97,11 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
     return _share(errors[0], moments.squares_t), _share(errors[1], moments.squares_s)
 
 
+def read_share(moments: Moments, reads: Tensor, offset: Tensor) -> float | None:
+    """Give the first of `r2` for the half of a linear map that reads."""
+    return _share(read_error(moments, reads, offset), moments.squares_t)
+
+
 def _share(error: float, squares: Tensor) -> float | None:
     total = float(squares.sum())
     return 1 - error / total if total > 0 else None

@@ -116,7 +116,13 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     return sites
 
 
+def bare(module: Any) -> Any:
+    """Give a submodule without what PEFT has put around it."""
+    return getattr(module, "base_layer", module)
+
+
 def _shape(path: str, module: Any, name: str = "", config: Any = None, family: Family | None = None) -> SiteShape:
+    module = bare(module)
     # A linear weight is (out, in), GPT-2's Conv1D lies transposed; a normalisation has one width on both sides.
     out_width, in_width = module.weight.shape[0], module.weight.shape[-1]
     if type(module).__name__ == "Conv1D":
@@ -169,6 +175,14 @@ def space_width(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int
     """Width of an activation space of a layer; 0 where the model has no such space."""
     observed = find_space(sites, layer, space)
     return observed.width if observed else 0
+
+
+def space_rank(sites: Mapping[Place, SiteShape], layer: int, space: str) -> int:
+    """How many dimensions the activations of a space span: those of what they are projected from, if it is narrower."""
+    observed = find_space(sites, layer, space)
+    if observed is None:
+        return 0
+    return observed.width if observed.side == "in" else min(observed.width, observed.shape.in_width)
 
 
 def attention_heads(student: Pretrained, teacher: Pretrained) -> dict[str, tuple[int, int]]:

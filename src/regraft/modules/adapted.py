@@ -13,6 +13,7 @@ from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
 from ..models.pretrained import Pretrained
+from ..models.sites import Place
 from .config import PREFIX, parse_config, with_sizes
 from .inventory import take_inventory
 from .module import Module
@@ -84,3 +85,16 @@ class AdaptedModel(Pretrained):
                     model.disable_input_require_grads()
                 for name, parameter in model.named_parameters():
                     parameter.requires_grad_(name in trained)
+
+    def put(self, model: Any, tensors: Mapping[tuple[Place, str], Tensor]) -> None:
+        """Give some tensors of the module other values.
+
+        Args:
+            model: what `running` gave, and has not taken back.
+            tensors: (place, key behind the path of its site) -> values.
+        """
+        with torch.no_grad():
+            for (place, name), tensor in tensors.items():
+                # PEFT names the adapter behind the first part: lora_A.weight, but ia3_l alone.
+                first, dot, rest = name.partition(".")
+                model.get_parameter(f"{self.family.path(*place)}.{first}.default{dot}{rest}").copy_(tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..alignment.methods import Method
@@ -239,8 +239,12 @@ class Draft:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _widths(self, pair: SpacePair) -> tuple[int, int]:
+    def across(self, size: Callable[[Mapping[Place, SiteShape], int, str], int], pair: SpacePair) -> tuple[int, int]:
+        """Give a size of the student's space and of the teacher's."""
         return (
-            space_width(self.student_sites, pair.student_layer, pair.name),
-            space_width(self.teacher_sites, pair.teacher_layer, pair.name),
+            size(self.student_sites, pair.student_layer, pair.name),
+            size(self.teacher_sites, pair.teacher_layer, pair.name),
         )
+
+    def _widths(self, pair: SpacePair) -> tuple[int, int]:
+        return self.across(space_width, pair)

@@ -6,7 +6,7 @@ held-out moments: no model runs, nothing is trained. What the module then writes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -52,7 +52,11 @@ class Fidelity:
 
 
 def fidelity(
-    plan: Plan, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], moments: Mapping[SpacePair, SplitMoments]
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    maps: Mapping[SpacePair, Map],
+    moments: Mapping[SpacePair, SplitMoments],
+    pairs: Collection[SpacePair] | None = None,
 ) -> list[Fidelity]:
     """Work out, for each place of the student's module, how much of what it reads it keeps.
 
@@ -64,12 +68,14 @@ def fidelity(
         plan: says what each tensor is made of.
         tensors: the teacher's module.
         maps: one per pair of spaces in ``plan.widths``.
-        moments: what was sampled, with those of ``plan.reads``.
+        moments: what was sampled, with those of the pairs that are read.
+        pairs: leave out places that read none of these; by default none are left out.
     """
     targets = {target.key: target for target in plan.targets}
     places = []
     for target in plan.targets:
-        if not target.reads:
+        homes = {via.home for _, via in target.reads}
+        if not homes or (pairs is not None and homes.isdisjoint(pairs)):
             continue
         behind = [tensors[part.tensor].double() for part in targets[target.into].parts] if target.into else None
         reads = []

@@ -143,8 +143,12 @@ class Port:
             folded = judged_pairs(self.plan.reads) if full else ()
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
-        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, self.plan.attention_heads)
-        return Fitted(maps, scores, moments, 1.0 if options.factor is None else options.factor, {})
+        structure = self.plan.attention_heads, self.plan.ranks
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure)
+        places = None
+        if sampled and any(split.held_out.full for split in sampled.values()):
+            places = fidelity(self.plan, self.module.tensors, maps, sampled)
+        return Fitted(maps, scores, moments, places, 1.0 if options.factor is None else options.factor, {})
 
     @cached_property
     def ported(self) -> Module:
@@ -156,11 +160,10 @@ class Port:
     def forecast(self) -> Forecast | None:
         """How well it will work; None where nothing was sampled with covariances."""
         fitted = self.fitted
-        if not fitted.sample or not any(split.held_out.full for split in fitted.sample.moments.values()):
+        if fitted.sample is None or fitted.places is None:
             return None
-        places = fidelity(self.plan, self.module.tensors, fitted.maps, fitted.sample.moments)
         silent = self.method.silent or fitted.scale == 0
-        return Forecast.of(places, silent and self.plan.head != "teacher", fitted.sample.held_out_texts)
+        return Forecast.of(fitted.places, silent and self.plan.head != "teacher", fitted.sample.held_out_texts)
 
 
 def transfer(module: Module, student: ModelLike, teacher: ModelLike | None = None, **given: Any) -> Module:

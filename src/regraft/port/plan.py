@@ -12,7 +12,7 @@ from typing import Any
 from ..alignment.methods import method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
-from ..models.sites import SpacePair, attention_heads, find_sites, stack_of
+from ..models.sites import SpacePair, attention_heads, find_sites, space_rank, stack_of
 from ..modules.axes import Convention
 from ..modules.inventory import check_fits, take_inventory
 from ..modules.module import Module
@@ -41,6 +41,7 @@ class Plan:
         left: teacher tensors that go nowhere -> why.
         lost: those of them without which the module is not what was trained, wherever it goes.
         widths: the pairs of spaces that need a map -> (d_s, d_t).
+        ranks: the same -> how many dimensions the student's activations and the teacher's span.
         fused: the pairs of spaces of fused projections -> the pairs of their parts, which are mapped.
         attention_heads: name of a space that they make up -> how many the student has, and the teacher.
         problems: why the port is refused; empty where it is not.
@@ -55,6 +56,7 @@ class Plan:
     left: Mapping[str, str]
     lost: tuple[str, ...]
     widths: Mapping[SpacePair, tuple[int, int]]
+    ranks: Mapping[SpacePair, tuple[int, int]]
     fused: Mapping[SpacePair, Fused]
     attention_heads: Mapping[str, tuple[int, int]]
     problems: tuple[str, ...]
@@ -138,6 +140,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         draft.left_behind(head.reason),
         tuple(sorted(lost)),
         draft.widths,
+        {pair: draft.across(space_rank, pair) for pair in draft.widths},
         draft.fused,
         attention_heads(student, teacher),
         tuple(draft.problems),

@@ -73,6 +73,7 @@ def fit_pairs(
     moments: Mapping[SpacePair, SplitMoments] | None,
     seed: int = 0,
     attention_heads: Mapping[str, tuple[int, int]] | None = None,
+    ranks: Mapping[SpacePair, tuple[int, int]] | None = None,
 ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
     """Fit a map for every pair of spaces.
 
@@ -83,6 +84,7 @@ def fit_pairs(
         seed: for methods that draw.
         attention_heads: name of a space -> how many the student's is made of and the teacher's, see
             `sites.attention_heads`.
+        ranks: how many dimensions the student's activations and the teacher's span; by default all.
 
     Returns:
         The maps, and for each how well it fits.
@@ -111,6 +113,7 @@ def fit_pairs(
             split.held_out if split else None,
             seed,
             (attention_heads or {}).get(pair.name, (1, 1)),
+            (ranks or {}).get(pair, (None, None)),
             "texts" if pair.name in PER_TEXT else "token pairs",
             advice,
         )

@@ -1,0 +1,137 @@
+"""Batches of texts through both tokenizers, with the tokens that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SamplingError
+from ..models.pretrained import Pretrained
+from ..seeding import generator
+from .options import SampleOptions
+from .pairing import PAIRINGS, Encoding, Pairs, encode
+
+# One batch in ten is held out, at least one.
+HELD_OUT_SHARE = 0.1
+MIN_PAIRS = 64
+# At the least, so that few texts leave some to hold out.
+_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a batch.
+
+    Attributes:
+        count: how many.
+        of_pair: (n,) the number of the text that each pair of tokens is from.
+    """
+
+    count: int
+    of_pair: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts as either model reads them.
+
+    Attributes:
+        teacher: what the teacher reads.
+        student: what the student reads.
+        pairs: which of their tokens go together.
+        held_out: of a batch that is held out its texts, else None.
+    """
+
+    teacher: Encoding
+    student: Encoding
+    pairs: Pairs
+    held_out: Texts | None
+
+
+class Batches:
+    """The batches of some texts, as long as they hold pairs, made one after the other."""
+
+    def __init__(self, teacher: Pretrained, student: Pretrained, texts: Sequence[str], options: SampleOptions) -> None:
+        """Prepare to read texts.
+
+        Args:
+            teacher: one model.
+            student: the other.
+            texts: what `in_order` gave.
+            options: which tokens go together, of how much of a text.
+
+        Raises:
+            SamplingError: models that read no texts, or tokenizers that do not serve.
+        """
+        for base in (teacher, student):
+            if base.family.inputs != "texts":
+                raise SamplingError(
+                    f"{base.name} ({base.config.model_type}) reads {base.family.inputs}, expected a model that reads "
+                    "texts; copy the module (--align none, without --texts)"
+                )
+        self._tokenizers = teacher.tokenizer(), student.tokenizer()
+        self._lengths = [min(options.max_length, base.longest) for base in (teacher, student)]
+        self._pair, self._pairing = PAIRINGS[options.pairing](*self._tokenizers), options.pairing
+        size = max(1, min(options.batch_size, len(texts) // _BATCHES))
+        self._texts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        self._pairs = self._paired = self._tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        held_out = held_out_batches(len(self._texts))
+        self._pairs = self._paired = self._tokens = 0
+        for number, texts in enumerate(self._texts):
+            teacher, student = (
+                encode(tokenizer, texts, length)
+                for tokenizer, length in zip(self._tokenizers, self._lengths, strict=True)
+            )
+            pairs = self._pair(texts, teacher, student)
+            self._pairs += pairs.count
+            self._paired += pairs.paired_student_tokens
+            self._tokens += pairs.student_tokens
+            if not pairs.count:
+                continue
+            of_pair = torch.from_numpy(pairs.text_of_pair(student.ids.shape[1]))
+            yield Batch(teacher, student, pairs, Texts(len(texts), of_pair) if number in held_out else None)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Say how much was paired in the batches made so far: pairs, student tokens that were paired, all of them.
+
+        Raises:
+            SamplingError: too little.
+        """
+        if self._pairs < MIN_PAIRS:
+            raise SamplingError(
+                f"paired {self._pairs} tokens ({self._paired} of {self._tokens} student tokens), expected at least "
+                f"{MIN_PAIRS}; "
+                + ("give more texts" if self._pairing == "offsets" else "give more texts or use pairing 'offsets'")
+            )
+        return self._pairs, self._paired, self._tokens
+
+
+def in_order(texts: Sequence[str]) -> list[str]:
+    """Leave out empty texts and sort the others by length, which saves padding and makes their order not matter.
+
+    Raises:
+        SamplingError: one string, or too few texts.
+    """
+    if isinstance(texts, str):
+        raise SamplingError("got one string for texts, expected a list of texts")
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < 2:
+        raise SamplingError(
+            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
+            "give plain text, one per line, some hundred lines"
+        )
+    return sorted(texts, key=lambda text: (len(text), text))
+
+
+def held_out_batches(count: int) -> set[int]:
+    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
+    order = torch.randperm(count, generator=generator(0, "held-out batches"))
+    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
