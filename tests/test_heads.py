@@ -100,13 +100,15 @@ def test_a_head_on_the_pooler_goes_through_what_the_poolers_say_of_whole_texts(
         regraft.transfer(module, student, align="lsa", spaces="measured", **few)
 
 
+@pytest.mark.parametrize("sequential", [False, True])
 def test_a_pooler_that_a_checkpoint_lacks_is_not_drawn_at_random(
-    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path
+    make_model: Callable[..., str], make_module: Callable[..., str], sequential: bool, tmp_path: Path
 ) -> None:
     module = regraft.load(make_module(make_model(layers=4), "lora", 3, "SEQ_CLS"))
     transformers.AutoModelForMaskedLM.from_pretrained(make_model(layers=2, seed=5)).save_pretrained(tmp_path / "bare")
     wordpiece_tokenizer().save_pretrained(tmp_path / "bare")
     options = {"align": "lsa", "spaces": "measured", "texts": make_texts(120), "progress": False}
+    options |= {"sequential": sequential}
     with pytest.raises(regraft.RegraftError, match=r"lack pooled for student layer 1 .* a fresh head \(--head fresh\)"):
         regraft.transfer(module, tmp_path / "bare", **options)
     hashes = {regraft.transfer(module, tmp_path / "bare", head="fresh", **options).hash() for _ in range(2)}

@@ -123,7 +123,8 @@ class InPlace:
         self.held_out_texts = sum(batch.held_out.count for batch in batches if batch.held_out)
         needed = {*plan.widths, *plan.reads}
         self._folded = judged_pairs(plan.reads)
-        self._heads = {(pair.teacher_layer, pair.name) for pair in needed if pair.name in TASK_HEAD_SPACES}
+        seen = observable(self._model_t, self._model_s, needed)
+        self._heads = {(pair.teacher_layer, pair.name) for pair in seen if pair.name in TASK_HEAD_SPACES}
         self._placed: set[str] = set()
         self._taught: set[Space] = set()
         # A list of layers beside the model's own is not the one that is walked through.
@@ -171,6 +172,8 @@ class InPlace:
             anew: whether the student runs from the start, since what is in place below has changed.
         """
         pairs = observable(self._model_t, self._model_s, pairs)
+        if not pairs:
+            return {}
         sources = {pair: self._source(pair, pairs) for pair in pairs}
         seen = sorted({source or pair for pair, source in sources.items()})
         folded = {sources.get(pair) or pair for pair in self._folded}
