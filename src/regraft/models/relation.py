@@ -63,11 +63,24 @@ class Relation:
 
 
 def relate(teacher: Pretrained, student: Pretrained) -> Relation:
-    """Tell how a student is related to a teacher, by slices of their weights, or of none where their sizes tell it.
+    """Tell how a student is related to a teacher, by slices of their weights.
 
     Raises:
         ModelError: a model that cannot be built.
     """
+    try:
+        with weights_of(teacher) as weights_t, weights_of(student) as weights_s:
+            return _compared(teacher, student, weights_t, weights_s)
+    except ModuleFileError as error:  # a port needs no weights of its models
+        return Relation("unknown", reason=str(error))
+
+
+def _compared(
+    teacher: Pretrained, student: Pretrained, weights_t: Mapping[str, Any], weights_s: Mapping[str, Any]
+) -> Relation:
+    for base, weights in ((teacher, weights_t), (student, weights_s)):
+        if not weights:
+            return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
     skeletons = teacher.skeleton(), student.skeleton()
     sites_t, sites_s = find_sites(skeletons[0], teacher.family), find_sites(skeletons[1], student.family)
     site_names = _common(sites_t, sites_s)
@@ -77,34 +90,15 @@ def relate(teacher: Pretrained, student: Pretrained) -> Relation:
     if any(heads_s != heads_t for heads_s, heads_t in counts.values()):
         heads_s, heads_t = counts["query_output"]
         return Relation("unrelated", reason=f"their attention heads differ: {heads_t} and {heads_s}, or in keys")
-    try:
-        return _compared(teacher, student, skeletons, (sites_t, sites_s), site_names)
-    except ModuleFileError as error:  # a port needs no weights of its models
-        return Relation("unknown", reason=str(error))
-
-
-def _compared(
-    teacher: Pretrained,
-    student: Pretrained,
-    skeletons: tuple[Any, Any],
-    sites: tuple[Mapping[Place, SiteShape], Mapping[Place, SiteShape]],
-    site_names: Sequence[str],
-) -> Relation:
-    with weights_of(teacher) as weights_t, weights_of(student) as weights_s:
-        for base, weights in ((teacher, weights_t), (student, weights_s)):
-            if not weights:
-                return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
-        layers_t, layers_s = (
-            _layers(weights, its, site_names) for weights, its in zip((weights_t, weights_s), sites, strict=True)
-        )
-        if layers_t is None or layers_s is None:
-            base = teacher if layers_t is None else student
-            return Relation("unknown", reason=f"the weights of {base.name} are quantised, or named otherwise")
-        tables = [_table(skeleton) for skeleton in skeletons]
-        count = min(size for _, size in tables)
-        tokens_t, tokens_s = (
-            _embeddings(weights, path, count) for weights, (path, _) in zip((weights_t, weights_s), tables, strict=True)
-        )
+    layers_t, layers_s = _layers(weights_t, sites_t, site_names), _layers(weights_s, sites_s, site_names)
+    if layers_t is None or layers_s is None:
+        base = teacher if layers_t is None else student
+        return Relation("unknown", reason=f"the weights of {base.name} are quantised, or named otherwise")
+    tables = [_table(skeleton) for skeleton in skeletons]
+    count = min(size for _, size in tables)
+    tokens_t, tokens_s = (
+        _embeddings(weights, path, count) for weights, (path, _) in zip((weights_t, weights_s), tables, strict=True)
+    )
     return _judged(layers_t, layers_s, tokens_t, tokens_s, teacher.config_hash == student.config_hash)
 
 
