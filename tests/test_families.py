@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import tiny_config
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 import regraft
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.models.families import FAMILIES, load_families
-from regraft.models.pretrained import resolve
+from regraft.models.pretrained import Pretrained, resolve
 from regraft.models.sites import SITES, find_sites, site_of
 
 
@@ -226,3 +227,19 @@ def test_a_configuration_without_a_size_is_refused_in_a_sentence(tmp_path: Path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": None}))
     with pytest.raises(ModelError, match=r"\(esm\) cannot be built as AutoModel: "):
         resolve(tmp_path).skeleton()
+
+
+@pytest.mark.parametrize("model_type", ["roberta-prelayernorm", "mpt", "xmod", "electra", "cohere", "glm"])
+def test_records_are_derived_of_types_that_nobody_wrote_one_for(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(FAMILIES, model_type, raising=False)
+    config = transformers.AutoConfig.for_model(model_type)
+    config.num_hidden_layers = 2
+    base = Pretrained("base", config)
+    sites = find_sites(base.skeleton(), base.family)
+    assert {layer for layer, _ in sites} == {0, 1}
+    assert {"attention_output", "ff_down"} <= {name for _, name in sites} or "mpt" in model_type
+    if base.family.final_norm:
+        norm = sites[1, "final_norm"]
+        assert norm.in_width == norm.out_width == config.hidden_size

@@ -79,6 +79,11 @@ def _is_linear(module: Any) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
+def _is_norm(module: Any) -> bool:
+    weight = getattr(module, "weight", None)
+    return "norm" in type(module).__name__.lower() and weight is not None and weight.dim() == 1
+
+
 def _layer_lists(model: Any) -> Iterator[tuple[str, Any]]:
     """List the outermost lists of modules that hold linear layers."""
     outer: list[str] = []
@@ -128,7 +133,7 @@ def _usual_name(path: str, linear: Any, width: int) -> str:
 
 def _final_norm(model: Any) -> str:
     """Find the last normalisation beside the layers."""
-    norms = [name for name, module in model.named_children() if "norm" in type(module).__name__.lower()]
+    norms = [name for name, module in model.named_children() if _is_norm(module)]
     return norms[-1] if norms else ""
 
 
@@ -154,6 +159,6 @@ def _task_heads(build: Callable[[str], Any], pooled: bool) -> dict[str, TaskHead
                 "pooled" if pooled and ending == "ForSequenceClassification" else "final_hidden"
             )
             activation = "its own" if len(linears) > 1 else None
-            norms = tuple(path for path, module in beside.items() if "norm" in type(module).__name__.lower())
+            norms = tuple(path for path, module in beside.items() if _is_norm(module))
             heads[ending] = TaskHead(linears=linears, reads=reads, activation=activation, norms=norms)
     return heads

@@ -119,10 +119,10 @@ class Pretrained:
             num_labels: width of the task head.
         """
         auto_class = getattr(transformers, f"AutoModel{head}", None)
-        config = self.config.__class__.from_dict(self.config.to_dict())
-        if num_labels is not None:
-            config.num_labels = num_labels
         try:
+            config = self.config.__class__.from_dict(self.config.to_dict())
+            if num_labels is not None:
+                config.num_labels = num_labels
             if auto_class is None:
                 raise ValueError("transformers has no such class")
             with torch.device("meta"):

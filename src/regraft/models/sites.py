@@ -103,7 +103,8 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     last = depth(sites) - 1
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     if family.final_norm:
-        path = prefix + family.final_norm
+        # Some bare models call a part of theirs what the classes with a head call them.
+        path = family.final_norm if family.final_norm in modules else prefix + family.final_norm
         if path not in modules:
             raise ModelError(f"{type(model).__name__} has no module at {path}, which its family's record names")
         sites[last, "final_norm"] = _shape(path, modules[path])
