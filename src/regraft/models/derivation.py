@@ -50,7 +50,7 @@ def derive_family(build: Callable[[str], Any]) -> Family:
         )
     main = _main(lists)
     width = int(getattr(model.config.get_text_config(), "hidden_size", 0) or 0)
-    inputs = _inputs(model.main_input_name)
+    inputs = _inputs(str(model.main_input_name))
     stacks = {
         path: Stack(layers=path, sites=_sites(layers, width), inputs=_inputs(path)) for path, layers in lists.items()
     }
