@@ -1,8 +1,20 @@
 from .errors import RegraftError
+from .models.families import register_family
 from .modules.bottleneck import BottleneckConfig
 from .modules.module import Module, load
 from .port.options import PortOptions
 from .port.pipeline import Port, forecast, plan, transfer
 
 __version__: str
-__all__ = ["BottleneckConfig", "Module", "Port", "PortOptions", "RegraftError", "forecast", "load", "plan", "transfer"]
+__all__ = [
+    "BottleneckConfig",
+    "Module",
+    "Port",
+    "PortOptions",
+    "RegraftError",
+    "forecast",
+    "load",
+    "plan",
+    "register_family",
+    "transfer",
+]

@@ -20,10 +20,10 @@ def family(model: str, /, *, families: Families = None) -> None:
     """
     import yaml
 
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..models.pretrained import resolve
 
-    register_families(families)
+    register_family(families)
     base = resolve(model)
     record = base.family.model_dump(mode="json", exclude_defaults=True)
     origin = "derived from its modules" if base.is_derived else "as it ships"

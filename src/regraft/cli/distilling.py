@@ -42,12 +42,12 @@ def distill(
         every: Every k-th layer of the teacher. Default: 2.
     """
     from ..distillation import students
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..training.devices import processes
     from ..training.tracking import Tracking
     from . import show
 
-    register_families(families)
+    register_family(families)
     if every is not None:
         if "layers" in options.model_fields_set:
             raise TaskError("got both --every and --layers, expected one of them")

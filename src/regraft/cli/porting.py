@@ -51,12 +51,12 @@ def plan(
         max_eval: Score so many rows. Default: all, or 100.
         verbose: One line per tensor.
     """
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show
 
-    register_families(families)
+    register_family(families)
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
@@ -119,12 +119,12 @@ def transfer(
         max_eval: So many labelled rows. Default: 100.
     """
     from ..files.directories import check_writable
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
 
-    register_families(families)
+    register_family(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
@@ -172,11 +172,11 @@ def sample(
     """
     from ..activations import sampling
     from ..files.directories import check_writable
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..models.pretrained import resolve
     from ..port.spaces import judged_pairs, space_pairs
 
-    register_families(families)
+    register_family(families)
     check_writable(out, replace, sampling.FILES, [teacher, student])
     read = texts.read()
     if read is None:

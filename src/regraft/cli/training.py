@@ -45,14 +45,14 @@ def train(
         init: Module to start from, such as a ported one.
         set_up: What the values start from: fast, paper.
     """
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
     from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
 
-    register_families(families)
+    register_family(families)
     sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
     if init is not None and (peft is not None or sizes):
         first = "--peft" if peft is not None else option(sizes[0])
@@ -106,11 +106,11 @@ def evaluate(
         model: Base model. Default: as the module says.
         split: train, validation or test.
     """
-    from ..models.families import register_families
+    from ..models.families import register_family
     from ..training import evaluation
     from . import show
 
-    register_families(families)
+    register_family(families)
     found = evaluation.assess(
         module,
         model,

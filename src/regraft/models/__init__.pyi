@@ -1,4 +1,4 @@
-from .families import FAMILIES, Family, Stack, TaskHead, load_families, register_families
+from .families import FAMILIES, Family, Stack, TaskHead, load_families, register_family
 from .pretrained import Pretrained, resolve
 from .relation import Relation, relate
 from .sites import SITES, Place, SpacePair
@@ -14,7 +14,7 @@ __all__ = [
     "Stack",
     "TaskHead",
     "load_families",
-    "register_families",
+    "register_family",
     "relate",
     "resolve",
 ]

@@ -194,7 +194,7 @@ FAMILIES: dict[str, Family] = load_families(Path(__file__).with_suffix(""))
 """Model type -> its record. A type without one gets it from its modules, see `derivation`."""
 
 
-def register_families(path: str | Path | None) -> None:
+def register_family(path: str | Path | None) -> None:
     """Add records of model types to those that ship, or put them in their place.
 
     Args:
