@@ -11,12 +11,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import SamplingError
+from ..models.adapters import base_layer
 from ..models.families import Family
 from ..models.pretrained import Pretrained
-from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, bare, find_sites, find_space
+from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
 from .batches import Batches, Texts
 from .options import RunOptions, SampleOptions
-from .pairing import Encoding, Pairs, pool
+from .pairing import Encoding, Ints, Pairs, pool
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
@@ -77,21 +78,17 @@ def observable(model_t: Any, model_s: Any, pairs: Collection[SpacePair]) -> list
 
 def of_student(observed: Activations, pairs: Pairs, family: Family) -> dict[Space, Tensor]:
     """Pool the student's token vectors to one per pair; what stands for a whole text already has one."""
-    return {
-        space: x
-        if space[1] in PER_TEXT
-        else pool(x, pairs.student_rows, pairs.student_pair, pairs.count, family.causal)
-        for space, x in observed.items()
-    }
+    return _pooled(observed, pairs.student_rows, pairs.student_pair, pairs.count, family)
 
 
 def of_teacher(observed: Activations, pairs: Pairs, family: Family) -> dict[Space, Tensor]:
     """As `of_student`, the teacher's."""
+    return _pooled(observed, pairs.teacher_rows, pairs.teacher_pair, pairs.count, family)
+
+
+def _pooled(observed: Activations, rows: Ints, pair: Ints, count: int, family: Family) -> dict[Space, Tensor]:
     return {
-        space: x
-        if space[1] in PER_TEXT
-        else pool(x, pairs.teacher_rows, pairs.teacher_pair, pairs.count, family.causal)
-        for space, x in observed.items()
+        space: x if space[1] in PER_TEXT else pool(x, rows, pair, count, family.causal) for space, x in observed.items()
     }
 
 
@@ -113,7 +110,7 @@ def watch(model: Any, family: Family, who: str, spaces: Collection[Space]) -> Wa
             raise SamplingError(f"the {who} has no {space} in layer {layer}; choose other --sites or --layers")
         module = model.get_submodule(observed.shape.path)
         if space not in TASK_HEAD_SPACES:  # what a module on the site reads, and adds to: without what itself adds
-            module = bare(module)
+            module = base_layer(module)
         watched[layer, space] = module, observed.side == "in", observed.rows
     return watched
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..models.adapters import base_layer
 from ..models.pretrained import Pretrained
-from ..models.sites import bare, find_sites, find_space, site_of
+from ..models.sites import find_sites, find_space, site_of
 from .observation import Space, Stopped, Watched, recording, run_on, watch
 from .pairing import Encoding
 from .shelf import Shelf
@@ -218,7 +219,7 @@ def in_order_of_computation(
     read_at = {shape.path: (layer, site_of(name).reads) for (layer, name), shape in reversed(sites.items())}
     with ExitStack() as hooks:
         for path, read in read_at.items():
-            hooks.enter_context(bare(model.get_submodule(path)).register_forward_pre_hook(noting(read)))
+            hooks.enter_context(base_layer(model.get_submodule(path)).register_forward_pre_hook(noting(read)))
         run_on(model, batch.first(_TEXTS))
     stages: dict[int, list[Space]] = {}
     for layer, space in sorted(spaces):

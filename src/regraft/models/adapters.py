@@ -12,6 +12,11 @@ def bare(model: Any) -> Any:
     return getattr(model, "base_model", model)
 
 
+def base_layer(module: Any) -> Any:
+    """Give a submodule without what PEFT has put around it."""
+    return getattr(module, "base_layer", module)
+
+
 def bare_parameters(model: Any) -> dict[str, Any]:
     """Give the parameters of a loaded model by the names they have without a task head and without adapters."""
     alone = bare(model)

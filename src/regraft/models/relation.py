@@ -56,11 +56,6 @@ class Relation:
     embeddings: float | None = None
     reason: str = ""
 
-    @property
-    def copies(self) -> bool:
-        """Whether what is copied from the one to the other means there what it meant."""
-        return self.kind in ("same", "cut", "distilled", "related")
-
 
 def relate(teacher: Pretrained, student: Pretrained) -> Relation:
     """Tell how a student is related to a teacher, by slices of their weights.
@@ -169,7 +164,7 @@ def _layers(weights: Mapping[str, Any], sites: Mapping[Place, SiteShape], names:
 
 def _slice(weights: Mapping[str, Any], path: str, width: int) -> Tensor | None:
     """Read the first rows of a weight, flat."""
-    weight = _found(weights, path)
+    weight = find_weight(weights, path)
     if weight is None:
         return None
     values = weight[: max(1, VALUES // width)]
@@ -184,7 +179,7 @@ def _table(skeleton: Any) -> tuple[str, int]:
 
 def _embeddings(weights: Mapping[str, Any], path: str, count: int) -> Tensor | None:
     """Read the embeddings of some of the first `count` tokens, (n, d)."""
-    weight = _found(weights, f"{path}.weight") if count else None
+    weight = find_weight(weights, f"{path}.weight") if count else None
     if weight is None:
         return None
     size = max(1, min(count, VALUES // weight[:1].shape[-1]) // STRETCHES)
@@ -192,7 +187,7 @@ def _embeddings(weights: Mapping[str, Any], path: str, count: int) -> Tensor | N
     return torch.cat([part.detach().cpu() for part in parts]).float() if parts[0].is_floating_point() else None
 
 
-def _found(weights: Mapping[str, Any], path: str) -> Any:
+def find_weight(weights: Mapping[str, Any], path: str) -> Any:
     """Find a weight of the bare model in a checkpoint that may be of one with a head, whose names are longer."""
     name = path if path in weights else next((name for name in weights if name.endswith(f".{path}")), None)
     return None if name is None else weights[name]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelError
+from .adapters import base_layer
 
 if TYPE_CHECKING:
     from .families import Family
@@ -117,16 +118,16 @@ def find_sites(model: Any, family: Family) -> dict[Place, SiteShape]:
     return sites
 
 
-def bare(module: Any) -> Any:
-    """Give a submodule without what PEFT has put around it."""
-    return getattr(module, "base_layer", module)
+def is_transposed(module: Any) -> bool:
+    """Tell GPT-2's Conv1D, whose weight is (in, out), from a linear layer, whose weight is (out, in)."""
+    return type(module).__name__ == "Conv1D"
 
 
 def _shape(path: str, module: Any, name: str = "", config: Any = None, family: Family | None = None) -> SiteShape:
-    module = bare(module)
-    # A linear weight is (out, in), GPT-2's Conv1D lies transposed; a normalisation has one width on both sides.
+    module = base_layer(module)
+    # A normalisation has one width on both sides.
     out_width, in_width = module.weight.shape[0], module.weight.shape[-1]
-    if type(module).__name__ == "Conv1D":
+    if is_transposed(module):
         out_width, in_width = in_width, out_width
     site = site_of(name)
     if not site.parts or family is None:

@@ -112,21 +112,23 @@ def with_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 def alpha_at(config: Mapping[str, Any], path: str) -> float:
     """Tell the alpha of the module at a path; 0 for a PEFT type without."""
     method = PEFT_TYPES[config["peft_type"]]
-    if not method.alpha:
-        return 0.0
-    patterns = config.get(method.alpha_pattern) or {}
-    alpha: float = patterns.get(get_pattern_key(list(patterns), path), with_sizes(config)[method.alpha])
+    alpha: float = _at(config, path, method.alpha, method.alpha_pattern)
     return alpha
 
 
 def size_at(config: Mapping[str, Any], path: str) -> int:
     """Tell the size of the module at a path by its options; 0 for a PEFT type without."""
     method = PEFT_TYPES[config["peft_type"]]
-    if not method.size:
-        return 0
-    patterns = config.get(method.size_pattern) or {}
-    size: int = patterns.get(get_pattern_key(list(patterns), path), with_sizes(config)[method.size])
+    size: int = _at(config, path, method.size, method.size_pattern)
     return size
+
+
+def _at(config: Mapping[str, Any], path: str, option: str, pattern: str) -> Any:
+    """Tell an option of the module at a path, where a pattern may say it otherwise; 0 without such an option."""
+    if not option:
+        return 0
+    patterns = config.get(pattern) or {}
+    return patterns.get(get_pattern_key(list(patterns), path), with_sizes(config)[option])
 
 
 def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:

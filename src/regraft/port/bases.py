@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models.pretrained import Pretrained
-from ..models.relation import weights_of
+from ..models.relation import find_weight, weights_of
 from ..models.sites import find_sites, stack_of
 from ..modules.config import CONVERT
 from ..modules.module import Module
@@ -50,8 +50,8 @@ def bases_refused(plan: Plan, module: Module, teacher: Pretrained, student: Pret
 
 def _norms(weights: Mapping[str, Any], path: str, transposed: object) -> Tensor | None:
     """Norms of the rows of a weight, (out,); None where it cannot be read as numbers."""
-    name = next((name for name in weights if f".{name}".endswith(f".{path}.weight")), None)
-    if name is None:
+    found = find_weight(weights, f"{path}.weight")
+    if found is None:
         return None
-    weight: Tensor = weights[name][:]
+    weight: Tensor = found[:]
     return weight.detach().cpu().double().norm(dim=0 if transposed else 1) if weight.is_floating_point() else None

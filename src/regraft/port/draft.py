@@ -33,6 +33,7 @@ class Draft:
     student_sites: Mapping[Place, SiteShape]
     method: Method
     spaces: Convention
+    advice: str
     targets: list[Target] = field(default_factory=list)
     holdings: dict[Place, Holding] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -40,7 +41,6 @@ class Draft:
     fused: dict[SpacePair, Fused] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     refused: set[SpacePair] = field(default_factory=set)
-    advice: str = ""
     shared: tuple[str, ...] = ()
 
     def add_layers(self, groups: Mapping[str, Sequence[Group]]) -> None:
@@ -206,12 +206,11 @@ class Draft:
         for key in planned.keys() - expected.keys():
             self.refuse(f"{self.source} leads to {key}, which its own configuration does not provide for")
 
-    def check_runs(self, unknown: Mapping[str, str]) -> None:
+    def check_runs(self, base_model_prefix: str) -> None:
         """Refuse to fit in sequence what cannot be put in place in the bare teacher."""
-        skeleton = self.teacher.skeleton(self.inventory.head_class)
-        bare = f"{skeleton.base_model_prefix}." if self.inventory.head_class else ""
-        for key in unknown:
-            if key.startswith(f"{PREFIX}{bare}"):
+        inside = f"{PREFIX}{base_model_prefix}." if self.inventory.head_class else PREFIX
+        for key in self.inventory.refused:
+            if key.startswith(inside):
                 self.refuse(
                     f"{self.source} changes what the teacher computes with {key}, which regraft cannot put in place to "
                     "fit in sequence; fit --apart"

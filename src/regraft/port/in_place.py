@@ -22,13 +22,13 @@ from ..activations.shelf import Shelf, holding
 from ..activations.walk import Walk, in_order_of_computation
 from ..alignment.maps import Map
 from ..alignment.moments import Moments, SplitMoments
+from ..models.adapters import base_layer
 from ..models.pretrained import Pretrained
 from ..models.sites import (
     TASK_HEAD_SPACES,
     Place,
     SiteShape,
     SpacePair,
-    bare,
     depth,
     find_sites,
     find_space,
@@ -262,7 +262,9 @@ def _needs(target: Target) -> set[SpacePair]:
 def _reads(model: Any, sites: Mapping[Place, SiteShape], space: Space) -> str:
     """Name the space that a plain linear layer makes a space of; empty where none does."""
     found = find_space(sites, *space)
-    if found is None or found.side == "in" or type(bare(model.get_submodule(found.shape.path))) is not torch.nn.Linear:
+    if found is None or found.side == "in":
+        return ""
+    if type(base_layer(model.get_submodule(found.shape.path))) is not torch.nn.Linear:
         return ""
     return next(site_of(name).reads for (_, name), shape in sites.items() if shape.path == found.shape.path)
 
@@ -271,7 +273,7 @@ def _weight(model: Any, sites: Mapping[Place, SiteShape], space: Space) -> tuple
     """Give weight and bias of the linear layer that makes a space, in double precision."""
     found = find_space(sites, *space)
     assert found is not None
-    linear = bare(model.get_submodule(found.shape.path))
+    linear = base_layer(model.get_submodule(found.shape.path))
     weight = linear.weight.detach().to("cpu", torch.float64)
     bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().to("cpu", torch.float64)
     rows = [torch.arange(some.start, some.stop) for some in found.rows]

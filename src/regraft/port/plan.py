@@ -106,15 +106,16 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     labels = options.labels
     inventory = take_inventory(module, teacher.family)
     names = labels_of_rows(module, inventory, teacher, student, options)
-    teacher_sites = find_sites(teacher.skeleton(inventory.head_class, inventory.num_labels), teacher.family)
+    taught = teacher.skeleton(inventory.head_class, inventory.num_labels)
+    teacher_sites = find_sites(taught, teacher.family)
     check_fits(module, inventory, teacher_sites, teacher.name)
     skeleton = student.skeleton(inventory.head_class, len(labels) if labels else inventory.num_labels)
     student_sites = find_sites(skeleton, student.family)
     method = method_named(str(options.align))
     # Without a map every axis stays in the space it lives in.
     convention: Convention = "measured" if method.identity else options.spaces or "measured"
-    draft = Draft(module.source, inventory, teacher, student, teacher_sites, student_sites, method, convention)
-    draft.advice = width_advice(module)
+    sites, advice = (teacher_sites, student_sites), width_advice(module)
+    draft = Draft(module.source, inventory, teacher, student, *sites, method, convention, advice)
     groups = match_stacks(options.layers, teacher_sites, student_sites)
     for problem in limits_refused(module, method, groups, options):
         draft.refuse(problem)
@@ -129,7 +130,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
     if lost and not options.drop:
         draft.refuse(loss_refused(module.source, lost))
     if options.sequential:
-        draft.check_runs(inventory.refused)
+        draft.check_runs(taught.base_model_prefix)
     return Plan(
         teacher.name,
         student.name,

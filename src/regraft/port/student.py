@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import PlanError, first_line
 from ..models.families import Family
 from ..models.pretrained import Pretrained
-from ..models.sites import Place, SiteShape
+from ..models.sites import Place, SiteShape, is_transposed
 from ..modules.config import CONVERT, expected_tensors, modules_to_save_once, with_sizes
 from ..modules.inventory import Holding
 from ..modules.peft_types import PEFT_TYPES
@@ -54,7 +54,7 @@ def student_config(
     config |= dict.fromkeys(method.of_layers)
     if method.transposed:
         first = next(iter(holdings))
-        config[method.transposed] = type(skeleton.get_submodule(sites[first].path)).__name__ == "Conv1D"
+        config[method.transposed] = is_transposed(skeleton.get_submodule(sites[first].path))
     if method.gains_read:
         gains = {place: holding for place, holding in holdings.items() if holding.gains_what_is_read}
         config[method.gains_read] = _target_modules(skeleton, family, gains) if gains else []
