@@ -1,5 +1,6 @@
+from .agreement import Agreement, agree
 from .data import Loaded, load_task
 from .options import DataOptions, TaskOptions
 from .records import TASKS, Task
 
-__all__ = ["TASKS", "DataOptions", "Loaded", "Task", "TaskOptions", "load_task"]
+__all__ = ["TASKS", "Agreement", "DataOptions", "Loaded", "Task", "TaskOptions", "agree", "load_task"]
