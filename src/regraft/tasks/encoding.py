@@ -49,10 +49,16 @@ def encode_split(task: Task, dataset: Dataset, tokenizer: Any, max_length: int) 
 
 
 def _of_first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
-    return [
-        tags[word] if word is not None and word != before else IGNORED
-        for word, before in zip(words, [None, *words[:-1]], strict=True)
-    ]
+    return [IGNORED if word is None else tags[word] for word in first_pieces(words)]
+
+
+def first_pieces(words: Sequence[int | None]) -> list[int | None]:
+    """Keep the number of a word at its first piece alone.
+
+    Args:
+        words: the word that each token is of, None for special tokens.
+    """
+    return [None if word == before else word for word, before in zip(words, [None, *words[:-1]], strict=True)]
 
 
 def collator(task: Task, tokenizer: Any) -> Any:

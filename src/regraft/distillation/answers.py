@@ -1,0 +1,224 @@
+"""What a module answers to plain texts: logits of words or of whole texts, whatever the tokenizer.
+
+A row is a word or a text, so that answers of two models can be laid side by side. A word is answered by its first
+piece, as modules are trained (`tasks.encoding`), and words are told apart before any tokenizer sees them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..models.pretrained import Pretrained
+from ..modules.inventory import head_rows, labels_of_base
+from ..modules.module import Module
+from ..tasks.encoding import first_pieces
+from ..tasks.records import Task
+from ..training.attachment import attach
+
+Text = str | tuple[str, str]
+"""A text, or two that belong together, such as a premise and a hypothesis."""
+Ints = NDArray[np.int64]
+
+# Punctuation around a word is words of its own, and so is each character of a script without spaces, as in BERT.
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}](?:[^\s{_IDEOGRAPHS}]*[^\W{_IDEOGRAPHS}])?|[^\w\s]|_+")
+
+
+def words_of(text: str) -> list[str]:
+    """Split a text into words: at white space, and punctuation around a word from the word."""
+    return _WORD.findall(text)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The answers that a batch of texts has.
+
+    Attributes:
+        text: (rows,) the number of the text in the batch.
+        word: (rows,) the number of the word in the text; 0 for a whole text.
+        token: (rows,) the token that answers; None where the model answers for the whole text.
+    """
+
+    text: Ints
+    word: Ints
+    token: Ints | None
+
+    def take(self, logits: Tensor) -> Tensor:
+        """Take the rows, (rows, labels), of what a model gives for the batch."""
+        return logits if self.token is None else logits[torch.from_numpy(self.text), torch.from_numpy(self.token)]
+
+
+@dataclass(frozen=True)
+class AnswerKind:
+    """How modules of a task type answer.
+
+    Attributes:
+        of: what a row of the answers is: ``"words"`` or ``"texts"``.
+        encode: from a tokenizer, texts and the number of tokens after which they are cut to the model's inputs and the
+            rows that they have.
+    """
+
+    of: str
+    encode: Callable[[Any, Sequence[Text], int], tuple[Any, Rows]]
+
+
+def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
+    pairs = [text for text in texts if isinstance(text, tuple)]
+    if pairs and len(pairs) < len(texts):
+        raise TaskError(
+            f"found {len(pairs)} pairs of texts among {len(texts)} texts, expected pairs alone or texts alone"
+        )
+    columns = [list(column) for column in zip(*pairs, strict=True)] if pairs else [list(texts)]
+    encoded = tokenizer(*columns, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    return encoded, Rows(np.arange(len(texts)), np.zeros(len(texts), dtype=np.int64), None)
+
+
+def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
+    words = [words_of(text if isinstance(text, str) else " ".join(text)) for text in texts]
+    encoded = tokenizer(
+        words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    rows = [
+        (text, word, token)
+        for text in range(len(texts))
+        for token, word in enumerate(first_pieces(encoded.word_ids(text)))
+        if word is not None
+    ]
+    text, word, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return encoded, Rows(text, word, token)
+
+
+ANSWERS: Mapping[str, AnswerKind] = {
+    "TOKEN_CLS": AnswerKind("words", _encode_words),
+    "SEQ_CLS": AnswerKind("texts", _encode_texts),
+}
+"""PEFT's task type -> how its modules answer."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a module answers to some texts.
+
+    Attributes:
+        logits: (rows, labels), in float32.
+        text: (rows,) the number of the text, ascending.
+        word: (rows,) the number of the word in it; 0 for a whole text.
+        labels: names of the columns; empty where nobody wrote them down.
+        task_type: PEFT's name of what the module is for.
+    """
+
+    logits: Tensor
+    text: Ints
+    word: Ints
+    labels: tuple[str, ...]
+    task_type: str
+
+    def beside(self, other: Answers) -> tuple[Tensor, Tensor, Ints]:
+        """Give the rows that both have: its own logits, the other's, and the number of the text of each."""
+        mine, its = (_keys(answers) for answers in (self, other))
+        _, here, there = np.intersect1d(mine, its, assume_unique=True, return_indices=True)
+        return self.logits[torch.from_numpy(here)], other.logits[torch.from_numpy(there)], self.text[here]
+
+
+def _keys(answers: Answers) -> Ints:
+    return answers.text * (1 << 32) + answers.word
+
+
+def answer_kind(module: Module) -> AnswerKind:
+    """Say how a module answers.
+
+    Raises:
+        ModuleFileError: it has no task head, one that was drawn at random, or one of a kind that cannot be asked.
+    """
+    task_type = str(module.config.get("task_type"))
+    if task_type not in ANSWERS:
+        raise ModuleFileError(f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}")
+    if head_rows(module.tensors) is None:
+        raise ModuleFileError(
+            f"{module.source} has no task head, so it answers nothing; expected a module with its head"
+        )
+    if module.head_is_random:
+        raise ModuleFileError(
+            f"the task head of {module.source} was drawn at random by a port, so its answers mean nothing; port it "
+            "with its head (--head teacher)"
+        )
+    return ANSWERS[task_type]
+
+
+def task_of(module: Module, base: Pretrained) -> Task:
+    """Describe what a module was trained for as far as its own files say; labels without a name are numbered."""
+    rows = head_rows(module.tensors) or 0
+    names = module.labels or labels_of_base(module, base) or tuple(f"LABEL_{row}" for row in range(rows))
+    return Task("as trained", module.config["task_type"], ("text",), "label", names, ())
+
+
+def tokenizer_of(base: Pretrained, kind: AnswerKind) -> Any:
+    """Load the tokenizer of a model, set up for what a row is."""
+    return base.tokenizer(**(base.family.word_options if kind.of == "words" else {}))
+
+
+def ask(
+    base: Pretrained,
+    module: Module,
+    texts: Sequence[Text],
+    *,
+    batch_size: int = 32,
+    max_length: int = 256,
+    device: str | None = None,
+    progress: bool = True,
+) -> Answers:
+    """Ask a module what it makes of texts.
+
+    Args:
+        base: the model that it is for.
+        module: the module, with its task head.
+        texts: plain texts, or pairs of them where it was trained on pairs.
+        batch_size: texts per batch; texts of like length share one.
+        max_length: tokens after which a text is cut; what is cut has no row.
+        device: where to run; by default a GPU where there is one.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        ModuleFileError: a module that does not answer, or does not fit the model.
+        TaskError: texts and pairs of texts mixed.
+    """
+    kind, task = answer_kind(module), task_of(module, base)
+    model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    found = list(
+        tqdm(
+            answered(model, base, kind, texts, batch_size, max_length),
+            "Answers",
+            -(-len(texts) // batch_size),
+            unit="batch",
+            disable=not progress,
+        )
+    )
+    text, word = (np.concatenate(column) for column in list(zip(*found, strict=True))[1:])
+    order = np.lexsort((word, text))
+    logits = torch.cat([rows for rows, _, _ in found])[torch.from_numpy(order)]
+    named = module.labels or labels_of_base(module, base)
+    return Answers(logits, text[order], word[order], named, task.task_type)
+
+
+def answered(
+    model: Any, base: Pretrained, kind: AnswerKind, texts: Sequence[Text], batch_size: int, max_length: int
+) -> Iterator[tuple[Tensor, Ints, Ints]]:
+    """Run a model with its head over texts, batch by batch, and give the logits, texts and words of the rows."""
+    tokenizer = tokenizer_of(base, kind)
+    order = sorted(range(len(texts)), key=lambda number: (len("".join(texts[number])), number))
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        encoded, rows = kind.encode(tokenizer, [texts[number] for number in numbers], min(max_length, base.longest))
+        with torch.inference_mode():
+            logits = model(**encoded.to(model.device)).logits
+        yield rows.take(logits).float().cpu(), np.array(numbers, dtype=np.int64)[rows.text], rows.word
