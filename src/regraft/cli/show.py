@@ -139,7 +139,8 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
 
 def _show_candidates(console: Console, candidates: Sequence[Mapping[str, Any]]) -> None:
     metric = candidates[0]["metric"]
-    table = Table(title=f"Chosen by {_JUDGED.get(metric, f'{metric} with the teacher')}, on held-out texts")
+    judged = _JUDGED.get(metric, f"{metric} with the teacher's answers")
+    table = Table(title=f"Chosen by {judged}, on held-out texts")
     for column in ("body", "head", "scale", metric, "divergence", ""):
         justify: Literal["left", "right"] = "right" if column in ("scale", metric, "divergence") else "left"
         table.add_column(column, justify=justify, no_wrap=True)
