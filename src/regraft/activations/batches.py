@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SamplingError
+from ..files.texts import Text, singly
 from ..models.pretrained import Pretrained
 from ..seeding import generator
 from .options import SampleOptions
@@ -114,21 +115,23 @@ class Batches:
         return self._pairs, self._paired, self._tokens
 
 
-def in_order(texts: Sequence[str]) -> list[str]:
+def in_order(texts: Sequence[Text]) -> list[str]:
     """Leave out empty texts and sort the others by length, which saves padding and makes their order not matter.
+
+    The texts of pairs are compared one by one.
 
     Raises:
         SamplingError: one string, or too few texts.
     """
     if isinstance(texts, str):
         raise SamplingError("got one string for texts, expected a list of texts")
-    texts = [text for text in texts if text.strip()]
-    if len(texts) < 2:
+    alone = [text for text in singly(texts) if text.strip()]
+    if len(alone) < 2:
         raise SamplingError(
-            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
+            f"found {len(alone)} non-empty texts, expected at least 2 (a tenth is held out); "
             "give plain text, one per line, some hundred lines"
         )
-    return sorted(texts, key=lambda text: (len(text), text))
+    return sorted(alone, key=lambda text: (len(text), text))
 
 
 def held_out_batches(count: int) -> set[int]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
@@ -25,8 +26,6 @@ from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
 
-Text = str | tuple[str, str]
-"""A text, or two that belong together, such as a premise and a hypothesis."""
 Ints = NDArray[np.int64]
 
 # Punctuation around a word is words of its own, and so is each character of a script without spaces, as in BERT.

@@ -20,6 +20,7 @@ from ..alignment.fitting import Score
 from ..alignment.maps import Map
 from ..alignment.moments import SplitMoments
 from ..errors import SamplingError
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, SpacePair
 from ..modules.module import Module
@@ -64,7 +65,7 @@ def fit_in_sequence(
     module: Module,
     teacher: Pretrained,
     student: Pretrained,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     options: PortOptions,
     run: RunOptions,
     judge: Callable[[Module], float] | None = None,
