@@ -1,3 +1,4 @@
+from .distillation.comparison import compare
 from .errors import RegraftError
 from .models.families import register_family
 from .modules.bottleneck import BottleneckConfig
@@ -12,6 +13,7 @@ __all__ = [
     "Port",
     "PortOptions",
     "RegraftError",
+    "compare",
     "forecast",
     "load",
     "plan",

@@ -22,6 +22,7 @@ from ..port.pipeline import Port
 from ..port.plan import Plan
 
 if TYPE_CHECKING:
+    from ..distillation.comparison import Comparison
     from ..training.evaluation import Evaluation
 
 
@@ -179,6 +180,35 @@ def show_evaluation(console: Console, split: str, found: Evaluation, option: str
     show_scores(console, {split: found.scores})
     if doubt := found.doubt(option):
         console.print(doubt, soft_wrap=True)
+
+
+def show_comparison(console: Console, found: Comparison) -> None:
+    """Print how far a student's answers are the teacher's: of the whole module, of its head alone, label by label."""
+    rows = "" if found.rows == found.texts else f" ({found.rows} words)"
+    console.print(f"{found.student} beside {found.teacher} on {found.texts} texts{rows}", soft_wrap=True)
+    if found.cut:
+        console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
+    if found.matched == "positions" and found.labels:
+        console.print("Labels are matched by position: not both modules name theirs")
+    numbers = found.commonest is None
+    far = "squared error" if numbers else "KL"
+    table = Table("the teacher's answer is given by", found.agreement.metric, "95% interval", far)
+    for name, one in (("the student", found.agreement), ("its head alone", found.head_alone)):
+        low, high = one.interval
+        table.add_row(name, f"{one.percent:.1f}", f"{low:.1f} to {high:.1f}", f"{one.divergence:.3f}")
+    table.add_row("one number for all" if numbers else f"always {found.commonest}", f"{found.floor:.1f}", "", "")
+    console.print(table)
+    console.print("A bare student has no head to answer with: the last row is what knowing nothing scores.")
+    if found.calibration is not None:
+        sure = found.calibration
+        console.print(
+            f"Mean confidence {sure.student:.2f}, of the teacher {sure.teacher:.2f}; calibration error {sure.error:.3f}"
+        )
+        labels = Table("label", "teacher gives it", "precision", "recall")
+        for label in found.labels:
+            known = ("-" if one is None else f"{one:.1f}" for one in (label.precision, label.recall))
+            labels.add_row(label.label, f"{label.share:.1f}%", *known)
+        console.print(labels)
 
 
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:

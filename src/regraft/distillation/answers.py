@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -173,6 +174,7 @@ def ask(
     *,
     batch_size: int = 32,
     max_length: int = 256,
+    head_alone: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Answers:
@@ -184,6 +186,7 @@ def ask(
         texts: plain texts, or pairs of them where it was trained on pairs.
         batch_size: texts per batch; texts of like length share one.
         max_length: tokens after which a text is cut; what is cut has no row.
+        head_alone: ask its task head on the bare model; what else the module holds is switched off.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw a progress bar.
 
@@ -193,6 +196,9 @@ def ask(
     """
     kind, task = answer_kind(module), task_of(module, base)
     model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    for layer in model.modules() if head_alone else ():
+        if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
+            layer.enable_adapters(False)
     found = list(
         tqdm(
             answered(model, base, kind, texts, batch_size, max_length),

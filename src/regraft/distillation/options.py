@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
 from ..port.options import parse_layers
-from ..schema import TOKEN
+from ..schema import TOKEN, Options
 from ..training.options import LearningOptions
 
 
@@ -66,3 +66,12 @@ class DistillTexts(TextOptions):
         from ..files.texts import read_texts
 
         return [text for one in self.texts for text in read_texts(one, self.column, self.max_texts, self.text_split)]
+
+
+class AskOptions(Options):
+    """How modules are asked what they make of texts."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Texts per batch."""
+    max_length: int = Field(default=256, ge=8)
+    """Tokens after which a text is cut."""
