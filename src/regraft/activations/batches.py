@@ -76,8 +76,7 @@ class Batches:
         self._tokenizers = teacher.tokenizer(), student.tokenizer()
         self._lengths = [min(options.max_length, base.longest) for base in (teacher, student)]
         self._pair, self._pairing = PAIRINGS[options.pairing](*self._tokenizers), options.pairing
-        size = max(1, min(options.batch_size, len(texts) // _BATCHES))
-        self._texts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        self._texts = _cut(texts, options.batch_size)
         self._pairs = self._paired = self._tokens = 0
 
     def __len__(self) -> int:
@@ -132,6 +131,30 @@ def in_order(texts: Sequence[Text]) -> list[str]:
             "give plain text, one per line, some hundred lines"
         )
     return sorted(alone, key=lambda text: (len(text), text))
+
+
+def _cut(ordered: Sequence[str], batch_size: int) -> list[Sequence[str]]:
+    size = max(1, min(batch_size, len(ordered) // _BATCHES))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def held_out_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
+    """Choose those of some texts that nothing is fitted on; of pairs those of which one text is held out.
+
+    Args:
+        texts: what the models are compared on.
+        batch_size: of `Batches`.
+
+    Raises:
+        SamplingError: as for `in_order`.
+    """
+    batches = _cut(in_order(texts), batch_size)
+    chosen = held_out_batches(len(batches))
+    fitted, held_out = (
+        {text for number, batch in enumerate(batches) if (number in chosen) is out for text in batch}
+        for out in (False, True)
+    )
+    return [text for text in texts if not (held_out - fitted).isdisjoint(singly([text]))]
 
 
 def held_out_batches(count: int) -> set[int]:

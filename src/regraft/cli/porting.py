@@ -55,6 +55,7 @@ def plan(
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show
+    from .verdict import show_verdict
 
     register_family(families)
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
@@ -78,7 +79,7 @@ def plan(
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
-    show.show_verdict(console, port.forecast)
+    show_verdict(console, port)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -123,6 +124,7 @@ def transfer(
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
+    from .verdict import show_verdict
 
     register_family(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
@@ -139,7 +141,7 @@ def transfer(
     port.ported.save(out, replace)
     show.show_relation(console, port)
     show.show_port(console, port.ported.report)
-    show.show_verdict(console, port.forecast)
+    show_verdict(console, port)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 

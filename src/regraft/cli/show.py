@@ -14,7 +14,6 @@ from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..modules.peft_types import PEFT_TYPES
 from ..port.advice import derived_said, layers_advised, operation_said, relation_said, shortened, texts_advised
-from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.limits import mappable
 from ..port.parts import Target
@@ -149,12 +148,6 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         ends = expected["interval"]
         interval = "" if ends is None else f" (95% interval {ends[0]:.2f} to {ends[1]:.2f})"
         console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}{interval}")
-
-
-def show_verdict(console: Console, forecast: Forecast | None) -> None:
-    """Print whether a port will help, where that is known."""
-    if forecast is not None and forecast.verdict is not None:
-        console.print(forecast.verdict)
 
 
 def choice(score: Mapping[str, Any]) -> str:

@@ -134,25 +134,33 @@ def _keys(answers: Answers) -> Ints:
     return answers.text * (1 << 32) + answers.word
 
 
+def answers_refused(module: Module) -> str:
+    """Say why a module cannot be asked; empty where it can.
+
+    It has no task head, one that was drawn at random, or one of a kind that cannot be asked.
+    """
+    task_type = str(module.config.get("task_type"))
+    if task_type not in ANSWERS:
+        return f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}"
+    if head_rows(module.tensors) is None:
+        return f"{module.source} has no task head, so it answers nothing; expected a module with its head"
+    if module.head_is_random:
+        return (
+            f"the task head of {module.source} was drawn at random by a port, so its answers mean nothing; port it "
+            "with its head (--head teacher)"
+        )
+    return ""
+
+
 def answer_kind(module: Module) -> AnswerKind:
     """Say how a module answers.
 
     Raises:
-        ModuleFileError: it has no task head, one that was drawn at random, or one of a kind that cannot be asked.
+        ModuleFileError: it cannot be asked, see `answers_refused`.
     """
-    task_type = str(module.config.get("task_type"))
-    if task_type not in ANSWERS:
-        raise ModuleFileError(f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}")
-    if head_rows(module.tensors) is None:
-        raise ModuleFileError(
-            f"{module.source} has no task head, so it answers nothing; expected a module with its head"
-        )
-    if module.head_is_random:
-        raise ModuleFileError(
-            f"the task head of {module.source} was drawn at random by a port, so its answers mean nothing; port it "
-            "with its head (--head teacher)"
-        )
-    return ANSWERS[task_type]
+    if refused := answers_refused(module):
+        raise ModuleFileError(refused)
+    return ANSWERS[module.config["task_type"]]
 
 
 def task_of(module: Module, base: Pretrained) -> Task:
