@@ -8,14 +8,27 @@ from functools import cache, partial
 from typing import Any
 
 from ..alignment.methods import METHODS
-from ..distillation.options import DistillOptions
+from ..distillation.options import ALL_LINEAR, DistillOptions, RefineOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
-from ..port.options import parse_start
 from ..tasks.records import Task, task_named
-from ..training.options import TrainOptions, preset
-from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
+from ..training.options import EvaluateOptions, TrainOptions, preset
+from .jobs import (
+    Distill,
+    Job,
+    Reading,
+    Refine,
+    SamplePair,
+    Source,
+    TaskSource,
+    TextSource,
+    Train,
+    Transfer,
+    key_of,
+    needs_of,
+)
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
+from .starts import Start, parse
 
 TEACHER = "teacher"
 
@@ -139,15 +152,42 @@ class _Builder:
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
         for row in pair.starts:
-            start = parse_start(row)
-            ported = None
-            if start is not None:
-                ported = self.port(place, pair, data, Transfer(module, teacher, student, start, None, None, seed))
-            head = "fresh" if start is None else start.head
+            start, ported = parse(row), None
+            if start.port is not None:
+                ported = self.port(place, pair, data, Transfer(module, teacher, student, start.port, None, None, seed))
+            head = "fresh" if start.port is None else start.port.head
             options = self.options(task, entry, peft, seed=seed, head=head)
-            job = Train(student, peft, ported, data, options, self.processes("student"))
-            result = self.add("student", place, f"{row} seed {seed}", job)
+            if start.steps is None:
+                job: Job = Train(student, peft, ported, data, options, self.processes("student"))
+                result = self.add("student", place, f"{row} seed {seed}", job)
+            else:
+                job = self.refinement(start, ported, peft, student, module, teacher, data, options)
+                result = self.add("refine", place, f"{row} seed {seed}", job)
             yield number(row, seed, result.where, ported.where if ported else None)
+
+    def refinement(
+        self,
+        start: Start,
+        ported: Source | None,
+        peft: str,
+        student: Source,
+        module: Source,
+        teacher: Source,
+        data: TaskSource,
+        options: TrainOptions,
+    ) -> Refine:
+        """Describe a refinement; `options` are those of the training in the place of which it stands."""
+        refining = self.experiment.refining
+        values: dict[str, Any] = {"precision": "float32", **refining.given()}
+        if not start.grows:
+            values.pop("rank", None)
+        grow = (ALL_LINEAR,) if start.grows else None
+        settings = RefineOptions(**{**values, "steps": start.steps, "grow": grow, "seed": options.seed})
+        sizes = {name: getattr(options, name) for name in ("rank", "alpha", "bottleneck_size", "seed")}
+        fresh = TrainOptions(**sizes) if ported is None else None
+        scoring = EvaluateOptions(**{name: getattr(options, name) for name in EvaluateOptions.model_fields})
+        limit = refining.max_texts
+        return Refine(ported, peft, fresh, student, module, teacher, data, limit, settings, scoring)
 
     def student(self, setting: str, pair: Pair) -> Source:
         if pair.student is not None:

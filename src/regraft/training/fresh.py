@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig, PeftConfig, get_peft_model
+from transformers import set_seed
 
 from ..errors import TaskError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.bottleneck import BottleneckConfig
+from ..modules.module import Module
 from ..tasks.records import Task
+from .attachment import detach, with_head
 from .options import TrainOptions
 
 
@@ -47,3 +50,15 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
     # PEFT would leave out the first layer of DistilBERT's head.
     head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
     return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
+
+
+def fresh_module(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> Module:
+    """Draw a module, with its task head, from the seed of a training; arguments as for `fresh_config`.
+
+    Raises:
+        TaskError: as for `fresh_config`.
+        ModelError: as for `attachment.with_head`.
+    """
+    set_seed(options.seed)
+    adapted = get_peft_model(with_head(base, task), fresh_config(base, task, peft, options))
+    return detach(adapted, base, f"a random {peft}", {"labels": list(task.labels)})
