@@ -1,3 +1,5 @@
+from .distillation.options import RefineOptions
+from .distillation.refinement import refine
 from .errors import RegraftError
 from .models.families import register_family
 from .modules.bottleneck import BottleneckConfig
@@ -11,10 +13,12 @@ __all__ = [
     "Module",
     "Port",
     "PortOptions",
+    "RefineOptions",
     "RegraftError",
     "forecast",
     "load",
     "plan",
+    "refine",
     "register_family",
     "transfer",
 ]

@@ -1,4 +1,6 @@
-from .options import DistillOptions
+from .answers import Answers, ask
+from .options import DistillOptions, RefineOptions
+from .refinement import refine
 from .students import Distilled, distill
 
-__all__ = ["DistillOptions", "Distilled", "distill"]
+__all__ = ["Answers", "DistillOptions", "Distilled", "RefineOptions", "ask", "distill", "refine"]

@@ -1,0 +1,85 @@
+"""Finish a port on its teacher's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..activations.options import TextOptions
+from ..distillation.options import RefineOptions
+from ..errors import SamplingError
+from .app import HOW, OUTPUT, TEXTS, WHERE, Families, Out, Quiet, Replace, Track, TrustCode, console, flat
+
+
+def refine(
+    module: str,
+    /,
+    *,
+    teacher: str,
+    out: Out,
+    model: str | None = None,
+    teacher_model: str | None = None,
+    options: Annotated[RefineOptions, flat(HOW)] = RefineOptions(),
+    texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    answers: Annotated[Path | None, Parameter(group=WHERE)] = None,
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
+    track: Track = (),
+    as_json: Annotated[bool, Parameter(name="--json", group=OUTPUT)] = False,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finish a port without labels, on its teacher's answers.
+
+    The teacher answers every text once; its answers are kept for other students. A
+    tenth of the texts is held out: of the states on the way, the start among them,
+    the one is written that gives most of the teacher's answers to them. The same
+    command after a kill goes on where it was.
+
+    Example: regraft refine PORT --teacher MODULE --texts texts.txt --out refined
+
+    For several GPUs: accelerate launch -m regraft refine ...
+
+    Args:
+        module: The student's module, with its task head.
+        teacher: The teacher's module: directory or hub id.
+        out: Directory for the module and its curve.
+        model: Student's model. Default: as its module says.
+        teacher_model: Teacher's. Default: as its module says.
+        answers: Where answers are kept. Default: your cache.
+        as_json: Print the figures as JSON.
+    """
+    from ..distillation import refinement
+    from ..models.families import register_family
+    from ..training.devices import processes
+    from ..training.tracking import Tracking
+    from . import show
+
+    register_family(families)
+    read = texts.read()
+    if read is None:
+        raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
+    refined = refinement.refine(
+        module,
+        teacher,
+        read,
+        out,
+        options=options,
+        model=model,
+        teacher_model=teacher_model,
+        answers=answers,
+        trust_remote_code=trust_remote_code,
+        replace=replace,
+        progress=not quiet,
+        tracking=Tracking.beside(out, track),
+    )
+    if processes().is_main_process:
+        report = refined.provenance["refinement"]
+        if as_json:
+            console.print_json(json.dumps(report))
+            return
+        show.show_refinement(console, report)
+        console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
