@@ -20,6 +20,7 @@ from .app import application, errors, option
 COMMANDS = {
     "plan": ("porting:plan", "Show who gets what and, with texts, whether it will help."),
     "transfer": ("porting:transfer", "Port a teacher's module to a student, for PEFT to load."),
+    "refine": ("refining:refine", "Finish a port without labels, on its teacher's answers."),
     "sample": ("porting:sample", "Run two models over texts and keep moments for any port."),
     "methods": ("porting:methods", "List the alignment methods: what each does and needs."),
     "train": ("training:train", "Train a module, fresh or ported (--init), and score it."),

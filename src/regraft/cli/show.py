@@ -210,3 +210,23 @@ def show_losses(console: Console, before: Mapping[str, float], after: Mapping[st
     for name, value in before.items():
         table.add_row(name, f"{value:.4f}", f"{after[name]:.4f}")
     console.print(table)
+
+
+def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
+    """Print how often the student gives the teacher's answer, before and after a refinement."""
+    agreement, texts = report["agreement"], report["texts"]
+    table = Table(f"on {texts['held_out']} held-out texts", "before", "after")
+    for name, measure in ((f"{report['metric']} to the teacher's answers", "percent"), ("divergence", "divergence")):
+        table.add_row(name, *(_agreed(agreement[when], measure) for when in ("before", "after")))
+    console.print(table)
+    if report["step"] == 0:
+        console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
+    else:
+        console.print(f"Kept step {report['step']} of {report['steps_taken']}, learnt from {texts['learnt']} texts")
+
+
+def _agreed(scores: Mapping[str, Any], measure: str) -> str:
+    if measure == "divergence":
+        return f"{scores[measure]:.4f}"
+    low, high = scores["interval"]
+    return f"{scores[measure]:.1f} ({low:.1f} to {high:.1f})"

@@ -7,7 +7,7 @@ piece, as modules are trained (`tasks.encoding`), and words are told apart befor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,9 +129,16 @@ class Answers:
         _, here, there = np.intersect1d(mine, its, assume_unique=True, return_indices=True)
         return self.logits[torch.from_numpy(here)], other.logits[torch.from_numpy(there)], self.text[here]
 
+    def at(self, text: Ints, word: Ints) -> tuple[Tensor, Ints]:
+        """Give its logits for some of (text, word), and which of them these are: those that it has."""
+        asked, mine = text << 32 | word, _keys(self)
+        place = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
+        found = np.flatnonzero(mine[place] == asked)
+        return self.logits[torch.from_numpy(place[found])], found
+
 
 def _keys(answers: Answers) -> Ints:
-    return answers.text * (1 << 32) + answers.word
+    return answers.text << 32 | answers.word
 
 
 def answers_refused(module: Module) -> str:
@@ -207,20 +214,22 @@ def ask(
     for layer in model.modules() if head_alone else ():
         if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
             layer.enable_adapters(False)
-    found = list(
-        tqdm(
-            answered(model, base, kind, texts, batch_size, max_length),
-            "Answers",
-            -(-len(texts) // batch_size),
-            unit="batch",
-            disable=not progress,
-        )
+    batches = tqdm(
+        answered(model, base, kind, texts, batch_size, max_length),
+        "Answers",
+        -(-len(texts) // batch_size),
+        unit="batch",
+        disable=not progress,
     )
-    text, word = (np.concatenate(column) for column in list(zip(*found, strict=True))[1:])
-    order = np.lexsort((word, text))
-    logits = torch.cat([rows for rows, _, _ in found])[torch.from_numpy(order)]
-    named = module.labels or labels_of_base(module, base)
-    return Answers(logits, text[order], word[order], named, task.task_type)
+    return collected(batches, module.labels or labels_of_base(module, base), task.task_type)
+
+
+def collected(batches: Iterable[tuple[Tensor, Ints, Ints]], labels: tuple[str, ...], task_type: str) -> Answers:
+    """Put together what `answered` gives, in the order of the texts."""
+    logits, text, word = zip(*batches, strict=True)
+    texts, words = np.concatenate(text), np.concatenate(word)
+    order = np.lexsort((words, texts))
+    return Answers(torch.cat(logits)[torch.from_numpy(order)], texts[order], words[order], labels, task_type)
 
 
 def answered(
