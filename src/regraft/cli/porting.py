@@ -122,6 +122,7 @@ def transfer(
         refine: Then 'regraft refine': so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
     """
+    from ..distillation.lesson import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import check_writable
     from ..models.families import register_family
@@ -142,6 +143,8 @@ def transfer(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
     port.plan.check()
+    if refine is not None:
+        check_lesson(loaded, port.texts or ())
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     if refine is None:

@@ -18,7 +18,7 @@ from ..modules.module import Module
 from ..seeding import generator
 from ..tasks.agreement import Agreement, agree
 from ..tasks.records import Task
-from .answers import ANSWERS, Answers, Ints, answered, collected, tokenizer_of
+from .answers import ANSWERS, Answers, Ints, answer_kind, answered, collected, tokenizer_of
 
 # A tenth of the texts is held out to judge by; so many at least, as many as are left to learn from, and at most.
 _HELD_OUT, _FEWEST, _MOST = 0.1, 20, 1000
@@ -48,6 +48,16 @@ def held_out_texts(count: int, seed: int) -> Ints:
         )
     chosen = torch.randperm(count, generator=generator(seed, "held-out texts"))
     return np.sort(chosen[: min(max(round(count * _HELD_OUT), _FEWEST), _MOST)].numpy())
+
+
+def check_lesson(teacher: Module, texts: Sequence[Text]) -> None:
+    """Check, before models run, that a teacher's module answers and that there are enough texts.
+
+    Raises:
+        RegraftError: so it is not.
+    """
+    answer_kind(teacher)
+    held_out_texts(len(distinct(texts)), 0)
 
 
 def check_pair(student: Module, teacher: Module) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
+from transformers import set_seed
 
 from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
@@ -155,6 +156,7 @@ def _refine(job: Refine, locate: Locate, out: Path, tracking: Tracking, answers:
     start = out.with_name("start") if job.start is None else Path(locate(job.start))
     if job.start is None:
         assert job.fresh is not None
+        set_seed(job.fresh.seed)
         fresh_module(resolve(locate(job.model)), data.load().task, job.peft, job.fresh).save(start, replace=True)
     if not refined.exists():  # it appears whole, and an earlier attempt may have ended behind it
         refine(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from peft import LoraConfig, PeftConfig, get_peft_model
-from transformers import set_seed
 
 from ..errors import TaskError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
@@ -53,12 +52,9 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
 
 
 def fresh_module(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> Module:
-    """Draw a module, with its task head, from the seed of a training; arguments as for `fresh_config`.
+    """Draw a module, with a task head, that nothing has trained; arguments as for `fresh_config`.
 
-    Raises:
-        TaskError: as for `fresh_config`.
-        ModelError: as for `attachment.with_head`.
+    What is drawn follows PyTorch's seed.
     """
-    set_seed(options.seed)
-    adapted = get_peft_model(with_head(base, task), fresh_config(base, task, peft, options))
-    return detach(adapted, base, f"a random {peft}", {"labels": list(task.labels)})
+    model = get_peft_model(with_head(base, task), fresh_config(base, task, peft, options))
+    return detach(model, base, f"a random {peft} module", {"labels": list(task.labels)})
