@@ -10,7 +10,7 @@ import pytest
 from conftest import make_texts
 
 import regraft
-from regraft.activations.batches import Batches, held_out_texts, in_order
+from regraft.activations.batches import Batches, in_order, unfitted_texts
 from regraft.activations.options import SampleOptions
 from regraft.models.pretrained import resolve
 
@@ -38,17 +38,17 @@ def figures(out: str) -> tuple[int, str, list[float]]:
     return int(found[1]), found[2], [float(one) for one in found.groups()[2:]]
 
 
-def test_held_out_texts_are_those_of_the_held_out_batches(make_model: Make) -> None:
+def test_unfitted_texts_are_those_of_the_held_out_batches(make_model: Make) -> None:
     for texts, size in ((TEXTS, 8), ([*TEXTS, *TEXTS[:40], " "], 32), (TEXTS[:5], 32)):
         batches = Batches(*[resolve(make_model())] * 2, in_order(texts), SampleOptions(batch_size=size))
         cut = batches._texts
         held_out = {text for texts, batch in zip(cut, batches, strict=True) if batch.held_out for text in texts}
         fitted = {text for texts, batch in zip(cut, batches, strict=True) if not batch.held_out for text in texts}
-        assert {*held_out_texts(texts, size)} == held_out - fitted
+        assert {*unfitted_texts(texts, size)} == held_out - fitted
         assert held_out
     pairs = list(zip(TEXTS[::2], TEXTS[1::2], strict=True))
-    apart = {*held_out_texts(TEXTS, 8)}
-    assert held_out_texts(pairs, 8) == [pair for pair in pairs if not apart.isdisjoint(pair)]
+    apart = {*unfitted_texts(TEXTS, 8)}
+    assert unfitted_texts(pairs, 8) == [pair for pair in pairs if not apart.isdisjoint(pair)]
 
 
 def test_plan_and_transfer_end_with_the_agreement(
@@ -60,7 +60,7 @@ def test_plan_and_transfer_end_with_the_agreement(
     assert code == 0, error
     _, ported, _ = run("transfer", *call, "--out", tmp_path / "port")
     assert figures(planned) == figures(ported)
-    held_out = held_out_texts(TEXTS, 32)
+    held_out = unfitted_texts(TEXTS, 32)
     found = regraft.compare(regraft.load(module), regraft.load(tmp_path / "port"), held_out, progress=False)
     assert found.agreement.metric == "span F1"
     printed = [round(one, 1) for one in (found.agreement.percent, found.head_alone.percent, found.floor)]
@@ -121,7 +121,7 @@ def test_a_module_of_pairs_is_asked_pairs(make_model: Make, make_module: Make, r
     code, out, error = run("transfer", *call, "--out", tmp_path / "port")
     assert code == 0, error
     found = regraft.compare(
-        regraft.load(module), regraft.load(tmp_path / "port"), held_out_texts(pairs, 32), progress=False
+        regraft.load(module), regraft.load(tmp_path / "port"), unfitted_texts(pairs, 32), progress=False
     )
     assert figures(out)[:2] == (found.texts, "accuracy")
     assert figures(out)[2][0] == round(found.agreement.percent, 1)

@@ -138,7 +138,7 @@ def _cut(ordered: Sequence[str], batch_size: int) -> list[Sequence[str]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def held_out_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
+def unfitted_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
     """Choose those of some texts that nothing is fitted on; of pairs those of which one text is held out.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from ..activations.batches import held_out_texts
+from ..activations.batches import unfitted_texts
 from ..distillation.answers import answers_refused
 from ..distillation.comparison import FEWEST_TEXTS, Comparison, compare
 from ..distillation.options import AskOptions
@@ -27,7 +27,7 @@ def show_verdict(console: Console, port: Port) -> None:
 
 def _said(port: Port) -> str:
     options, run = port.options, port.run
-    texts = held_out_texts(port.texts or (), options.batch_size)
+    texts = unfitted_texts(port.texts or (), options.batch_size)
     if len(texts) < FEWEST_TEXTS:
         return f"No verdict: found {len(texts)} held-out texts, expected at least {FEWEST_TEXTS}; give more texts."
     # The port has the names that were given for the teacher's labels, maybe in another order.

@@ -6,34 +6,28 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ..groups import BASELINE, TEACHER, Group
-from ..table import Table, columns, fixed, of_task, proper, slug, texts
+from ..table import Column, Table, columns, fixed, of_task, proper, slug, texts
 
 
 def without_labels(groups: Sequence[Group]) -> Table:
     """Set modules that were refined on the teacher's answers beside the baseline, which has labels; one setting."""
     rows = [texts(*_row(group, row)) for group in groups for row in group.label_free]
-    measures = (
-        "texts",
-        "steps",
-        "agreement before",
-        "agreement",
-        "before",
-        "score",
-        "random, labels",
-        "teacher, labels",
-    )
     return Table(
         name=slug("label-free", groups[0].setting),
         title=f"Without labels, {groups[0].setting} setting",
-        columns=columns("task", "module", "row", *measures),
+        columns=[
+            *columns("task", "module", "row", "texts", "steps"),
+            *(Column(head, group) for group in ("agreement", "score") for head in ("before", "after")),
+            *(Column(head, "with labels") for head in ("random", "teacher")),
+        ],
         labels=3,
         rows=rows,
         notes=[
-            "Refined on what the teacher's module answers to the task's training inputs; no label was used but to "
-            "score. Texts: learnt from, a tenth is held out besides. Steps: taken, of which the best by agreement is "
-            "kept. Agreement: with the teacher on the held-out texts, in percent.",
-            "Score before: of what it began with, on the validation split. Score: on the test split. Random, labels: "
-            f"the row {BASELINE}, on the trainings that both have. Means over languages and seeds.",
+            "Refined on what the teacher's module answers to the task's training inputs; labels serve for the scores "
+            "alone. Texts: learnt from; a tenth is held out besides. Steps: taken; the state that agrees best is kept. "
+            "Agreement: with the teacher on the held-out texts. Score: before on the validation split, after on the "
+            f"test split. With labels: the row {BASELINE} on the trainings that both have, and the teacher. Percent; "
+            "means over languages and seeds.",
         ],
     )
 
