@@ -241,7 +241,8 @@ def test_a_module_that_writes_nothing_gets_no_verdict(
         for head, said in (("fresh", False), ("teacher", True)):
             code, out, error = run(*here, *options, "--head", head)
             assert code == 0, error
-            assert ("This port " in out or "No verdict" in out) is said
+            assert ("This port " in out or "No verdict" in out) is False
+            assert ("The head alone does as well" in out or "no better than knowing nothing" in out) is said
 
 
 def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Path) -> dict[str, tuple]:

@@ -106,6 +106,7 @@ def test_every_command_that_loads_models_hands_the_option_on(
         "regraft.models.pretrained": ("sample", "--teacher", model, "--student", model, "--texts", texts),
         "regraft.training.finetuning": ("train", "--model", model, "--data", ner_folder),
         "regraft.training.evaluation": ("evaluate", module, "--data", ner_folder),
+        "regraft.distillation.refinement": ("refine", module, "--teacher", module, "--texts", texts),
         "regraft.distillation.students": ("distill", "--teacher", model, "--texts", texts),
     }
     for place, command in commands.items():

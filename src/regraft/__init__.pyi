@@ -1,3 +1,6 @@
+from .distillation.comparison import compare
+from .distillation.options import RefineOptions
+from .distillation.refinement import refine
 from .errors import RegraftError
 from .models.families import register_family
 from .modules.bottleneck import BottleneckConfig
@@ -11,10 +14,13 @@ __all__ = [
     "Module",
     "Port",
     "PortOptions",
+    "RefineOptions",
     "RegraftError",
+    "compare",
     "forecast",
     "load",
     "plan",
+    "refine",
     "register_family",
     "transfer",
 ]

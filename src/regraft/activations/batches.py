@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SamplingError
+from ..files.texts import Text, singly
 from ..models.pretrained import Pretrained
 from ..seeding import generator
 from .options import SampleOptions
@@ -79,8 +80,7 @@ class Batches:
         self._tokenizers = teacher.tokenizer(), student.tokenizer()
         self._lengths = [min(options.max_length, base.longest) for base in (teacher, student)]
         self._pair, self._pairing = PAIRINGS[options.pairing](*self._tokenizers), options.pairing
-        size = max(1, min(options.batch_size, len(texts) // _BATCHES))
-        self._texts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        self._texts = _cut(texts, options.batch_size)
         self._pairs = self._paired = self._tokens = 0
 
     def __len__(self) -> int:
@@ -122,21 +122,47 @@ def _texts(texts: Sequence[str], student: Encoding, pairs: Pairs) -> Texts:
     return Texts(len(texts), torch.from_numpy(of_pair), pairs.begin_words(texts, student))
 
 
-def in_order(texts: Sequence[str]) -> list[str]:
+def in_order(texts: Sequence[Text]) -> list[str]:
     """Leave out empty texts and sort the others by length, which saves padding and makes their order not matter.
+
+    The texts of pairs are compared one by one.
 
     Raises:
         SamplingError: one string, or too few texts.
     """
     if isinstance(texts, str):
         raise SamplingError("got one string for texts, expected a list of texts")
-    texts = [text for text in texts if text.strip()]
-    if len(texts) < 2:
+    alone = [text for text in singly(texts) if text.strip()]
+    if len(alone) < 2:
         raise SamplingError(
-            f"found {len(texts)} non-empty texts, expected at least 2 (a tenth is held out); "
+            f"found {len(alone)} non-empty texts, expected at least 2 (a tenth is held out); "
             "give plain text, one per line, some hundred lines"
         )
-    return sorted(texts, key=lambda text: (len(text), text))
+    return sorted(alone, key=lambda text: (len(text), text))
+
+
+def _cut(ordered: Sequence[str], batch_size: int) -> list[Sequence[str]]:
+    size = max(1, min(batch_size, len(ordered) // _BATCHES))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def unfitted_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
+    """Choose those of some texts that nothing is fitted on; of pairs those of which one text is held out.
+
+    Args:
+        texts: what the models are compared on.
+        batch_size: of `Batches`.
+
+    Raises:
+        SamplingError: as for `in_order`.
+    """
+    batches = _cut(in_order(texts), batch_size)
+    chosen = held_out_batches(len(batches))
+    fitted, held_out = (
+        {text for number, batch in enumerate(batches) if (number in chosen) is out for text in batch}
+        for out in (False, True)
+    )
+    return [text for text in texts if not (held_out - fitted).isdisjoint(singly([text]))]
 
 
 def held_out_batches(count: int) -> set[int]:

@@ -11,6 +11,8 @@ from ..schema import Options
 if TYPE_CHECKING:
     import torch
 
+    from ..files.texts import Text
+
 Pairing = Literal["offsets", "position"]
 
 
@@ -20,21 +22,21 @@ class TextOptions(Options):
     texts: str | None = None
     """File (text, .conllu, table) or hub data set ID[:CONFIG]"""
     column: str = "text"
-    """Column that holds the texts of a table."""
+    """Column of a table; two for pairs: premise,hypothesis"""
     text_split: str = "train"
     """Split of a data set on the hub."""
     max_texts: int | None = Field(default=None, ge=1)
     """Read so many texts, the first."""
 
-    def read(self) -> list[str] | None:
-        """Read the texts; None where none are named.
+    def read(self) -> list[Text] | None:
+        """Read the texts, or pairs of them; None where none are named.
 
         Raises:
             SamplingError: they cannot be read.
         """
-        from ..files.texts import read_texts
+        from ..files.texts import read_inputs
 
-        return None if self.texts is None else read_texts(self.texts, self.column, self.max_texts, self.text_split)
+        return None if self.texts is None else read_inputs(self.texts, self.column, self.max_texts, self.text_split)
 
 
 class SampleOptions(Options):

@@ -20,6 +20,7 @@ from ..errors import SamplingError
 from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, SpacePair
 from .batches import Texts, in_order
@@ -31,7 +32,7 @@ def sample(
     teacher: Pretrained,
     student: Pretrained,
     pairs: Sequence[SpacePair],
-    texts: Sequence[str],
+    texts: Sequence[Text],
     options: SampleOptions | None = None,
     run: RunOptions | None = None,
     covariances: bool = True,

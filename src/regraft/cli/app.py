@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -89,8 +91,14 @@ Replace = Annotated[bool, Parameter(group=OUTPUT, help="Replace the output where
 Quiet = Annotated[bool, Parameter(group=OUTPUT, help="No progress bars.")]
 Families = Annotated[Path | None, Parameter(group=WHERE, help="Records of model types: TYPE.yaml or a directory.")]
 Verbose = Annotated[bool, Parameter(group=OUTPUT)]
+Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print one JSON object; words go to stderr.")]
 TrustCode = Annotated[bool, Parameter(group=WHERE, help="Run Python code that the model brings along.")]
 Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
+
+
+def print_json(found: Mapping[str, Any]) -> None:
+    """Print what was found as one JSON object on a line."""
+    console.out(json.dumps(found, ensure_ascii=False), highlight=False)
 
 
 def option(field: str) -> str:

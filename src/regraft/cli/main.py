@@ -20,10 +20,12 @@ from .app import application, errors, option
 COMMANDS = {
     "plan": ("porting:plan", "Show who gets what and, with texts, whether it will help."),
     "transfer": ("porting:transfer", "Port a teacher's module to a student, for PEFT to load."),
+    "refine": ("refining:refine", "Finish a port without labels, on its teacher's answers."),
     "sample": ("porting:sample", "Run two models over texts and keep moments for any port."),
     "methods": ("porting:methods", "List the alignment methods: what each does and needs."),
     "train": ("training:train", "Train a module, fresh or ported (--init), and score it."),
     "evaluate": ("training:evaluate", "Score a module on a task."),
+    "compare": ("comparing:compare", "Compare what two modules answer, on texts without labels."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
     "convert": ("converting:convert", "Convert a module to PEFT's format, AdapterHub's, or LoRA."),
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..activations.options import RunOptions, SampleOptions, TextOptions
+from ..distillation.options import RefineOptions, Steps
 from ..errors import PlanError, SamplingError, TaskError
 from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
@@ -55,6 +56,7 @@ def plan(
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show
+    from .verdict import show_verdict
 
     register_family(families)
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
@@ -78,7 +80,7 @@ def plan(
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
-    show.show_verdict(console, port.forecast)
+    show_verdict(console, port)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -98,6 +100,7 @@ def transfer(
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
+    refine: Annotated[Steps | None, Parameter(group=HOW)] = None,
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
@@ -116,30 +119,55 @@ def transfer(
         student: Model it goes to: directory or hub id.
         out: Directory to write the student's module to.
         teacher: Model it was trained on. Default: as it says.
+        refine: Then 'regraft refine': so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
     """
+    from ..distillation.lesson import check_lesson
+    from ..distillation.refinement import refine as finish
     from ..files.directories import check_writable
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
+    from .verdict import show_verdict
 
     register_family(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
+    if refine is not None and texts.texts is None:
+        raise SamplingError("found --refine and no texts for the teacher to answer; give --texts FILE")
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
     )
     port.plan.check()
+    if refine is not None:
+        check_lesson(loaded, port.texts or ())
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
-    port.ported.save(out, replace)
+    if refine is None:
+        port.ported.save(out, replace)
+    else:
+        how = RefineOptions(steps=refine, seed=options.seed, max_length=options.max_length)
+        refined = finish(
+            port.ported,
+            loaded,
+            port.texts or (),
+            out,
+            options=how,
+            teacher_model=teacher,
+            trust_remote_code=run.trust_remote_code,
+            replace=replace,
+            progress=not run.quiet,
+        )
     show.show_relation(console, port)
     show.show_port(console, port.ported.report)
-    show.show_verdict(console, port.forecast)
+    if refine is None:
+        show_verdict(console, port)
+    else:
+        show.show_refinement(console, refined.provenance["refinement"])
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
 
 

@@ -14,7 +14,6 @@ from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..modules.peft_types import PEFT_TYPES
 from ..port.advice import derived_said, layers_advised, operation_said, relation_said, shortened, texts_advised
-from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.limits import mappable
 from ..port.parts import Target
@@ -22,6 +21,7 @@ from ..port.pipeline import Port
 from ..port.plan import Plan
 
 if TYPE_CHECKING:
+    from ..distillation.comparison import Comparison
     from ..training.evaluation import Evaluation
 
 
@@ -171,12 +171,6 @@ def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
         console.print(f"expected: {', '.join([parts[0] + ' of what it reads', *parts[1:]])}{interval}")
 
 
-def show_verdict(console: Console, forecast: Forecast | None) -> None:
-    """Print whether a port will help, where that is known."""
-    if forecast is not None and forecast.verdict is not None:
-        console.print(forecast.verdict)
-
-
 def choice(score: Mapping[str, Any]) -> str:
     """Say which method was chosen for a pair of spaces, and what the others would have predicted."""
     others = [f"{name} {share:.2f}" for name, share in score["candidates"].items() if name != score["method"]]
@@ -202,9 +196,58 @@ def show_evaluation(console: Console, split: str, found: Evaluation, option: str
         console.print(doubt, soft_wrap=True)
 
 
+def show_comparison(console: Console, found: Comparison) -> None:
+    """Print how far a student's answers are the teacher's: of the whole module, of its head alone, label by label."""
+    rows = "" if found.rows == found.texts else f" ({found.rows} words)"
+    console.print(f"{found.student} beside {found.teacher} on {found.texts} texts{rows}", soft_wrap=True)
+    if found.cut:
+        console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
+    if found.matched == "positions" and found.labels:
+        console.print("Labels are matched by position: not both modules name theirs")
+    numbers = found.commonest is None
+    far = "squared error" if numbers else "KL"
+    table = Table("the teacher's answer is given by", found.agreement.metric, "95% interval", far)
+    for name, one in (("the student", found.agreement), ("its head alone", found.head_alone)):
+        low, high = one.interval
+        table.add_row(name, f"{one.percent:.1f}", f"{low:.1f} to {high:.1f}", f"{one.divergence:.3f}")
+    table.add_row("one number for all" if numbers else f"always {found.commonest}", f"{found.floor:.1f}", "", "")
+    console.print(table)
+    console.print("A bare student has no head to answer with: the last row is what knowing nothing scores.")
+    if found.calibration is not None:
+        sure = found.calibration
+        console.print(
+            f"Mean confidence {sure.student:.2f}, of the teacher {sure.teacher:.2f}; calibration error {sure.error:.3f}"
+        )
+        labels = Table("label", "teacher gives it", "precision", "recall")
+        for label in found.labels:
+            known = ("-" if one is None else f"{one:.1f}" for one in (label.precision, label.recall))
+            labels.add_row(label.label, f"{label.share:.1f}%", *known)
+        console.print(labels)
+
+
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:
     """Print losses on held-out text, one row per loss."""
     table = Table("held-out loss", "before", "after")
     for name, value in before.items():
         table.add_row(name, f"{value:.4f}", f"{after[name]:.4f}")
     console.print(table)
+
+
+def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
+    """Print how often the student gives the teacher's answer, before and after a refinement."""
+    agreement, texts = report["agreement"], report["texts"]
+    table = Table(f"on {texts['held_out']} held-out texts", "before", "after")
+    for name, measure in ((f"{report['metric']} to the teacher's answers", "percent"), ("divergence", "divergence")):
+        table.add_row(name, *(_agreed(agreement[when], measure) for when in ("before", "after")))
+    console.print(table)
+    if report["step"] == 0:
+        console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
+    else:
+        console.print(f"Kept step {report['step']} of {report['steps_taken']}, learnt from {texts['learnt']} texts")
+
+
+def _agreed(scores: Mapping[str, Any], measure: str) -> str:
+    if measure == "divergence":
+        return f"{scores[measure]:.4f}"
+    low, high = scores["interval"]
+    return f"{scores[measure]:.1f} ({low:.1f} to {high:.1f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,7 +11,22 @@ from ..errors import TaskError
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
-from .app import DATA, HOW, Families, Out, Quiet, Replace, Track, TrustCode, console, flat, option
+from .app import (
+    DATA,
+    HOW,
+    Families,
+    Json,
+    Out,
+    Quiet,
+    Replace,
+    Track,
+    TrustCode,
+    console,
+    errors,
+    flat,
+    option,
+    print_json,
+)
 
 
 def train(
@@ -95,6 +111,7 @@ def evaluate(
     split: Annotated[str, Parameter(group=DATA)] = "test",
     trust_remote_code: TrustCode = False,
     families: Families = None,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a module on a task.
@@ -120,5 +137,8 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         progress=not quiet,
     )
-    console.print(found.order.sentence(module), soft_wrap=True)
-    show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")
+    words = errors if as_json else console
+    words.print(found.order.sentence(module), soft_wrap=True)
+    show.show_evaluation(words, split, found, "" if found.order.said_by == "module" else "--labels")
+    if as_json:
+        print_json({"module": module, "split": split, **asdict(found)})

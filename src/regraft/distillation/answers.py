@@ -7,17 +7,19 @@ piece, as modules are trained (`tasks.encoding`), and words are told apart befor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
@@ -25,8 +27,6 @@ from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
 
-Text = str | tuple[str, str]
-"""A text, or two that belong together, such as a premise and a hypothesis."""
 Ints = NDArray[np.int64]
 
 # Punctuation around a word is words of its own, and so is each character of a script without spaces, as in BERT.
@@ -129,30 +129,45 @@ class Answers:
         _, here, there = np.intersect1d(mine, its, assume_unique=True, return_indices=True)
         return self.logits[torch.from_numpy(here)], other.logits[torch.from_numpy(there)], self.text[here]
 
+    def at(self, text: Ints, word: Ints) -> tuple[Tensor, Ints]:
+        """Give its logits for some of (text, word), and which of them these are: those that it has."""
+        asked, mine = text << 32 | word, _keys(self)
+        place = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
+        found = np.flatnonzero(mine[place] == asked)
+        return self.logits[torch.from_numpy(place[found])], found
+
 
 def _keys(answers: Answers) -> Ints:
-    return answers.text * (1 << 32) + answers.word
+    return answers.text << 32 | answers.word
+
+
+def answers_refused(module: Module) -> str:
+    """Say why a module cannot be asked; empty where it can.
+
+    It has no task head, one that was drawn at random, or one of a kind that cannot be asked.
+    """
+    task_type = str(module.config.get("task_type"))
+    if task_type not in ANSWERS:
+        return f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}"
+    if head_rows(module.tensors) is None:
+        return f"{module.source} has no task head, so it answers nothing; expected a module with its head"
+    if module.head_is_random:
+        return (
+            f"the task head of {module.source} was drawn at random by a port, so its answers mean nothing; port it "
+            "with its head (--head teacher)"
+        )
+    return ""
 
 
 def answer_kind(module: Module) -> AnswerKind:
     """Say how a module answers.
 
     Raises:
-        ModuleFileError: it has no task head, one that was drawn at random, or one of a kind that cannot be asked.
+        ModuleFileError: it cannot be asked, see `answers_refused`.
     """
-    task_type = str(module.config.get("task_type"))
-    if task_type not in ANSWERS:
-        raise ModuleFileError(f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}")
-    if head_rows(module.tensors) is None:
-        raise ModuleFileError(
-            f"{module.source} has no task head, so it answers nothing; expected a module with its head"
-        )
-    if module.head_is_random:
-        raise ModuleFileError(
-            f"the task head of {module.source} was drawn at random by a port, so its answers mean nothing; port it "
-            "with its head (--head teacher)"
-        )
-    return ANSWERS[task_type]
+    if refused := answers_refused(module):
+        raise ModuleFileError(refused)
+    return ANSWERS[module.config["task_type"]]
 
 
 def task_of(module: Module, base: Pretrained) -> Task:
@@ -174,6 +189,7 @@ def ask(
     *,
     batch_size: int = 32,
     max_length: int = 256,
+    head_alone: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Answers:
@@ -185,6 +201,7 @@ def ask(
         texts: plain texts, or pairs of them where it was trained on pairs.
         batch_size: texts per batch; texts of like length share one.
         max_length: tokens after which a text is cut; what is cut has no row.
+        head_alone: ask its task head on the bare model; what else the module holds is switched off.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw a progress bar.
 
@@ -194,20 +211,25 @@ def ask(
     """
     kind, task = answer_kind(module), task_of(module, base)
     model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    found = list(
-        tqdm(
-            answered(model, base, kind, texts, batch_size, max_length),
-            "Answers",
-            -(-len(texts) // batch_size),
-            unit="batch",
-            disable=not progress,
-        )
+    for layer in model.modules() if head_alone else ():
+        if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
+            layer.enable_adapters(False)
+    batches = tqdm(
+        answered(model, base, kind, texts, batch_size, max_length),
+        "Answers",
+        -(-len(texts) // batch_size),
+        unit="batch",
+        disable=not progress,
     )
-    text, word = (np.concatenate(column) for column in list(zip(*found, strict=True))[1:])
-    order = np.lexsort((word, text))
-    logits = torch.cat([rows for rows, _, _ in found])[torch.from_numpy(order)]
-    named = module.labels or labels_of_base(module, base)
-    return Answers(logits, text[order], word[order], named, task.task_type)
+    return collected(batches, module.labels or labels_of_base(module, base), task.task_type)
+
+
+def collected(batches: Iterable[tuple[Tensor, Ints, Ints]], labels: tuple[str, ...], task_type: str) -> Answers:
+    """Put together what `answered` gives, in the order of the texts."""
+    logits, text, word = zip(*batches, strict=True)
+    texts, words = np.concatenate(text), np.concatenate(word)
+    order = np.lexsort((words, texts))
+    return Answers(torch.cat(logits)[torch.from_numpy(order)], texts[order], words[order], labels, task_type)
 
 
 def answered(

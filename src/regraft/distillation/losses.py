@@ -6,7 +6,7 @@ loss is a map of shape (texts, tokens); `mean_over` averages it over the tokens 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -67,3 +67,20 @@ def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Ten
 def mean_over(values: Tensor, tokens: Tensor) -> Tensor:
     """Average (texts, tokens) values over the tokens that count; 0 where none does (a batch without a masked token)."""
     return values.masked_fill(~tokens, 0).sum() / tokens.sum().clamp(min=1)
+
+
+def distance_of_answers(answers: Tensor, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Give the loss that says how far a student's answers are from its teacher's.
+
+    Args:
+        answers: (rows, labels) logits, or (rows, 1) numbers: all that the teacher gave.
+        temperature: what logits are divided by.
+
+    Returns:
+        From rows of the student's and of the teacher's to (rows,): of logits their divergence; of numbers the squared
+        difference in units of the teacher's variance.
+    """
+    if answers.shape[1] > 1:
+        return lambda student, teacher: divergence(student, teacher, temperature)
+    variance = float(answers.var())
+    return lambda student, teacher: (student.float() - teacher).square().sum(-1) / variance

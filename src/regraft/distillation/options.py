@@ -1,16 +1,16 @@
-"""How to distill."""
+"""How to distill, and how to refine."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
 from ..port.options import parse_layers
-from ..schema import TOKEN
-from ..training.options import LearningOptions
+from ..schema import TOKEN, Names, Options
+from ..training.options import LearningOptions, StepOptions
 
 
 def _layers(value: Any) -> Any:
@@ -66,3 +66,44 @@ class DistillTexts(TextOptions):
         from ..files.texts import read_texts
 
         return [text for one in self.texts for text in read_texts(one, self.column, self.max_texts, self.text_split)]
+
+
+AUTO: Literal["auto"] = "auto"
+ALL_LINEAR = "all-linear"
+"""Of the sites that a module is to grow to: all that are linear layers."""
+
+
+def parse_steps(value: Any) -> Any:
+    """Read a number of steps, or auto."""
+    if value == AUTO:
+        return value
+    if not str(value).isdecimal() or not int(value):
+        raise ValueError(f"found {value!r}, expected a number of steps, 1 or more, or auto")
+    return int(value)
+
+
+Steps = Annotated[int | Literal["auto"], BeforeValidator(parse_steps), TOKEN]
+
+
+class RefineOptions(StepOptions):
+    """How a module is trained on its teacher's answers."""
+
+    steps: Steps = AUTO
+    """Number, or auto: until nothing more is gained."""
+    learning_rate: float = Field(default=5e-3, ge=0)
+    """Peak: of a linear schedule; auto keeps to it."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Softens both models' answers."""
+    grow: Names = None
+    """Sites to take in beside: all-linear or A,B."""
+    rank: int | None = Field(default=None, ge=1)
+    """Grow to this rank, or bottleneck size."""
+
+
+class AskOptions(Options):
+    """How modules are asked what they make of texts."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Texts per batch."""
+    max_length: int = Field(default=256, ge=8)
+    """Tokens after which a text is cut."""

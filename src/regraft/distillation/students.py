@@ -152,6 +152,7 @@ def distill(
             work,
             options,
             progress,
+            num_train_epochs=options.epochs,
             max_steps=options.max_steps or -1,
             per_device_eval_batch_size=options.batch_size,
             eval_strategy="steps",

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..alignment.methods import METHODS
-from ..distillation.options import DistillOptions
+from ..distillation.options import ALL_LINEAR, DistillOptions, RefineOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
-from ..port.options import parse_start
+from ..schema import Options
 from ..tasks.records import Task, task_named
-from ..training.options import TrainOptions, preset
-from .jobs import Distill, Job, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, key_of, needs_of
+from ..training.options import EvaluateOptions, TrainOptions, preset
+from .jobs import (
+    Distill,
+    Job,
+    Reading,
+    Refine,
+    SamplePair,
+    Source,
+    TaskSource,
+    TextSource,
+    Train,
+    Transfer,
+    key_of,
+    needs_of,
+)
 from .spec import KINDS, TASK_TEXTS, Experiment, Pair, Resources, TaskData
+from .starts import Start, parse
 
 TEACHER = "teacher"
 
@@ -139,15 +153,31 @@ class _Builder:
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
         for row in pair.starts:
-            start = parse_start(row)
-            ported = None
-            if start is not None:
-                ported = self.port(place, pair, data, Transfer(module, teacher, student, start, None, None, seed))
-            head = "fresh" if start is None else start.head
+            start, ported = parse(row), None
+            if start.port is not None:
+                order = Transfer(module, teacher, student, start.port, None, None, seed)
+                ported = self.port(place, pair, data, order, start.steps is None)
+            head = "fresh" if start.port is None else start.port.head
             options = self.options(task, entry, peft, seed=seed, head=head)
-            job = Train(student, peft, ported, data, options, self.processes("student"))
-            result = self.add("student", place, f"{row} seed {seed}", job)
+            if start.steps is None:
+                job: Job = Train(student, peft, ported, data, options, self.processes("student"))
+                result = self.add("student", place, f"{row} seed {seed}", job)
+            else:
+                fresh = _of(options, TrainOptions, ("rank", "alpha", "bottleneck_size", "seed"))
+                scoring = _of(options, EvaluateOptions, EvaluateOptions.model_fields)
+                learnt = (data, self.experiment.refining.max_texts, self.refining(start, seed))
+                begins = (ported, peft, fresh if ported is None else None)
+                job = Refine(*begins, student, module, teacher, *learnt, scoring)
+                result = self.add("refine", place, f"{row} seed {seed}", job)
             yield number(row, seed, result.where, ported.where if ported else None)
+
+    def refining(self, start: Start, seed: int) -> RefineOptions:
+        """Say how a start is refined; the rank of the file is that to which modules grow."""
+        values: dict[str, Any] = {"precision": "float32", **self.experiment.refining.given()}
+        if not start.grows:
+            values.pop("rank", None)
+        grow = (ALL_LINEAR,) if start.grows else None
+        return RefineOptions(**{**values, "steps": start.steps, "grow": grow, "seed": seed})
 
     def student(self, setting: str, pair: Pair) -> Source:
         if pair.student is not None:
@@ -159,15 +189,15 @@ class _Builder:
         job = Distill(self.model(pair.teacher), texts, options, self.processes("distill"))
         return self.add("distill", _Place(setting), "distill", job)
 
-    def port(self, place: _Place, pair: Pair, data: TaskSource, job: Transfer) -> Source:
-        """Add a port, with what it is fitted on."""
+    def port(self, place: _Place, pair: Pair, data: TaskSource, job: Transfer, trained: bool) -> Source:
+        """Add a port, with what it is fitted on; `trained`: a training follows, which draws a fresh head anew."""
         start, method = job.start, METHODS[str(job.start.align)]
         if start.sequential:
             job = replace(job, reading=self.reading(pair, data))
         elif method.needs_moments:
             sample = SamplePair(job.teacher, job.student, start.layers, self.reading(pair, data))
             job = replace(job, moments=self.add("sample", replace(place, peft=""), "sample", sample))
-        if not method.draws:  # then nothing of a port that is trained on depends on the seed
+        if not method.draws and (trained or start.head == "teacher"):  # then nothing that is kept depends on the seed
             job = replace(job, seed=0)
         return self.add("transfer", place, f"port {start}", job)
 
@@ -202,6 +232,13 @@ class _Builder:
                 values |= layer.teacher.given()
             more = {"head": "fresh"}
         return TrainOptions(**{**values, **more})
+
+
+Record = TypeVar("Record", bound=Options)
+
+
+def _of(options: TrainOptions, record: type[Record], names: Iterable[str]) -> Record:
+    return record(**{name: getattr(options, name) for name in names})
 
 
 def _model(name: str) -> Source:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from ..activations import sampling
-from ..distillation.options import DistillOptions
+from ..distillation.options import DistillOptions, RefineOptions
 from ..files.hub import HubId, locate
 from ..port.options import PortOptions
 from ..schema import Options
-from ..training.options import TrainOptions
+from ..training.options import EvaluateOptions, TrainOptions
 
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 # 2: a start whose task head is kept competes with the checkpoints, so that `validation` and `test` may be its scores.
@@ -100,7 +100,26 @@ class Transfer:
     seed: int
 
 
-Job = Distill | Train | SamplePair | Transfer
+@dataclass(frozen=True)
+class Refine:
+    """Train a module on its teacher's answers to the first `limit` training inputs of a task, and score it.
+
+    It starts from `start` or, where there is none, from a fresh one of the kind `peft` and the sizes of `fresh`.
+    """
+
+    start: Source | None
+    peft: str
+    fresh: TrainOptions | None
+    model: Source
+    module: Source
+    teacher: Source
+    data: TaskSource
+    limit: int | None
+    settings: RefineOptions
+    scoring: EvaluateOptions
+
+
+Job = Distill | Train | SamplePair | Transfer | Refine
 
 
 def key_of(job: Job) -> str:

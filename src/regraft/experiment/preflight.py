@@ -17,7 +17,7 @@ from ..tasks.records import task_named
 from ..tasks.sources import find_rows
 from ..training.fresh import fresh_config
 from .grid import Grid
-from .jobs import Distill, Reading, SamplePair, Source, TaskSource, TextSource, Train, Transfer, on_hub
+from .jobs import Distill, Reading, Refine, SamplePair, Source, TaskSource, TextSource, Train, Transfer, on_hub
 
 
 def check(grid: Grid) -> None:
@@ -37,7 +37,7 @@ def check(grid: Grid) -> None:
                 model(job.teacher)
                 for source in job.texts:
                     texts(source)
-            case Train():
+            case Train() | Refine():
                 model(job.model)
                 rows(job.data)
             case SamplePair(reading=Reading(texts=source)) | Transfer(reading=Reading(texts=source)):

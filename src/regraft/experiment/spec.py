@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..activations.options import Pairing, TextOptions
-from ..distillation.options import DistillOptions, DistillTexts
+from ..distillation.options import DistillOptions, DistillTexts, RefineOptions
 from ..errors import unknown_choice
-from ..port.options import parse_start
 from ..schema import Options, Strict, each_once, one_of
 from ..tasks.records import task_named
 from ..training.options import PRESETS, TrainOptions
+from .starts import parse
 
-KINDS = ("distill", "teacher", "sample", "transfer", "student")
+KINDS = ("distill", "teacher", "sample", "transfer", "refine", "student")
 TASK_TEXTS = "task"
 
 
@@ -31,7 +31,7 @@ class Overrides(Options):
 
     def given(self) -> dict[str, Any]:
         """The options that are set here."""
-        record = DistillOptions if isinstance(self, DistillOptions) else TrainOptions
+        record = next(record for record in (DistillOptions, RefineOptions, TrainOptions) if isinstance(self, record))
         return {name: getattr(self, name) for name in self.model_fields_set if name in record.model_fields}
 
 
@@ -64,6 +64,16 @@ class Distilling(Overrides, DistillOptions, DistillTexts):
     """Read so many texts of each, the first."""
 
 
+class Refining(Overrides, RefineOptions):
+    """How students are refined on their teacher's answers, but for what the name of a start says."""
+
+    steps: ClassVar[None]  # type: ignore[misc, assignment]
+    grow: ClassVar[None]  # type: ignore[misc]
+    seed: ClassVar[None]  # type: ignore[misc, assignment]
+    max_texts: int | None = Field(default=None, ge=2)
+    """Refine on the inputs of so many training rows, the first. Default: all."""
+
+
 class Sampling(TextOptions):
     """What starts that align are fitted on.
 
@@ -85,7 +95,7 @@ class Pair(Strict):
         teacher: directory, hub id, or ``package:NAME/PATH`` inside an installed package.
         student: likewise; or else `distill`.
         distill: how to make the student of the teacher first.
-        starts: what the student's modules start from, see `port.options.parse_start`.
+        starts: what the student's modules start from, see `starts.parse`.
         tasks: names of the tasks, all by default.
         sampling: for starts that align.
     """
@@ -101,7 +111,7 @@ class Pair(Strict):
     @classmethod
     def _named(cls, starts: list[str]) -> list[str]:
         # In the one form of each name, so that two spellings of a start are one row.
-        return each_once([name if (start := parse_start(name)) is None else str(start) for name in starts])
+        return each_once([str(parse(name)) for name in starts])
 
     @model_validator(mode="after")
     def _one_student(self) -> Pair:
@@ -168,6 +178,7 @@ class Experiment(Strict):
         modules: kinds of module, of `training.fresh.PEFT_KINDS`: a list, or kind -> what differs in its training.
         seeds: of the students' trainings.
         training: how to train.
+        refining: how to refine, without labels.
         resources: kind of cell (of `KINDS`) -> what it takes of a machine.
     """
 
@@ -179,6 +190,7 @@ class Experiment(Strict):
         default_factory=lambda: [0]
     )
     training: Training = Training()
+    refining: Refining = Refining()
     resources: dict[Annotated[str, one_of("kind of cell", KINDS)], Resources] = Field(default_factory=dict)
 
     @field_validator("modules", mode="before")

@@ -9,29 +9,33 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
+from transformers import set_seed
 
 from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
+from ..distillation.refinement import refine
 from ..distillation.students import distill
 from ..errors import RegraftError
 from ..files.fingerprints import versions
 from ..files.reading import read_json
-from ..files.texts import read_texts
+from ..files.texts import Text, read_inputs, singly
 from ..models.pretrained import resolve
 from ..modules import module
 from ..port import pipeline, spaces
 from ..tasks.options import DataOptions
+from ..training.evaluation import evaluate
 from ..training.finetuning import train
+from ..training.fresh import fresh_module
 from ..training.tracking import Tracking
 from .grid import Cell
-from .jobs import Distill, Job, SamplePair, Source, TaskSource, TextSource, Train, Transfer
+from .jobs import Distill, Job, Refine, SamplePair, Source, TaskSource, TextSource, Train, Transfer
 from .launch import Order, is_launched, launch
 from .store import Store
 
@@ -118,6 +122,8 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
             _distill(job, locate, out, tracking)
         case Train():
             _train(job, locate, out, tracking)
+        case Refine():
+            _refine(job, locate, out, tracking, store.root / "answers")
         case SamplePair():
             _sample(job, locate, out)
         case Transfer():
@@ -125,7 +131,7 @@ def make(store: Store, job: Job, out: Path, tracking: Tracking) -> None:
 
 
 def _distill(job: Distill, locate: Locate, out: Path, tracking: Tracking) -> None:
-    texts = [text for source in job.texts for text in _texts(source, locate, source.limit)]
+    texts = [text for source in job.texts for text in singly(_texts(source, locate, source.limit))]
     # A checkpoint of an earlier attempt whose paths were others does not count: the directory is ours, start over.
     distill(locate(job.teacher), out, texts, options=job.settings, replace=True, progress=False, tracking=tracking)
 
@@ -142,6 +148,39 @@ def _train(job: Train, locate: Locate, out: Path, tracking: Tracking) -> None:
         progress=False,
         tracking=tracking,
     )
+
+
+def _refine(job: Refine, locate: Locate, out: Path, tracking: Tracking, answers: Path) -> None:
+    """Refine a module, and score what it began as and what became of it; labels serve for nothing else."""
+    data, refined = _data(job.data, locate), out.with_name("refined")
+    start = out.with_name("start") if job.start is None else Path(locate(job.start))
+    if job.start is None:
+        assert job.fresh is not None
+        set_seed(job.fresh.seed)
+        fresh_module(resolve(locate(job.model)), data.load().task, job.peft, job.fresh).save(start, replace=True)
+    if not refined.exists():  # it appears whole, and an earlier attempt may have ended behind it
+        refine(
+            start,
+            locate(job.module),
+            _texts(job.data, locate, job.limit),
+            refined,
+            options=job.settings,
+            model=locate(job.model),
+            teacher_model=locate(job.teacher),
+            answers=answers,
+            progress=False,
+            tracking=tracking,
+        )
+
+    def score(directory: Path, split: str) -> dict[str, float]:
+        model = locate(job.model)
+        return evaluate(directory, model, data=data, split=split, options=job.scoring, progress=False)
+
+    scores = {"before training": score(start, "validation")}
+    scores |= {split: score(refined, split) for split in ("validation", "test")}
+    found = module.load(refined)
+    curve = [json.loads(line) for line in (refined / module.CURVE).read_text().splitlines()]
+    replace(found, provenance={**found.provenance, "scores": scores}).save(out, replace=True, curve=curve)
 
 
 def _data(data: TaskSource, locate: Locate) -> DataOptions:
@@ -176,13 +215,14 @@ def _transfer(job: Transfer, locate: Locate, out: Path) -> None:
     ).save(out)
 
 
-def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -> list[str]:
-    """Read texts, or the inputs of the first training rows of a task, each a text of its own."""
+def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -> list[Text]:
+    """Read texts, or the inputs of the first training rows of a task."""
     if isinstance(source, TextSource):
-        return read_texts(locate(source.source), source.column, limit, source.split)
+        return read_inputs(locate(source.source), source.column, limit, source.split)
     loaded = _data(source, locate).load()
-    inputs = [row[name] for row in islice(loaded.splits["train"], limit) for name in loaded.task.inputs]
-    return [text if isinstance(text, str) else " ".join(text) for text in inputs]
+    rows = [[row[name] for name in loaded.task.inputs] for row in islice(loaded.splits["train"], limit)]
+    inputs = [[text if isinstance(text, str) else " ".join(text) for text in row] for row in rows]
+    return [(row[0], row[1]) if len(row) == 2 else row[0] for row in inputs]
 
 
 def _result(out: Path) -> Mapping[str, Any]:
@@ -190,6 +230,11 @@ def _result(out: Path) -> Mapping[str, Any]:
     if not (out / module.PROVENANCE).is_file():
         return {}
     provenance = read_json(out / module.PROVENANCE)
+    if "refinement" in provenance:
+        said = {
+            name: provenance["refinement"][name] for name in ("step", "steps_taken", "texts", "metric", "agreement")
+        }
+        return {"scores": provenance["scores"], "curve": [], "refined": said}
     if "training" in provenance:
         curve = [json.loads(line) for line in (out / module.CURVE).read_text().splitlines()]
         return {"scores": provenance["training"]["scores"], "curve": [row for row in curve if "split" in row]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,23 @@ from ..errors import SamplingError, first_line
 from .hub import HubId, locate
 from .rows import FORMATS, read_rows
 
+# Files with columns of any number; a `.conllu` file has words and tags.
+_TABLES = tuple(suffix for suffix in FORMATS if suffix != ".conllu")
 
-def read_texts(source: str | Path, column: str = "text", limit: int | None = None, split: str = "train") -> list[str]:
-    """Read texts that are not blank.
+
+Text = str | tuple[str, str]
+"""A text, or two that belong together, such as a premise and a hypothesis."""
+
+
+def read_inputs(source: str | Path, column: str = "text", limit: int | None = None, split: str = "train") -> list[Text]:
+    """Read texts that are not blank, or pairs of them.
 
     Args:
         source: a file: plain text with one text per line, ``.conllu`` with one per sentence, or ``.jsonl``, ``.csv``,
             ``.tsv`` or ``.parquet`` with one per row; or the id of a data set on the hub (or a directory in the hub's
             layout): ``org/name``, or ``org/name:config``.
-        column: what holds the texts of a table or a data set; lists of words are joined by spaces.
+        column: what holds the texts of a table or a data set, lists of words are joined by spaces; two that a comma
+            separates (``"premise,hypothesis"``) give a pair for each row.
         limit: read only this many, the first; by default all. A data set is then not downloaded whole.
         split: of a data set on the hub.
 
@@ -29,20 +37,35 @@ def read_texts(source: str | Path, column: str = "text", limit: int | None = Non
         SamplingError: the source cannot be read, has no such column, or holds no text.
         TaskError: a malformed line in a file.
     """
-    place = locate(source)
+    place, columns = locate(source), [name.strip() for name in column.split(",")]
     if isinstance(place, Path) and place.is_dir():
         place = HubId(str(place), None)  # `datasets` reads both
-    lines: Iterator[str]
+    tabular = isinstance(place, HubId) or place.suffix in _TABLES
+    if len(columns) > 2 or not all(columns) or (len(columns) == 2 and not tabular):
+        expected = "one, or two whose texts belong together" if tabular else "one: only tables hold pairs of texts"
+        raise SamplingError(f"found columns {column!r} to read from {source}, expected {expected} (--column)")
+    lines: Iterator[tuple[str, ...]]
     if isinstance(place, HubId):
-        lines = _of_data_set(place, split, column, streaming=limit is not None)
+        lines = _of_data_set(place, split, columns, streaming=limit is not None)
     elif place.suffix in FORMATS:
-        lines = (_text(row, column, where) for where, row in read_rows(place, (column,)))
+        lines = (_row(row, columns, where) for where, row in read_rows(place, columns))
     else:
-        lines = _lines(place)
-    texts = list(islice((text for text in lines if text.strip()), limit))
+        lines = ((line,) for line in _lines(place))
+    rows = islice((row for row in lines if all(text.strip() for text in row)), limit)
+    texts: list[Text] = [(row[0], row[1]) if len(row) == 2 else row[0] for row in rows]
     if not texts:
         raise SamplingError(f"{source} holds no text, expected some hundred texts (one per line in plain text)")
     return texts
+
+
+def read_texts(source: str | Path, column: str = "text", limit: int | None = None, split: str = "train") -> list[str]:
+    """Read texts as `read_inputs` does, those of pairs each by itself."""
+    return singly(read_inputs(source, column, limit, split))
+
+
+def singly(texts: Sequence[Text]) -> list[str]:
+    """Take pairs of texts apart, for what reads them one by one."""
+    return [text for one in texts for text in ([one] if isinstance(one, str) else one)]
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -53,7 +76,7 @@ def _lines(path: Path) -> Iterator[str]:
     yield from text.split("\n")
 
 
-def _of_data_set(data: HubId, split: str, column: str, streaming: bool) -> Iterator[str]:
+def _of_data_set(data: HubId, split: str, columns: Sequence[str], streaming: bool) -> Iterator[tuple[str, ...]]:
     try:
         rows = load_dataset(data.name, data.config, split=split, streaming=streaming)
     except Exception as error:  # `datasets` raises those of many libraries
@@ -62,7 +85,11 @@ def _of_data_set(data: HubId, split: str, column: str, streaming: bool) -> Itera
             f"on the hub: {first_line(error)}"
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield _text(row, column, f"{data.name}, row {number}")
+        yield _row(row, columns, f"{data.name}, row {number}")
+
+
+def _row(row: Any, columns: Sequence[str], where: str) -> tuple[str, ...]:
+    return tuple(_text(row, column, where) for column in columns)
 
 
 def _text(row: Any, column: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Mapping
@@ -140,7 +141,8 @@ def modules_to_save_once(config: Mapping[str, Any]) -> dict[str, Any]:
 def parse_config(config: Mapping[str, Any]) -> PeftConfig:
     """Make PEFT's configuration object of the content of ``adapter_config.json``."""
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[config["peft_type"]]
-    parsed: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**config))
+    # PEFT writes into the lists of a configuration.
+    parsed: PeftConfig = config_class.from_peft_type(**config_class.check_kwargs(**copy.deepcopy(dict(config))))
     return parsed
 
 

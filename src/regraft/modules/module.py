@@ -79,7 +79,7 @@ class Module:
     @property
     def head_is_random(self) -> bool:
         """Whether its task head was drawn at random by a port, and nothing has trained it since."""
-        return self.report.get("head") == "fresh" and "training" not in self.provenance
+        return self.report.get("head") == "fresh" and self.provenance.keys().isdisjoint({"training", "refinement"})
 
     def hash(self) -> str:
         """Hash of all tensors: names, types, shapes and values."""

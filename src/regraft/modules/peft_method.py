@@ -39,6 +39,9 @@ class PeftMethod:
         init: the option that names the initialisation; empty without one.
         refused_inits: how the names of initialisations begin that also change the base weights, so that the module
             alone is not what was trained.
+        grows: whether more of its free axes, or a new place, changes nothing as long as what writes there is zero, and
+            can still be trained.
+        root_scaled: the option by which what it writes is divided by the root of its size, not by its size.
         ours: whether PEFT knows it only once regraft is imported.
     """
 
@@ -61,6 +64,8 @@ class PeftMethod:
     equal_bases: Mapping[str, str] = field(default_factory=dict)
     init: str = ""
     refused_inits: tuple[str, ...] = ()
+    grows: bool = False
+    root_scaled: str = ""
     ours: bool = False
 
     @property

@@ -64,6 +64,8 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         transposed="fan_in_fan_out",
         refused=_LORA_REFUSED,
         equal_bases={"use_dora": "DoRA's magnitudes are norms of rows of the teacher's weights"},
+        grows=True,
+        root_scaled="use_rslora",
         init="init_lora_weights",
         refused_inits=("pissa", "olora", "loftq", "corda", "lora_ga", "mica"),
     ),
@@ -75,6 +77,7 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         averages=True,
         size="bottleneck_size",
         of_layers=_OF_LAYERS,
+        grows=True,
         ours=True,
     ),
     # B diag(E) A.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
@@ -129,11 +129,15 @@ def default_spaces(align: str) -> Convention:
     return "released" if method_named(align).kind == "one-to-one" else "measured"
 
 
-def parse_start(name: str) -> PortOptions | None:
+def parse_start(name: str, others: Sequence[str] = ()) -> PortOptions | None:
     """Read the name of a start: ``tm-LAYERS``, then any of these, each behind a ``+``.
 
     An alignment, spaces, ``sequential``, ``scale`` with a number or ``auto`` (``scale0.5``), and ``head``; without the
     last the task head is fresh.
+
+    Args:
+        name: the name.
+        others: parts that stand for something else than the port, which the caller has taken off: for messages.
 
     Returns:
         How it is ported; None for the baseline, which starts from random numbers.
@@ -158,7 +162,7 @@ def parse_start(name: str) -> PortOptions | None:
     for part in parts:
         field = _SCALE if part.startswith(_SCALE) else fields.get(part, "")
         if not field:
-            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*fields, f"{_SCALE}NUMBER")))
+            raise PlanError(unknown_choice(f"part of the start {name}:", part, (*fields, f"{_SCALE}NUMBER", *others)))
         if field in values:
             raise PlanError(f"the start {name} names both {values[field]} and {part}, expected one of them")
         values[field] = part

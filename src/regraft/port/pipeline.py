@@ -12,6 +12,7 @@ from ..activations.options import RunOptions
 from ..activations.sampling import Sample, check_same_pair, load_sample, sample
 from ..alignment.methods import METHODS, Method
 from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
+from ..files.texts import Text
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..models.relation import Relation, relate
 from ..modules.module import Module
@@ -53,7 +54,7 @@ class Port:
     teacher: Pretrained
     student: Pretrained
     options: PortOptions
-    texts: Sequence[str] | None = None
+    texts: Sequence[Text] | None = None
     moments: Sample | None = None
     run: RunOptions = field(default_factory=RunOptions)
     judge: Callable[[Module], float] | None = None
@@ -68,7 +69,7 @@ class Port:
         student: ModelLike,
         teacher: ModelLike | None = None,
         *,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[Text] | None = None,
         moments: Moments | None = None,
         options: PortOptions | None = None,
         run: RunOptions | None = None,

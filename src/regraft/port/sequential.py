@@ -22,6 +22,7 @@ from ..activations.sampling import Sample, source_of
 from ..alignment.fitting import Score
 from ..alignment.maps import Map
 from ..alignment.methods import method_named
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, SpacePair
 from ..modules.module import Module
@@ -68,7 +69,7 @@ def fit_in_sequence(
     module: Module,
     teacher: Pretrained,
     student: Pretrained,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     options: PortOptions,
     run: RunOptions,
     judge: Callable[[Module], float] | None = None,

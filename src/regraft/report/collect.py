@@ -10,7 +10,7 @@ from ..errors import ReportError, TaskError
 from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..models.sites import SpacePair
-from .results import Alignment, Expected, Point, Result
+from .results import Alignment, Expected, Point, Refined, Result
 
 
 def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
@@ -55,11 +55,19 @@ def _result(store: Store, number: Number) -> Result:
         alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
         seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
         expected=_expected(ported.get("expected")),
+        refined=_refined(record.get("refined")),
     )
 
 
 def _expected(told: Mapping[str, Any] | None) -> Expected | None:
     return None if told is None else Expected(told["module"], told["head"])
+
+
+def _refined(told: Mapping[str, Any] | None) -> Refined | None:
+    if told is None:
+        return None
+    before, after = (told["agreement"][when]["percent"] for when in ("before", "after"))
+    return Refined(told["steps_taken"], told["texts"]["learnt"], before, after)
 
 
 def _alignment(score: Mapping[str, Any]) -> Alignment | None:

@@ -18,6 +18,7 @@ from .results import Result
 from .table import Table, plural
 from .tables import gains, scores
 from .tables.forecasts import foretold
+from .tables.label_free import without_labels
 from .tables.reference import Reference, beside, load_reference, published
 
 
@@ -87,6 +88,7 @@ class Contents:
 def _of_setting(groups: Sequence[Group], source: Reference | None) -> list[Section]:
     return _sections(
         Section("Scores", _there(scores.averages(groups, source), gains.gains(groups))),
+        Section("Without labels", _there(without_labels(groups))),
         Section("Training", _there(gains.training(groups))),
         Section("Alignment per layer", scores.alignments(groups)),
     )

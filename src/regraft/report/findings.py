@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
-from .groups import BASELINE, TEACHER, Group, ordered, split_by
+from .groups import BASELINE, TEACHER, Group, Pair, ordered, split_by
 from .table import fixed, listed, of_task, percent, proper
 
 _LEVEL = 0.05
@@ -39,9 +39,8 @@ def _finding(groups: Sequence[Group]) -> Finding:
     comparisons = [comparison for group in groups for comparison in compare(group)]
     starts = ordered(comparison.row for comparison in comparisons)
     if not starts:
-        return Finding(
-            setting, "nothing to compare yet", ["No transferred start has a baseline of its language and seed."]
-        )
+        nothing = "No transferred start has a baseline of its language and seed."
+        return Finding(setting, "nothing to compare yet", [nothing, *_without_labels(groups)])
     start = _best_start(starts, comparisons)
     own = [comparison for comparison in comparisons if comparison.row == start]
     cells = [gain for comparison in own for gain in comparison.by_language.values()]
@@ -52,7 +51,7 @@ def _finding(groups: Sequence[Group]) -> Finding:
     ]
     if len(starts) > 1:
         sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")
-    sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start)]
+    sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start), *_without_labels(groups)]
     return Finding(setting, _verdict(start, cells, wins), sentences)
 
 
@@ -117,6 +116,20 @@ def _on_steps(groups: Sequence[Group], start: str) -> list[str]:
     return [
         f"It reaches the baseline's best validation score in {reached} of {pairs} trainings"
         + (f";{need} on average." if need else ".")
+    ]
+
+
+def _without_labels(groups: Sequence[Group]) -> list[str]:
+    """Say what refining on the teacher's answers reaches, beside the random start with labels in the same cells."""
+    by_row: dict[str, list[Pair]] = {}
+    for group in groups:
+        for row in group.label_free:
+            by_row.setdefault(row, []).extend(group.pairs(row))
+    return [
+        f"Without a label, {row} scores {fixed(fmean(pair.result.score for pair in pairs))} on average; with labels, "
+        f"the random start scores {fixed(fmean(pair.baseline.score for pair in pairs))} there."
+        for row, pairs in by_row.items()
+        if pairs
     ]
 
 

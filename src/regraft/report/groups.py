@@ -75,8 +75,13 @@ class Group:
 
     @property
     def transferred(self) -> tuple[str, ...]:
-        """The rows that start from the teacher's module."""
-        return tuple(row for row in self.rows if row not in (TEACHER, BASELINE))
+        """The rows that start from the teacher's module and are trained as the baseline is."""
+        return tuple(row for row in self.rows if row not in (TEACHER, BASELINE, *self.label_free))
+
+    @property
+    def label_free(self) -> tuple[str, ...]:
+        """The rows that were trained on the teacher's answers alone."""
+        return tuple(row for row in self.rows if any(result.refined for result in self.results(row)))
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +83,23 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Refined:
+    """How a module was trained on its teacher's answers, without a label.
+
+    Attributes:
+        steps: that were taken.
+        texts: that were learnt from.
+        before: agreement with the teacher on held-out texts before, in percent.
+        after: the same of what was kept.
+    """
+
+    steps: _Step
+    texts: Annotated[int, Field(ge=0, le=_LONGEST), _else("a number of texts")]
+    before: _Percent
+    after: _Percent
+
+
+@dataclass(frozen=True)
 class Point:
     """A validation score on the way."""
 
@@ -108,6 +125,7 @@ class Result:
         alignment: of the start, where it was aligned.
         seconds: wall time of the training; None where unknown, as of one that was interrupted.
         expected: of the start, where it was sampled with covariances.
+        refined: how it was trained without labels; None where it was trained with them.
     """
 
     setting: str
@@ -123,12 +141,18 @@ class Result:
     alignment: tuple[Alignment, ...] = ()
     seconds: _Seconds | None = None
     expected: Expected | None = None
+    refined: Refined | None = None
 
 
 _RESULT = TypeAdapter(Result)
 _NEEDED = ("setting", "task", "metric", "peft", "row", "language", "score")
-_EXPECTED = {"expected_module": "module", "expected_head": "head"}
-_COLUMNS = (*_NEEDED[:-1], "seed", "score", "before", "seconds", "curve", *_EXPECTED)
+# A column for each attribute of what a result may have besides.
+_NESTED = {
+    f"{name}_{inside.name}": (name, inside.name)
+    for name, record in (("expected", Expected), ("refined", Refined))
+    for inside in fields(record)
+}
+_COLUMNS = (*_NEEDED[:-1], "seed", "score", "before", "seconds", "curve", *_NESTED)
 _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says nothing about a result
 
 
@@ -139,8 +163,10 @@ def write_results(results: Iterable[Result], path: Path) -> None:
         writer.writeheader()
         for result in results:
             curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
-            expected = {column: getattr(result.expected, name, None) for column, name in _EXPECTED.items()}
-            writer.writerow({**vars(result), "curve": curve, **expected})
+            nested = {
+                column: getattr(getattr(result, name), inside, None) for column, (name, inside) in _NESTED.items()
+            }
+            writer.writerow({**vars(result), "curve": curve, **nested})
 
 
 def read_results(path: Path) -> list[Result]:
@@ -173,16 +199,17 @@ def _result(place: str, line: Mapping[str, str]) -> Result:
     if None in line or None in line.values():
         raise ReportError(f"{place} has more or fewer values than the first line has columns; mend or remove it")
     values: dict[str, Any] = {column: value.strip() for column, value in line.items() if value.strip()}
-    values["expected"] = {name: values[column] for column, name in _EXPECTED.items() if column in values} or None
+    for column, (name, inside) in _NESTED.items():
+        if column in values:
+            values.setdefault(name, {})[inside] = values[column]
     try:
         return _RESULT.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        column, *inside = first["loc"]
+        nested = "_".join(map(str, first["loc"]))
+        column = nested if nested in _NESTED else str(first["loc"][0])
         if first["type"] == "missing":
             raise ReportError(f"{place} has no {column}, expected a value; fill it in or remove the line") from error
-        if column == "expected":
-            column = f"{column}_{inside[0]}"
         expected = first["msg"].removeprefix("Value error, ")
         raise ReportError(
             f"{place} has {first['input']!r} under {column}, expected {expected}; mend or remove the line"

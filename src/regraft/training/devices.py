@@ -11,7 +11,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 
 from ..errors import TaskError
-from .options import LearningOptions, Precision
+from .options import Precision, StepOptions
 
 
 def mixed_precision(precision: Precision) -> str | None:
@@ -30,23 +30,21 @@ def mixed_precision(precision: Precision) -> str | None:
     return precision if precision in ("bfloat16", "float16") else None
 
 
-def training_arguments(work: Path, options: LearningOptions, progress: bool, **others: Any) -> TrainingArguments:
+def training_arguments(work: Path, options: StepOptions, progress: bool, **others: Any) -> TrainingArguments:
     """Tell a Trainer what every training has, and to keep to one device per process.
 
     Args:
         work: where checkpoints go.
         options: how to train.
         progress: whether to draw progress bars.
-        others: fields of ``TrainingArguments`` that not every training has.
+        others: further fields of ``TrainingArguments``, how long it goes on among them.
     """
     mixed = mixed_precision(options.precision)
+    others = {"warmup_steps": options.warmup, "lr_scheduler_type": "linear", **others}
     arguments = TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        warmup_steps=options.warmup,
-        lr_scheduler_type="linear",
         seed=options.seed,
         save_total_limit=1,
         dataloader_pin_memory=torch.cuda.is_available(),

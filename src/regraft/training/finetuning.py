@@ -106,8 +106,8 @@ def train(
     if order is not None and keep_head:
         training["labels_said_by"] = order.said_by
     provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
-    if start is not None and start.report:
-        provenance["port"] = dict(start.report)
+    if start is not None:
+        provenance |= {key: start.provenance[key] for key in ("port", "refinement") if key in start.provenance}
     module = detach(adapted, base, str(out), provenance)
     if trainer.is_world_process_zero():
         module.save(out, replace, curve=curve)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig, PeftConfig, get_peft_model
 
 from ..errors import TaskError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.bottleneck import BottleneckConfig
+from ..modules.module import Module
 from ..tasks.records import Task
+from .attachment import detach, with_head
 from .options import TrainOptions
 
 
@@ -47,3 +49,12 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
     # PEFT would leave out the first layer of DistilBERT's head.
     head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
     return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
+
+
+def fresh_module(base: Pretrained, task: Task, peft: str, options: TrainOptions) -> Module:
+    """Draw a module, with a task head, that nothing has trained; arguments as for `fresh_config`.
+
+    What is drawn follows PyTorch's seed.
+    """
+    model = get_peft_model(with_head(base, task), fresh_config(base, task, peft, options))
+    return detach(model, base, f"a random {peft} module", {"labels": list(task.labels)})

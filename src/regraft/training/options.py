@@ -15,11 +15,9 @@ from ..tasks.records import Task
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class LearningOptions(Options):
+class StepOptions(Options):
     """What every training has. Whatever changes the outcome is a field, and is written beside the result."""
 
-    epochs: float = Field(default=3.0, gt=0)
-    """Passes over the training data."""
     batch_size: int = Field(default=32, ge=1)
     """Rows per step and device."""
     learning_rate: float = Field(default=1e-3, ge=0)
@@ -32,6 +30,13 @@ class LearningOptions(Options):
     """Of all that is random."""
     max_length: int = Field(default=256, ge=8)
     """Tokens after which a text is cut."""
+
+
+class LearningOptions(StepOptions):
+    """What every training has that passes over its data some times."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training data."""
 
 
 class TrainOptions(LearningOptions):

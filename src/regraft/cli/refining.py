@@ -1,0 +1,98 @@
+"""Finish a port on its teacher's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..activations.options import TextOptions
+from ..distillation.options import RefineOptions
+from ..errors import SamplingError
+from .app import (
+    HOW,
+    TEXTS,
+    WHERE,
+    Families,
+    Json,
+    Out,
+    Quiet,
+    Replace,
+    Track,
+    TrustCode,
+    console,
+    errors,
+    flat,
+    print_json,
+)
+
+
+def refine(
+    module: str,
+    /,
+    *,
+    teacher: str,
+    out: Out,
+    model: str | None = None,
+    teacher_model: str | None = None,
+    options: Annotated[RefineOptions, flat(HOW)] = RefineOptions(),
+    texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    answers: Annotated[Path | None, Parameter(group=WHERE)] = None,
+    trust_remote_code: TrustCode = False,
+    families: Families = None,
+    track: Track = (),
+    as_json: Json = False,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finish a port without labels, on its teacher's answers.
+
+    The teacher answers every text once; its answers are kept for other students. A
+    tenth of the texts is held out: of the states on the way, the start among them,
+    the one is written that gives most of the teacher's answers to them. The same
+    command after a kill goes on where it was.
+
+    Example: regraft refine PORT --teacher MODULE --texts texts.txt --out refined
+
+    For several GPUs: accelerate launch -m regraft refine ...
+
+    Args:
+        module: The student's module, with its task head.
+        teacher: The teacher's module: directory or hub id.
+        out: Directory for the module and its curve.
+        model: Student's model. Default: as its module says.
+        teacher_model: Teacher's. Default: as its module says.
+        answers: Where answers are kept. Default: your cache.
+    """
+    from ..distillation import refinement
+    from ..models.families import register_family
+    from ..training.devices import processes
+    from ..training.tracking import Tracking
+    from . import show
+
+    register_family(families)
+    read = texts.read()
+    if read is None:
+        raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
+    refined = refinement.refine(
+        module,
+        teacher,
+        read,
+        out,
+        options=options,
+        model=model,
+        teacher_model=teacher_model,
+        answers=answers,
+        trust_remote_code=trust_remote_code,
+        replace=replace,
+        progress=not quiet,
+        tracking=Tracking.beside(out, track),
+    )
+    if processes().is_main_process:
+        report = refined.provenance["refinement"]
+        words = errors if as_json else console
+        show.show_refinement(words, report)
+        words.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
+        if as_json:
+            print_json(report)

@@ -1,0 +1,240 @@
+"""How good a module is at being another one: its answers beside the other's, on texts that nobody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from ..errors import ModuleFileError, TaskError
+from ..files.texts import Text
+from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..modules.inventory import head_rows, labels_of_base
+from ..modules.module import Module
+from ..tasks.agreement import Agreement, agree
+from .answers import ANSWERS, Answers, answer_kind, ask
+from .options import AskOptions
+
+Floats = NDArray[np.floating]
+
+# With fewer, an interval says nothing.
+FEWEST_TEXTS = 10
+# Of the calibration error, as in its paper.
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """How a student gives one label, the teacher's answers standing for the right ones.
+
+    Attributes:
+        label: its name.
+        share: of the answers of the teacher, in percent.
+        precision: of the student's answers with it, the share that are the teacher's, in percent; None where it never
+            gives it.
+        recall: of the teacher's answers with it, the share that are the student's, in percent; None likewise.
+    """
+
+    label: str
+    share: float
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure two modules are of their answers, and how far the student is right to be.
+
+    Attributes:
+        teacher: mean probability of the teacher's answers.
+        student: of the student's.
+        error: expected calibration error: how far the probability of the student's answer is, on average, from how
+            often answers of that probability are the teacher's (Guo et al., ICML 2017, 15 bins); 0 to 1.
+    """
+
+    teacher: float
+    student: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a student's answers are the teacher's.
+
+    Attributes:
+        teacher: where the teacher's module comes from.
+        student: where the student's does.
+        task_type: what both are for, as PEFT calls it.
+        texts: how many both answered.
+        rows: how many answers were compared: words, or texts.
+        cut: how many more answers of the teacher have none beside them, since the student's text was cut.
+        matched: by what labels were matched: ``"names"`` or ``"positions"``.
+        agreement: of the student with the teacher.
+        head_alone: of the student's task head on its bare model, without the rest of the module.
+        commonest: the teacher's most frequent answer; None of numbers.
+        floor: what always giving it would score, in percent; of numbers, 0.
+        calibration: None of numbers.
+        labels: one by one; empty of numbers.
+    """
+
+    teacher: str
+    student: str
+    task_type: str
+    texts: int
+    rows: int
+    cut: int
+    matched: str
+    agreement: Agreement
+    head_alone: Agreement
+    commonest: str | None
+    floor: float
+    calibration: Calibration | None
+    labels: tuple[LabelAgreement, ...]
+
+
+def compare(
+    teacher: Module,
+    student: Module,
+    texts: Sequence[Text],
+    *,
+    teacher_model: ModelLike | None = None,
+    model: ModelLike | None = None,
+    options: AskOptions | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Compare what two modules of one task answer, on whichever models and tokenizers.
+
+    Args:
+        teacher: the module whose answers stand for the right ones.
+        student: the module that is judged by them.
+        texts: plain texts of the kind that the modules are for, or pairs of them where they were trained on pairs.
+        teacher_model: the teacher's base model; by default the one that its configuration names.
+        model: the student's.
+        options: batch size and length.
+        trust_remote_code: let Python code run that the models bring along.
+        device: where to run; by default a GPU where there is one.
+        progress: whether to draw progress bars.
+
+    Raises:
+        ModuleFileError: a module that does not answer, or two that answer with other labels.
+        TaskError: too few texts, none that both answer, or a teacher that gives one answer to all.
+    """
+    bases = (
+        _base(teacher, teacher_model, "--teacher-model", trust_remote_code),
+        _base(student, model, "--model", trust_remote_code),
+    )
+    columns = _match(teacher, student, *bases)
+    if len(texts) < FEWEST_TEXTS:
+        raise TaskError(f"found {len(texts)} texts, expected at least {FEWEST_TEXTS}, some hundred better; give more")
+    how = {**(options or AskOptions()).model_dump(), "device": device, "progress": progress}
+    its = ask(bases[0], teacher, texts, **how)
+    mine, alone = (ask(bases[1], student, texts, head_alone=bare, **how) for bare in (False, True))
+    return _compared(teacher, student, columns, its, mine, alone)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of the student's answers in the order of the teacher's.
+
+    Attributes:
+        names: of the labels; empty where nobody names them.
+        order: the student's column of each.
+        by: what they are matched by, as in `Comparison.matched`.
+    """
+
+    names: tuple[str, ...]
+    order: tuple[int, ...]
+    by: str
+
+
+def _base(module: Module, model: ModelLike | None, option: str, trust_remote_code: bool) -> Pretrained:
+    if model is None and not module.base_model:
+        raise ModuleFileError(f"{module.source} does not name its base model; name it ({option})")
+    return resolve(module.base_model if model is None else model, trust_remote_code)
+
+
+def _match(teacher: Module, student: Module, base_t: Pretrained, base_s: Pretrained) -> _Columns:
+    """Match the labels of two heads: by name where both have the same names, else by position.
+
+    The names in a base model's configuration count only where those of the other module confirm them: it may have
+    been fine-tuned for something else before.
+    """
+    for module in (teacher, student):
+        answer_kind(module)
+    kinds = [str(module.config["task_type"]) for module in (teacher, student)]
+    rows = [head_rows(module.tensors) or 0 for module in (teacher, student)]
+    if len({*kinds}) > 1 or len({*rows}) > 1:
+        said = [f"{kind} with {count} labels" for kind, count in zip(kinds, rows, strict=True)]
+        raise ModuleFileError(
+            f"{teacher.source} is for {said[0]}, {student.source} for {said[1]}, expected modules of one task"
+        )
+    its, mine = teacher.labels or labels_of_base(teacher, base_t), student.labels or labels_of_base(student, base_s)
+    if sorted(its) == sorted(mine) and its:
+        return _Columns(its, tuple(mine.index(name) for name in its), "names")
+    if teacher.labels and student.labels:
+        raise ModuleFileError(
+            f"{teacher.source} answers with the labels {', '.join(its)}, {student.source} with {', '.join(mine)}, "
+            "expected the same ones; compare modules of one task"
+        )
+    return _Columns(teacher.labels or student.labels or its or mine, tuple(range(rows[0])), "positions")
+
+
+def _compared(
+    teacher: Module, student: Module, columns: _Columns, its: Answers, mine: Answers, alone: Answers
+) -> Comparison:
+    """Work out a comparison from the answers of the teacher, the student and the student's head alone."""
+    here, there, text = mine.beside(its)
+    right = there.numpy().astype(np.float64)
+    given, bare = (
+        answers[:, list(columns.order)].numpy().astype(np.float64) for answers in (here, alone.beside(its)[0])
+    )
+    found, head = (agree(its.task_type, right, one, text, columns.names) for one in (given, bare))
+    best = right.argmax(1)
+    numbers = right.shape[1] == 1
+    names = columns.names or tuple(f"LABEL_{row}" for row in range(right.shape[1]))
+    if found.constant:
+        only = f"{right[0, 0]:g}" if numbers else names[best[0]]
+        raise TaskError(
+            f"{teacher.source} gives one answer, {only}, to all of {len(right)} {ANSWERS[its.task_type].of}, so that "
+            "agreeing with it says nothing; give texts of the kind it was trained for, and check that it was trained"
+        )
+    commonest = int(np.bincount(best).argmax())
+    constant = np.tile(np.eye(right.shape[1])[commonest], (len(right), 1))
+    return Comparison(
+        teacher.source,
+        student.source,
+        its.task_type,
+        found.texts,
+        len(right),
+        len(its.logits) - len(right),
+        columns.by,
+        found,
+        head,
+        None if numbers else names[commonest],
+        0.0 if numbers else agree(its.task_type, right, constant, text, columns.names).percent,
+        None if numbers else _calibration(right, given),
+        () if numbers else _by_label(names, best, given.argmax(1)),
+    )
+
+
+def _by_label(names: Sequence[str], its: NDArray[np.int64], mine: NDArray[np.int64]) -> tuple[LabelAgreement, ...]:
+    found = []
+    for row, name in enumerate(names):
+        given, right, both = (int(which.sum()) for which in (mine == row, its == row, (mine == row) & (its == row)))
+        precision, recall = (100 * both / count if count else None for count in (given, right))
+        found.append(LabelAgreement(name, 100 * right / len(its), precision, recall))
+    return tuple(found)
+
+
+def _calibration(teacher: Floats, student: Floats) -> Calibration:
+    its, mine = softmax(teacher, axis=1), softmax(student, axis=1)
+    sure, same = mine.max(1), mine.argmax(1) == its.argmax(1)
+    bins = np.minimum((sure * _BINS).astype(np.int64), _BINS - 1)
+    # Of each bin the share of the answers times the distance of the two means: the counts cancel out.
+    apart = np.bincount(bins, sure - same)
+    return Calibration(float(its.max(1).mean()), float(sure.mean()), float(np.abs(apart).sum() / len(sure)))

@@ -1,0 +1,123 @@
+"""Answers of a module that are kept, so that they are computed once for all students that learn from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+
+from ..errors import ModelError, ModuleFileError
+from ..files.directories import new_directory, obstacle, write_json
+from ..files.fingerprints import hash_rows, versions
+from ..files.reading import read_json, read_safetensors
+from ..files.texts import Text
+from ..models.pretrained import ModelLike, resolve
+from ..modules.module import PROVENANCE, Module
+from .answers import Answers, answer_kind, ask
+
+_TENSORS = "answers.safetensors"
+_FILES = (_TENSORS, PROVENANCE)
+# Raised where other answers would be found under the same name: words told apart otherwise, another format.
+_FORMAT = 1
+# What a configuration says of where a module came from, and not of what it computes.
+_OF_PLACE = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+
+
+def answers_directory() -> Path:
+    """Name the directory in which answers are kept: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regraft" / "answers"
+
+
+def kept_answers(
+    module: Module,
+    texts: Sequence[Text],
+    directory: Path | None = None,
+    *,
+    model: ModelLike | None = None,
+    max_length: int = 256,
+    trust_remote_code: bool = False,
+    progress: bool = True,
+) -> Answers:
+    """Give what a module answers to texts; ask it, and keep the answers, where they are not there already.
+
+    Answers are kept by what they depend on: the module, the weights of its base model, the texts, and where these are
+    cut. What is read is checked; what is damaged is asked for again. Answers that were kept need no base model: where
+    it is not there, the module and the texts alone tell them. A label's logit is kept in float16, a number in float32.
+
+    Args:
+        module: a module with its task head.
+        texts: plain texts, or pairs of them.
+        directory: where answers are kept, by default `answers_directory()`. What is in it may be deleted at any time.
+        model: the base model, by default the one that the module names.
+        max_length: tokens after which a text is cut.
+        trust_remote_code: let Python code run that the base model brings along.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        ModuleFileError: a module that does not answer, or a directory that cannot be written.
+        ModelError: answers are not there, nor is the base model.
+    """
+    answer_kind(module)
+    directory = directory or answers_directory()
+    if why := obstacle(directory):
+        raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
+    directory.mkdir(parents=True, exist_ok=True)
+    config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
+    told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
+    place = directory / hash_rows([*told_by.values(), max_length])
+    # Whoever comes second, such as another process of one training, finds what the first one kept.
+    with FileLock(directory / f"{place.name}.lock"):
+        kept = _read(place)
+        try:
+            base = resolve(module.base_model if model is None else model, trust_remote_code)
+        except ModelError:
+            if kept is None:
+                raise
+            return kept[0]
+        weights = {"model": base.config_hash, "model_weights": base.weights_id}
+        if kept is not None and weights.items() <= kept[1].items():
+            return kept[0]
+        _keep(place, ask(base, module, texts, max_length=max_length, progress=progress), {**told_by, **weights})
+        again = _read(place)
+        assert again is not None
+        return again[0]
+
+
+def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
+    numbers = answers.logits.shape[1] == 1
+    largest = torch.finfo(torch.float16).max
+    logits = answers.logits if numbers else answers.logits.clamp(-largest, largest).half()
+    tensors = {"logits": logits, "text": torch.from_numpy(answers.text), "word": torch.from_numpy(answers.word)}
+    with new_directory(place, True, _FILES) as written:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
+        content = {**described, "labels": answers.labels, "task_type": answers.task_type}
+        content["sha256"] = _hash(written / _TENSORS)
+        write_json(written / PROVENANCE, {"answers": content, "versions": versions()})
+
+
+def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
+    """Read answers that were kept, and what describes them; None where there are none that are whole."""
+    if not place.is_dir():
+        return None
+    try:
+        said = read_json(place / PROVENANCE)["answers"]
+        if _hash(place / _TENSORS) != said["sha256"]:
+            raise ModuleFileError("its hash is another one")
+        tensors = read_safetensors(place / _TENSORS)
+        text, word = (tensors[name].numpy() for name in ("text", "word"))
+        return Answers(tensors["logits"].float(), text, word, tuple(said["labels"]), said["task_type"]), said
+    except (ModuleFileError, OSError, KeyError, TypeError) as error:
+        warnings.warn(f"the answers in {place} are damaged ({error}), so the module is asked again", stacklevel=2)
+        return None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,215 @@
+"""What a student learns from: texts, the teacher's answers to them, and which of them it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ModuleFileError, SamplingError, TaskError
+from ..files.texts import Text
+from ..models.pretrained import Pretrained
+from ..modules.inventory import head_rows
+from ..modules.module import Module
+from ..seeding import generator
+from ..tasks.agreement import Agreement, agree
+from ..tasks.records import Task
+from .answers import ANSWERS, Answers, Ints, answer_kind, answered, collected, tokenizer_of
+
+# A tenth of the texts is held out to judge by; so many at least, as many as are left to learn from, and at most.
+_HELD_OUT, _FEWEST, _MOST = 0.1, 20, 1000
+# So many batches are sorted by length together.
+_POOL = 16
+
+
+def distinct(texts: Sequence[Text]) -> list[Text]:
+    """Leave out texts that are blank, and those that occur before: a text that is learnt says nothing when held out."""
+    return list(dict.fromkeys(text for text in texts if "".join(text).strip()))
+
+
+def held_out_texts(count: int, seed: int) -> Ints:
+    """Choose texts to judge by: their numbers, ascending.
+
+    Args:
+        count: how many texts there are.
+        seed: of the choice.
+
+    Raises:
+        SamplingError: there are too few.
+    """
+    if count < 2 * _FEWEST:
+        raise SamplingError(
+            f"found {count} texts, each counted once, expected some hundred, {2 * _FEWEST} at the very least: "
+            f"{_FEWEST} are held out to judge by; give more texts"
+        )
+    chosen = torch.randperm(count, generator=generator(seed, "held-out texts"))
+    return np.sort(chosen[: min(max(round(count * _HELD_OUT), _FEWEST), _MOST)].numpy())
+
+
+def check_lesson(teacher: Module, texts: Sequence[Text]) -> None:
+    """Check, before models run, that a teacher's module answers and that there are enough texts.
+
+    Raises:
+        RegraftError: so it is not.
+    """
+    answer_kind(teacher)
+    held_out_texts(len(distinct(texts)), 0)
+
+
+def check_pair(student: Module, teacher: Module) -> None:
+    """Check that a student's module can learn from a teacher's: both have a task head, for the same labels.
+
+    Raises:
+        ModuleFileError: so it is not.
+    """
+    kinds = [str(module.config.get("task_type")) for module in (student, teacher)]
+    if kinds[0] != kinds[1]:
+        raise ModuleFileError(
+            f"{student.source} has task type {kinds[0]}, its teacher {teacher.source} {kinds[1]}, expected the same"
+        )
+    rows = [head_rows(module.tensors) for module in (student, teacher)]
+    if rows[0] is None:
+        raise ModuleFileError(
+            f"{student.source} has no task head that could learn answers; port the teacher's with its head"
+        )
+    if rows[0] != rows[1]:
+        raise ModuleFileError(
+            f"{student.source} has a head of {rows[0]} labels, its teacher {teacher.source} one of {rows[1]}, "
+            "expected as many"
+        )
+
+
+def in_order_of(student: Module, answers: Answers, teacher: str) -> Answers:
+    """Bring the columns of a teacher's answers into the order of the rows of a student's head, by name.
+
+    Args:
+        student: the student's module.
+        answers: the teacher's.
+        teacher: what to call the teacher's module.
+
+    Returns:
+        The answers as they are, where one of the two has no names; with the names that are known.
+
+    Raises:
+        ModuleFileError: the two have other labels.
+    """
+    # A port may have been told what the teacher's own files do not say.
+    told = (student.report.get("options") or {}).get("teacher_labels") or ()
+    its, mine = answers.labels or tuple(told), student.labels or answers.labels
+    if not its or its == mine:
+        return replace(answers, labels=mine)
+    if {*its} != {*mine}:
+        raise ModuleFileError(
+            f"{student.source} has the labels {', '.join(mine)}, its teacher {teacher} {', '.join(its)}, expected the "
+            "same; port the teacher's head"
+        )
+    return replace(answers, logits=answers.logits[:, [its.index(name) for name in mine]], labels=mine)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt, and what it is judged by.
+
+    Attributes:
+        texts: plain texts, or pairs of them.
+        answers: the teacher's to all texts, the columns in the order of the student's head.
+        held_out: numbers of the texts to judge by.
+        max_length: tokens after which a text is cut.
+        batch_size: texts per batch.
+    """
+
+    texts: Sequence[Text]
+    answers: Answers
+    held_out: Ints
+    max_length: int
+    batch_size: int
+
+    @property
+    def learnt(self) -> Ints:
+        """Numbers of the texts to learn from."""
+        return np.setdiff1d(np.arange(len(self.texts)), self.held_out)
+
+    def drawn(self, batches: int, seed: int) -> list[int]:
+        """Draw the texts of so many batches, each once before any comes again; those of a batch are of like length.
+
+        The order depends on the seed alone, so that a resumed training goes on with the texts that are left.
+        """
+        dice, learnt, size = generator(seed, "order of texts"), torch.from_numpy(self.learnt), self.batch_size
+        passes = -(-batches * size // len(learnt))
+        drawn = torch.cat([learnt[torch.randperm(len(learnt), generator=dice)] for _ in range(passes)])
+        pool = size * min(max(len(learnt) // (4 * size), 1), _POOL)
+        order: list[int] = []
+        for start in range(0, batches * size, pool):
+            some = drawn[start : min(start + pool, batches * size)].tolist()
+            some.sort(key=lambda number: len("".join(self.texts[number])))
+            for batch in torch.randperm(len(some) // size, generator=dice).tolist():
+                order += some[batch * size : (batch + 1) * size]
+        return order
+
+    @property
+    def task(self) -> Task:
+        """Describe what is learnt as far as it is known; labels without a name are numbered."""
+        task_type: Any = self.answers.task_type
+        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.logits.shape[1]))
+        return Task("as taught", task_type, ("text",), "label", self.answers.labels or numbered, ())
+
+    def check(self, teacher: str) -> str:
+        """Check that the teacher has opinions to learn, and some to judge by.
+
+        Args:
+            teacher: what to call it.
+
+        Returns:
+            What agreement with it is measured in.
+
+        Raises:
+            TaskError: it gives one answer to all texts, or none at all.
+        """
+        for numbers, which in ((np.arange(len(self.texts)), "texts"), (self.held_out, "held-out texts")):
+            rows = np.isin(self.answers.text, numbers)
+            logits = self.answers.logits[torch.from_numpy(rows)].numpy()
+            if not rows.any():
+                raise TaskError(f"{teacher} has no answer to any of the {len(numbers)} {which}; give texts of words")
+            found = agree(self.answers.task_type, logits, logits, self.answers.text[rows], self.answers.labels)
+            if found.constant:
+                label = f" ({self.answers.labels[int(logits[0].argmax())]})" if self.answers.labels else ""
+                raise TaskError(
+                    f"{teacher} gives one answer{label} to all of the {len(numbers)} {which}, so there is nothing to "
+                    "learn; give more texts, of the kind that it was trained on"
+                )
+        return found.metric
+
+    def agreement(self, model: Any, base: Pretrained) -> Agreement:
+        """Compare a model's answers to the held-out texts with the teacher's.
+
+        Raises:
+            TaskError: the two answer no word in common, or the model's answers are no numbers.
+        """
+        texts, task_type = [self.texts[number] for number in self.held_out], self.answers.task_type
+        batches = answered(model, base, ANSWERS[task_type], texts, self.batch_size, self.max_length)
+        found = collected(batches, self.answers.labels, task_type)
+        student, teacher, text = replace(found, text=self.held_out[found.text]).beside(self.answers)
+        if not student.isfinite().all():
+            raise TaskError("the training diverged; start over with a lower learning rate (--learning-rate)")
+        return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
+
+
+class LessonCollator:
+    """Make batches of texts, with the teacher's answers to those rows that the student has as well."""
+
+    def __init__(self, lesson: Lesson, base: Pretrained) -> None:
+        self.lesson, self.kind = lesson, ANSWERS[lesson.answers.task_type]
+        self.tokenizer, self.max_length = tokenizer_of(base, self.kind), min(lesson.max_length, base.longest)
+
+    def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+        """Encode the texts with these numbers; ``answers`` are (rows, labels), the other two say whose they are."""
+        numbers = np.array([example["number"] for example in examples], dtype=np.int64)
+        texts = [self.lesson.texts[number] for number in numbers]
+        encoded, rows = self.kind.encode(self.tokenizer, texts, self.max_length)
+        answers, found = self.lesson.answers.at(numbers[rows.text], rows.word)
+        batch = {**encoded, "answers": answers, "answers_text": torch.from_numpy(rows.text[found])}
+        return batch if rows.token is None else {**batch, "answers_token": torch.from_numpy(rows.token[found])}

@@ -1,0 +1,200 @@
+"""Finish a port without labels: train it on what the teacher answers to plain texts.
+
+transformers' Trainer on accelerate does the training, so its launchers work as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datasets import Dataset
+from peft import set_peft_model_state_dict
+from transformers import PrinterCallback, set_seed
+
+from ..errors import TaskError
+from ..files.directories import check_writable
+from ..files.fingerprints import hash_rows
+from ..files.texts import Text
+from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..modules.module import FILES, Module, load
+from ..schema import make
+from ..training.attachment import attach, detach
+from ..training.devices import mixed_precision, processes, training_arguments
+from ..training.runs import last_checkpoint, learning_curve, work_directory
+from ..training.tracking import Tracking, tracked
+from .growth import grown
+from .kept_answers import kept_answers
+from .lesson import Lesson, check_pair, distinct, held_out_texts, in_order_of
+from .losses import distance_of_answers
+from .options import AUTO, RefineOptions
+from .refiner import METRICS, Refiner, StopWhereNothingIsGained
+
+# Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
+_LOOKS, _BETWEEN = 10, 25
+# Of one that ends by itself: after how many steps it looks, for how many it warms up, where it ends at the latest.
+_AUTO_BETWEEN, _AUTO_WARM_UP, _AUTO_END = 50, 20, 3000
+
+
+def refine(
+    module: Module | str | Path,
+    teacher: Module | str | Path,
+    texts: Sequence[Text],
+    out: Path | None = None,
+    *,
+    options: RefineOptions | None = None,
+    model: str | Path | None = None,
+    teacher_model: ModelLike | None = None,
+    answers: Path | None = None,
+    trust_remote_code: bool = False,
+    replace: bool = False,
+    progress: bool = True,
+    tracking: Tracking | None = None,
+    **fields: Any,
+) -> Module:
+    """Train a student's module on what the teacher's module answers to plain texts, without a label.
+
+    The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
+    by word or text by text; of numbers their squared difference. A tenth of the texts, 20 to 1,000, is held out: of
+    the states on the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+
+    Args:
+        module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.
+        teacher: the teacher's module.
+        texts: plain texts, or pairs of them, of the kind that the module is for. Those that occur twice count once.
+        out: where the module goes, with ``curve.jsonl``; checkpoints are kept beside it until the end, so that the
+            same call after a kill goes on from the last. By default nothing is written.
+        options: how to train.
+        model: the student's base model, by default the one that its module names.
+        teacher_model: the teacher's, likewise.
+        answers: where the teacher's answers are kept, by default in the user's cache, see `kept_answers`.
+        trust_remote_code: let Python code run that the models bring along.
+        replace: replace `out` where it exists.
+        progress: whether to draw progress bars.
+        tracking: where to show the training, by default nowhere.
+        fields: single fields of `RefineOptions`, such as ``steps=200``.
+
+    Returns:
+        The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
+        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after.
+
+    Raises:
+        RegraftError: modules, models, texts, options or directories that do not serve.
+    """
+    options = make(RefineOptions, fields, TaskError).over(options or RefineOptions())
+    mixed = mixed_precision(options.precision)  # refuses what this machine cannot do before any work
+    if out is not None:
+        check_writable(out, replace, FILES, [module, teacher, model, teacher_model])
+    start, teaches = (one if isinstance(one, Module) else load(one) for one in (module, teacher))
+    check_pair(start, teaches)
+    base = resolve(start.base_model if model is None else model, trust_remote_code)
+    larger = grown(start, base, options.grow, options.rank, options.seed)
+    texts = distinct(texts)
+    held_out = held_out_texts(len(texts), options.seed)
+    given = kept_answers(
+        teaches,
+        texts,
+        answers,
+        model=teacher_model,
+        max_length=options.max_length,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
+    lesson = Lesson(texts, in_order_of(start, given, teaches.source), held_out, options.max_length, options.batch_size)
+    metric = lesson.check(teaches.source)
+    described = {
+        **options.model_dump(mode="json"),
+        "teacher": teaches.source,
+        "teacher_hash": teaches.hash(),
+        "teacher_model": teaches.base_model,
+        "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts)},
+        "model": base.name,
+        "model_weights": base.weights_id,
+        "start": start.source,
+        "start_hash": start.hash(),
+        "mixed_precision": mixed,
+        **({"trust_remote_code": True} if trust_remote_code else {}),
+    }
+    with ExitStack() as stack:
+        if out is None:
+            work = Path(stack.enter_context(TemporaryDirectory()))
+        else:
+            with processes().main_process_first():
+                work = work_directory(out, described, replace)
+        set_seed(options.seed)
+        adapted = attach(base, larger, lesson.task)
+        trainer = _trainer(lesson, base, adapted, work, options, progress)
+        with tracked(trainer, tracking):
+            trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        curve = learning_curve(trainer.state.log_history, METRICS, split="held-out")
+        looks = [row for row in curve if "split" in row]
+        best = max(looks, key=lambda row: row[METRICS[-1]])  # of equals the first: the start, if it is among them
+        if best["step"] == 0:
+            set_peft_model_state_dict(adapted, dict(larger.tensors))
+        refinement = {
+            **described,
+            "step": best["step"],
+            "steps_taken": trainer.state.global_step,
+            "metric": metric,
+            "agreement": {name: _scores(row) for name, row in (("before", looks[0]), ("after", best))},
+        }
+        named = {"labels": list(lesson.answers.labels)} if lesson.answers.labels else {}
+        provenance = {**start.provenance, **named, "refinement": refinement}
+        source = f"{start.source}, refined" if out is None else str(out)
+        refined = detach(adapted, base, source, provenance)
+        if out is not None and trainer.is_world_process_zero():
+            refined.save(out, replace, curve=curve)
+            shutil.rmtree(work)
+        trainer.accelerator.wait_for_everyone()
+    return refined
+
+
+def _trainer(
+    lesson: Lesson, base: Pretrained, adapted: Any, work: Path, options: RefineOptions, progress: bool
+) -> Refiner:
+    """Set up the training, with looks, and checkpoints beside them."""
+    if options.steps == AUTO:
+        length = {"max_steps": _AUTO_END, "warmup_steps": _AUTO_WARM_UP, "lr_scheduler_type": "constant_with_warmup"}
+        between, callbacks = _AUTO_BETWEEN, [StopWhereNothingIsGained()]
+    else:
+        length, callbacks = {"max_steps": options.steps}, []
+        between = max(_BETWEEN, math.ceil(options.steps / _LOOKS))
+    batches = length["max_steps"] * processes().num_processes
+    trainer = Refiner(
+        lesson,
+        base,
+        distance_of_answers(lesson.answers.logits, options.temperature),
+        model=adapted,
+        args=training_arguments(
+            work,
+            options,
+            progress,
+            **length,
+            eval_strategy="steps",
+            eval_steps=between,
+            eval_on_start=last_checkpoint(work) is None,
+            save_strategy="steps",
+            save_steps=between,
+            load_best_model_at_end=True,
+            metric_for_best_model=METRICS[-1],
+            logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
+            logging_steps=between,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,  # the collator reads the numbers of texts
+            ddp_find_unused_parameters=False,  # the loss reaches every weight that is trained
+        ),
+        train_dataset=Dataset.from_dict({"number": lesson.drawn(batches, options.seed)}),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    low, high, percent = (row[name] for name in METRICS)
+    return {"percent": percent, "interval": [low, high], "divergence": row["loss"]}

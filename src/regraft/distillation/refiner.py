@@ -1,0 +1,70 @@
+"""The Trainer that refines: a module learns its teacher's answers, and is judged by how many of them it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+
+from ..models.pretrained import Pretrained
+from .lesson import Lesson, LessonCollator
+
+METRICS = ("low", "high", "agreement")
+"""What evaluation logs beside the loss: the ends of the agreement's 95% interval, and the agreement, in percent."""
+_AGREEMENT = f"eval_{METRICS[-1]}"
+# So many looks without a gain end a training.
+_PATIENCE = 3
+
+
+class Refiner(Trainer):  # type: ignore[misc]
+    """Train a model on the distance of its answers from a teacher's; evaluation is the agreement of the two."""
+
+    control: TrainerControl
+
+    def __init__(
+        self, lesson: Lesson, base: Pretrained, distance: Callable[[Tensor, Tensor], Tensor], **options: Any
+    ) -> None:
+        """Take what is learnt.
+
+        Args:
+            lesson: texts, and the teacher's answers.
+            base: the student's base model.
+            distance: from (rows, labels) of the student and of the teacher to (rows,).
+            options: of the Trainer.
+        """
+        super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the model could do
+        self.lesson, self.base, self.distance = lesson, base, distance
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts."""
+        of_teacher = ("answers", "answers_text", "answers_token")
+        logits = model(**{name: value for name, value in inputs.items() if name not in of_teacher}).logits
+        rows = logits[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
+        return self.distance(rows, inputs["answers"]).sum() / max(len(rows), 1)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Compare the answers to the held-out texts; every process looks at all of them."""
+        found = self.lesson.agreement(self.model.eval(), self.base)
+        values = (*found.interval, found.percent)
+        metrics = {"eval_loss": found.divergence}
+        metrics |= {f"eval_{name}": value for name, value in zip(METRICS, values, strict=True)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class StopWhereNothingIsGained(TrainerCallback):  # type: ignore[misc]
+    """End a training after some looks without a gain; by its log alone, so that a resumed one ends as well."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Go no further where it had ended before it was killed."""
+        self.on_evaluate(args, state, control)
+
+    def on_evaluate(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at what was gained."""
+        looks = [entry[_AGREEMENT] for entry in state.log_history if _AGREEMENT in entry]
+        if len(looks) > _PATIENCE and max(looks[-_PATIENCE:]) <= max(looks[:-_PATIENCE]):
+            control.should_training_stop = True

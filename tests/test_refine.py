@@ -1,0 +1,309 @@
+"""A port that is finished on its teacher's answers: known answers, growth without effect, kills, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import load_peft, make_texts
+
+import regraft
+from regraft.distillation import kept_answers as kept
+from regraft.distillation import refinement
+from regraft.distillation.answers import ask
+from regraft.distillation.kept_answers import kept_answers
+from regraft.distillation.losses import distance_of_answers
+from regraft.errors import ModelError, ModuleFileError, RegraftError, SamplingError, TaskError
+from regraft.models.pretrained import resolve
+
+Make = Callable[..., str]
+TEXTS = make_texts(120)
+# Initialised like this a tiny model is smooth enough for its answers to be learnt.
+SMOOTH = {"layers": 2, "initializer_range": 0.05}
+HEAD = "base_model.model.classifier.weight"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def refine(module: Any, teacher: Any, texts: Any = TEXTS, *rest: Any, **options: Any) -> regraft.Module:
+    options = {"steps": 30, "batch_size": 16, "progress": False, **options}
+    return regraft.refine(module, teacher, texts, *rest, **options)
+
+
+def of_many_answers(teacher: regraft.Module) -> regraft.Module:
+    """Move the bias of a teacher's head so that no answer is its answer to everything."""
+    bias = HEAD.replace("weight", "bias")
+    logits = ask(resolve(teacher.base_model), teacher, TEXTS, progress=False).logits
+    return replace(teacher, tensors={**teacher.tensors, bias: teacher.tensors[bias] - logits.mean(0)})
+
+
+def disturbed(module: regraft.Module) -> regraft.Module:
+    noise = torch.randn(module.tensors[HEAD].shape, generator=torch.Generator().manual_seed(0))
+    return replace(module, tensors={**module.tensors, HEAD: module.tensors[HEAD] + noise}, source="mine")
+
+
+def agreement(module: regraft.Module) -> tuple[float, float]:
+    said = module.provenance["refinement"]["agreement"]
+    return said["before"]["percent"], said["after"]["percent"]
+
+
+def test_a_student_like_its_teacher_is_kept_as_it_is(make_model: Make, make_module: Make) -> None:
+    module = regraft.load(make_module(make_model(layers=2), labels=3))
+    refined = refine(module, module)
+    assert agreement(refined) == (100.0, 100.0)
+    assert refined.provenance["refinement"]["step"] == 0
+    assert refined.hash() == module.hash()
+
+
+@pytest.mark.parametrize(("kind", "task_type"), [("lora", "TOKEN_CLS"), ("bottleneck", "SEQ_CLS")])
+def test_a_head_that_was_disturbed_is_mended(make_model: Make, make_module: Make, kind: str, task_type: str) -> None:
+    teacher = regraft.load(make_module(make_model(**SMOOTH), kind, labels=3, task_type=task_type))
+    teacher = of_many_answers(teacher)
+    refined = refine(disturbed(teacher), teacher, steps=80, learning_rate=3e-2)
+    before, after = agreement(refined)
+    assert before < 70
+    assert after > before + 15
+    assert refined.provenance["refinement"]["step"] > 0
+
+
+def test_numbers_are_learnt_too(make_model: Make, make_module: Make) -> None:
+    teacher = regraft.load(make_module(make_model(**SMOOTH), labels=1, task_type="SEQ_CLS"))
+    refined = refine(disturbed(teacher), teacher, steps=80, learning_rate=3e-2)
+    before, after = agreement(refined)
+    assert refined.provenance["refinement"]["metric"] == "rank correlation"
+    assert after > before + 15
+
+
+def test_the_loss_is_that_of_pytorch() -> None:
+    dice = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(7, 3, generator=dice), torch.randn(7, 3, generator=dice)
+    for temperature in (1.0, 2.0):
+        theirs = torch.nn.functional.kl_div(
+            (student / temperature).log_softmax(1), (teacher / temperature).softmax(1), reduction="batchmean"
+        )
+        ours = distance_of_answers(teacher, temperature)(student, teacher).mean()
+        torch.testing.assert_close(ours, temperature**2 * theirs)
+    numbers, others = student[:, :1], teacher[:, :1]
+    theirs = torch.nn.functional.mse_loss(numbers, others) / others.var()
+    torch.testing.assert_close(distance_of_answers(others, 2.0)(numbers, others).mean(), theirs)
+
+
+def test_two_tokenizers_and_pairs_of_texts(make_model: Make, make_module: Make) -> None:
+    teacher = regraft.load(make_module(make_model(layers=2), labels=3))
+    student = regraft.load(make_module(make_model(width=24, layers=2, unigram=True), labels=3))
+    before, after = agreement(refine(student, teacher, max_length=12, learning_rate=2e-2, steps=60))
+    assert after > before
+    teacher = of_many_answers(regraft.load(make_module(make_model(layers=2), labels=2, task_type="SEQ_CLS")))
+    pairs = list(zip(TEXTS, make_texts(120, seed=3), strict=True))
+    assert refine(teacher, teacher, pairs).provenance["refinement"]["step"] == 0
+
+
+# The teacher's answers are kept
+
+
+def test_answers_that_are_kept_need_no_teacher(
+    make_model: Make, make_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(make_model(layers=2), base)
+    module = regraft.load(make_module(str(base), labels=3))
+    first = kept_answers(module, TEXTS, progress=False)
+    plain = ask(resolve(str(base)), module, TEXTS, progress=False)
+    torch.testing.assert_close(first.logits, plain.logits.half().float(), rtol=0, atol=0)
+    assert np.array_equal(first.word, plain.word)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the teacher ran")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "ask", never)
+        assert torch.equal(kept_answers(module, TEXTS, progress=False).logits, first.logits)
+        for other, texts, length in ((module, TEXTS[:50], 256), (module, TEXTS, 9), (louder(module), TEXTS, 256)):
+            with pytest.raises(AssertionError, match="the teacher ran"):
+                kept_answers(other, texts, max_length=length, progress=False)
+        shutil.rmtree(base)
+        assert torch.equal(kept_answers(module, TEXTS, progress=False).logits, first.logits)
+    with pytest.raises(ModelError):
+        kept_answers(module, TEXTS[:50], progress=False)
+
+
+def louder(module: regraft.Module) -> regraft.Module:
+    """The same tensors with another alpha: other answers."""
+    return replace(module, config={**module.config, "lora_alpha": 2 * module.config["lora_alpha"]})
+
+
+def test_answers_of_other_base_weights_are_not_taken(make_model: Make, make_module: Make, tmp_path: Path) -> None:
+    bases = [make_model(layers=2, seed=seed) for seed in (0, 1)]
+    module = regraft.load(make_module(bases[0], labels=3))
+    first, other = (kept_answers(module, TEXTS, tmp_path, model=base, progress=False) for base in bases)
+    assert not torch.equal(first.logits, other.logits)
+    again = kept_answers(module, TEXTS, tmp_path, model=bases[0], progress=False)
+    assert torch.equal(first.logits, again.logits)
+
+
+@pytest.mark.parametrize("file", ["answers.safetensors", "regraft.json"])
+def test_damaged_answers_are_noticed(make_model: Make, make_module: Make, tmp_path: Path, file: str) -> None:
+    module = regraft.load(make_module(make_model(layers=2), labels=3))
+    first = kept_answers(module, TEXTS, tmp_path, progress=False)
+    (path,) = tmp_path.glob(f"*/{file}")
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content if file.endswith("safetensors") else content[:-9])
+    with pytest.warns(UserWarning, match="are damaged"):
+        assert torch.equal(kept_answers(module, TEXTS, tmp_path, progress=False).logits, first.logits)
+    assert torch.equal(kept_answers(module, TEXTS, tmp_path, progress=False).logits, first.logits)
+
+
+# A kill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [40, "auto"])
+def test_a_killed_refinement_ends_as_if_nothing_had_happened(
+    make_model: Make, make_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int | str
+) -> None:
+    for between in ("_AUTO_BETWEEN", "_BETWEEN"):
+        monkeypatch.setattr(refinement, between, 5)
+    teacher = regraft.load(make_module(make_model(layers=2), labels=3))
+    student = regraft.load(make_module(make_model(width=24, layers=2), labels=3, lora_dropout=0.1))
+    whole = refine(student, teacher, TEXTS, tmp_path / "whole", steps=steps)
+    out, work = tmp_path / "killed", tmp_path / "killed.training"
+    other = get_context("fork").Process(target=refine, args=(student, teacher, TEXTS, out), kwargs={"steps": steps})
+    other.start()
+    for _ in range(3000):
+        if list(work.glob("checkpoint-*/trainer_state.json")):
+            break
+        time.sleep(0.01)
+    other.kill()
+    other.join()
+    assert work.is_dir()
+    assert not out.exists()
+    with pytest.raises(TaskError, match="unfinished training with other temperature"):
+        refine(student, teacher, TEXTS, out, steps=steps, temperature=2)
+    resumed = refine(student, teacher, TEXTS, out, steps=steps)
+    assert resumed.hash() == whole.hash()
+    curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]
+    assert curves[0] == curves[1]
+    assert not work.exists()
+    assert (steps == 40) == (whole.provenance["refinement"]["steps_taken"] == 40)
+
+
+def test_auto_ends_where_nothing_is_gained(
+    make_model: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(refinement, "_AUTO_BETWEEN", 4)
+    module = regraft.load(make_module(make_model(layers=2), labels=3))
+    refined = refine(module, module, TEXTS, tmp_path / "out", steps="auto")
+    assert refined.provenance["refinement"]["steps_taken"] == 12  # three looks, none above the 100 of the start
+    curve = [json.loads(line) for line in (tmp_path / "out" / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in curve if "agreement" in row] == [0, 4, 8, 12]
+
+
+# Refusals
+
+
+def test_what_cannot_be_refined_is_refused_in_a_sentence(make_model: Make, make_module: Make, tmp_path: Path) -> None:
+    base = make_model(layers=2)
+    teacher = regraft.load(make_module(base, labels=3))
+    named = replace(teacher, provenance={"labels": ["O", "B-PER", "I-PER"]}, source="mine")
+    others = replace(teacher, provenance={"labels": ["O", "B-LOC", "I-LOC"]}, source="other")
+    constant = {**teacher.tensors, HEAD: torch.zeros(3, 32), HEAD.replace("weight", "bias"): torch.tensor([0.0, 1, 0])}
+    drawn = regraft.transfer(teacher, base, head="fresh")
+    saying_one, upside_down, alone = (
+        replace(named, tensors=tensors)
+        for tensors in (constant, {**teacher.tensors, HEAD: -teacher.tensors[HEAD]}, teacher.tensors)
+    )
+    five, texts_alone = make_module(base, labels=5), make_module(base, labels=3, task_type="SEQ_CLS")
+    bare = regraft.load(make_module(base))
+    lists = "mine has the labels O, B-PER, I-PER, its teacher other O, B-LOC, I-LOC"
+    refusals: list[tuple[type[RegraftError], str, Any, dict[str, Any]]] = [
+        (SamplingError, "found 39 texts.*40 at the very least: 20 are held out", teacher, {"texts": TEXTS[:39] * 2}),
+        (TaskError, "gives one answer .B-PER. to all of the 120 texts", saying_one, {}),
+        (ModuleFileError, lists, others, {}),
+        (ModuleFileError, "drawn at random by a port", drawn, {}),
+        (ModuleFileError, "task type", bare, {}),
+        (ModuleFileError, "a head of 3 labels, its teacher .* one of 5", five, {}),
+        (ModuleFileError, "expected the same", texts_alone, {}),
+        (TaskError, "steps: found 'some', expected a number of steps", alone, {"steps": "some"}),
+        (TaskError, "unknown key 'stepz'", alone, {"stepz": 3}),
+        (TaskError, "site to grow to 'valeu', expected one of .*did you mean 'value'", alone, {"grow": "valeu"}),
+        (TaskError, "mine has rank 4 already, expected --rank 4 or more, not 2", alone, {"rank": 2}),
+        (TaskError, "diverged", upside_down, {"learning_rate": 1e30}),
+    ]
+    for number, (error, message, teaches, options) in enumerate(refusals):
+        with pytest.raises(error, match=message):
+            refine(named, teaches, options.pop("texts", TEXTS), tmp_path / f"{number}", **options)
+        assert not (tmp_path / f"{number}").exists()
+
+
+def test_labels_in_another_order_are_matched_by_name(make_model: Make, make_module: Make) -> None:
+    names = ["O", "B-PER", "I-PER"]
+    plain = regraft.load(make_module(make_model(layers=2), labels=3))
+    teacher = replace(plain, provenance={"labels": names})
+    turned = regraft.transfer(teacher, make_model(layers=2), labels=[names[2], names[0], names[1]])
+    refined = refine(turned, teacher)
+    assert agreement(refined) == (100.0, 100.0)
+    assert refined.labels == ("I-PER", "O", "B-PER")
+    # A teacher that names none: the port was told.
+    turned = regraft.transfer(plain, make_model(layers=2), labels=[names[2], *names[:2]], teacher_labels=names)
+    assert agreement(refine(turned, plain)) == (100.0, 100.0)
+
+
+def test_what_was_refined_is_a_module_as_any_other(make_model: Make, make_module: Make, tmp_path: Path) -> None:
+    student = make_model(width=24, layers=2)
+    teacher = regraft.load(make_module(make_model(layers=2), labels=3))
+    drawn = regraft.transfer(teacher, student, align="copy", head="fresh")
+    refined = refine(drawn, teacher, TEXTS, tmp_path / "out")
+    assert not refined.head_is_random
+    loaded = regraft.load(tmp_path / "out")
+    assert loaded.hash() == refined.hash()
+    assert loaded.report["align"] == "copy"
+    load_peft(student, tmp_path / "out", labels=3)
+    assert "Refined" in (tmp_path / "out" / "README.md").read_text()
+
+
+# The command line
+
+
+def test_refine_from_the_command_line(
+    make_model: Make, make_module: Make, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    teacher, student = make_module(make_model(layers=2), labels=3), make_model(width=24, layers=2)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    transfer = ("transfer", teacher, "--student", student, "--texts", texts, "--quiet", "--out")
+    code, out, _ = run(*transfer, tmp_path / "once", "--refine", 26)
+    assert code == 0, out
+    assert "to the teacher's answers" in out
+    port = tmp_path / "port"
+    assert run(*transfer, port)[0] == 0
+    options = ("--teacher", teacher, "--texts", texts, "--steps", 26, "--out", tmp_path / "twice", "--quiet")
+    code, out, error = run("refine", port, *options, "--json")
+    assert code == 0, error
+    said = json.loads(out)
+    assert said["agreement"]["after"]["percent"] >= said["agreement"]["before"]["percent"]
+    assert regraft.load(tmp_path / "twice").hash() == regraft.load(tmp_path / "once").hash()
+    code, out, error = run("refine", port, "--teacher", teacher, "--out", tmp_path / "x")
+    assert (code, "give --texts FILE" in error) == (2, True)
+    code, out, error = run("transfer", teacher, "--student", student, "--refine", 9, "--out", tmp_path / "x")
+    assert (code, "give --texts FILE" in error) == (2, True)
+    zero = ["0" if option == 26 else option for option in options]
+    code, out, error = run("refine", port, *zero, "--replace")
+    assert (code, "--steps: found '0', expected a number of steps, 1 or more, or auto" in error) == (2, True)
+    code, out, error = run(
+        "transfer", teacher, "--student", student, "--texts", texts, "--refine", 0, "--out", port / "x"
+    )
+    assert code == 2
+    assert "found '0', expected a number of steps" in error
