@@ -14,6 +14,7 @@ from regraft.alignment.linear import (
     SHRINKAGES,
     best_shrinkage,
     procrustes,
+    reads_towards,
     ridge,
     scaled,
     within_blocks,
@@ -46,18 +47,32 @@ def test_ridge_equals_that_of_scikit_learn(shrinkage: float) -> None:
             np.testing.assert_allclose(linear.offset, theirs.intercept_, rtol=1e-6)
 
 
-def test_writes_shrink_towards_a_map_as_a_regression_of_what_it_leaves() -> None:
+def test_what_is_shrunk_towards_a_map_is_a_regression_of_what_it_leaves() -> None:
     x_s, x_t = activations()
     moments = Moments.of(x_s, x_t, full=True)
     prior = torch.randn(6, 9, generator=torch.Generator().manual_seed(1)).double()
-    left = x_s - x_t @ prior.T
-    shrinkage = max(best_shrinkage(Moments.of(x_t, left, full=True)), 0.01)
-    alpha = shrinkage * float((x_t - x_t.mean(0)).square().sum()) / x_t.shape[1]
-    theirs = Ridge(alpha=alpha, solver="cholesky").fit(x_t.numpy(), left.numpy())
-    np.testing.assert_allclose(writes_towards(moments, prior, 0.01), prior + theirs.coef_, rtol=1e-6, atol=1e-9)
-    nothing = torch.zeros_like(prior)
-    shrinkage = max(best_shrinkage(moments.swapped()), 0.01)
-    torch.testing.assert_close(writes_towards(moments, nothing, 0.01), ridge(moments, shrinkage).writes)
+    reads, offset, _ = reads_towards(moments, prior.T)
+    for source, target, towards, least, found in (
+        (x_s, x_t, prior.T, 0.0, reads),
+        (x_t, x_s, prior, 0.01, writes_towards(moments, prior, 0.01)),
+    ):
+        left = target - source @ towards.T
+        shrinkage = max(best_shrinkage(Moments.of(source, left, full=True)), least)
+        alpha = shrinkage * float((source - source.mean(0)).square().sum()) / source.shape[1]
+        theirs = Ridge(alpha=alpha, solver="cholesky").fit(source.numpy(), left.numpy())
+        np.testing.assert_allclose(found, towards + theirs.coef_, rtol=1e-6, atol=1e-9)
+        if source is x_s:
+            np.testing.assert_allclose(offset, theirs.intercept_, rtol=1e-6)
+
+
+def test_towards_nothing_is_plain_ridge_regression() -> None:
+    moments = Moments.of(*activations(), full=True)
+    nothing = torch.zeros(6, 9).double()
+    expected = ridge(moments, best_shrinkage(moments), max(best_shrinkage(moments.swapped()), 0.01))
+    reads, offset, constant = reads_towards(moments, nothing.T)
+    found = Linear(reads, offset, writes_towards(moments, nothing, 0.01), constant)
+    for name in ("reads", "offset", "writes", "constant"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("noise", [0.1, 3.0])
@@ -68,13 +83,15 @@ def test_the_rank_of_a_space_saves_work_and_changes_no_choice(noise: float) -> N
     assert best_shrinkage(moments, 6) == best_shrinkage(moments) < SHRINKAGES[-1]
 
 
-def test_where_nothing_varies_writes_are_those_shrunk_towards() -> None:
+def test_where_nothing_varies_maps_are_those_shrunk_towards() -> None:
     x_t = activations()[1] @ torch.randn(9, 20, generator=torch.Generator().manual_seed(2)).double()
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
     right = torch.eye(20).double()[order]
     moments = Moments.of(x_t[:, order], x_t, full=True)
-    assert (ridge(moments, 0.01).writes - right).norm() > 0.5 * right.norm()
+    plain = ridge(moments, 0.01)
+    assert (plain.writes - right).norm() > 0.5 * right.norm() < (plain.reads - right.T).norm()
     torch.testing.assert_close(writes_towards(moments, right, 0.01), right)
+    torch.testing.assert_close(reads_towards(moments, right.T)[0], right.T)
 
 
 def test_what_predicts_a_constant_is_least_squares_through_the_origin() -> None:

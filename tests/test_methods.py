@@ -44,22 +44,31 @@ def rotation(width: int = 8) -> Tensor:
 ORDER = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
 
 
+@pytest.mark.parametrize("rank", [None, 8], ids=["full rank", "of outputs wider than their input"])
 @pytest.mark.parametrize("name", ["ridge", "auto"])
-def test_ridge_writes_in_every_dimension_of_outputs_wider_than_their_input(name: str) -> None:
-    """The right map is known; regression alone is silent where the outputs do not vary."""
-    order, flipped = torch.arange(24).flip(0), torch.tensor([1.0, -1.0]).repeat(12).double()
-    x_t = drawn() @ drawn(24, 8, seed=2)
-    x_s = x_t[:, order] * flipped if name == "ridge" else x_t @ drawn(24, 24, seed=3)
-    moments = split(x_s, x_t)
-    pairs = {SPACE: (24, 24)}
-    blind, whole = (fit_pairs(name, pairs, {SPACE: moments}, ranks=ranks)[0][SPACE] for ranks in ({}, {SPACE: (24, 8)}))
-    assert isinstance(blind, Linear)
-    assert isinstance(whole, Linear)
-    assert torch.equal(blind.reads, whole.reads)
-    assert torch.linalg.matrix_rank(blind.writes, rtol=1e-9) == 8
-    assert torch.linalg.matrix_rank(whole.writes, rtol=1e-9) == 24
+def test_ridge_has_what_activations_that_hardly_vary_say_nothing_of(name: str, rank: int | None) -> None:
+    """The right map is known; regression alone would neither read nor write there."""
+    variances = torch.logspace(0, -4, 24).double() if rank is None else torch.ones(rank).double()
+    x_t = drawn(len(variances)) * variances @ drawn(24, len(variances), seed=2)
+    order, signs = torch.arange(24).flip(0), torch.tensor([1.0, -1.0]).repeat(12).double()
+    x_s = x_t[:, order] * signs
+    # Of a student whose dimensions are the teacher's `auto` would keep the assignment.
+    x_s = x_s if name == "ridge" else x_s + x_s @ drawn(24, 24, seed=3) / 24
+    ranks = {} if rank is None else {SPACE: (rank, rank)}
+    fitted = fit_pairs(name, {SPACE: (24, 24)}, {SPACE: split(x_s, x_t)}, ranks=ranks)[0][SPACE]
+    assert isinstance(fitted, Linear)
+    assert torch.linalg.matrix_rank(fitted.writes, rtol=1e-2) == 24
     if name == "ridge":
-        torch.testing.assert_close(whole.writes, torch.eye(24).double()[order] * flipped[:, None])
+        right = torch.eye(24).double()[order] * signs[:, None]
+        torch.testing.assert_close(fitted.writes, right)
+        torch.testing.assert_close(fitted.reads, right.T)
+
+
+def test_ridge_with_too_few_rows_for_an_assignment_shrinks_towards_nothing() -> None:
+    x = drawn(24, 24)  # 21 to fit 24 dimensions on
+    fitted, _ = fit("ridge", x, x)
+    assert isinstance(fitted, Linear)
+    assert torch.linalg.matrix_rank(fitted.writes, rtol=1e-9) == 20
 
 
 @pytest.mark.parametrize(

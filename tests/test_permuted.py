@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_texts, peft_config, wordpiece_tokenizer
-from peft import PeftModel, get_peft_model
+import transformers
+from conftest import make_texts, peft_config, tiny_config, wordpiece_tokenizer
+from peft import LoraConfig, PeftModel, get_peft_model
 from twins import Twin, make_twin
 
 import regraft
@@ -101,3 +102,49 @@ def test_released_spaces_map_lora_b_like_the_input_of_the_query(tmp_path: Path) 
         expected = tensor[twin.kept] if "lora_B" in key else tensor[:, twin.kept]
         assert torch.equal(ported.tensors[key], expected), key
     assert {score["space"].split(".")[2] for score in ported.report["scores"]} == {"attention_input"}
+
+
+@pytest.mark.parametrize(("of_teacher", "of_student"), [(8, 12), (12, 8)], ids=["wider", "narrower"])
+def test_by_ridge_heads_of_another_width_do_the_same(of_teacher: int, of_student: int, tmp_path: Path) -> None:
+    """T5 does not divide by the width of its heads, so dimensions that meet a zero change nothing."""
+    tokenizer = wordpiece_tokenizer()
+    torch.manual_seed(0)
+    models = {width: transformers.AutoModel.from_config(tiny_config("t5", layers=1, d_kv=width)) for width in (8, 12)}
+    kept = torch.cat([12 * head + torch.randperm(12)[:8] for head in range(4)])
+    wide = dict(models[12].double().eval().named_parameters())
+    with torch.no_grad():
+        for name, weight in models[8].double().eval().named_parameters():
+            projection = name.split(".")[-2]
+            if projection in ("k", "o"):
+                wide[name].zero_()
+            if projection in ("q", "k", "v"):
+                wide[name][kept] = weight
+            elif projection == "o":
+                wide[name][:, kept] = weight
+            else:
+                wide[name].copy_(weight)
+    ids = tokenizer(make_texts(4, seed=9), padding=True, return_tensors="pt").input_ids
+    batch = {"input_ids": ids, "decoder_input_ids": ids}
+    with torch.no_grad():
+        bare, same = (models[width](**batch).last_hidden_state for width in (8, 12))
+    torch.testing.assert_close(bare, same)
+
+    config = LoraConfig(target_modules=["q", "v"], init_lora_weights=False)
+    adapted = get_peft_model(models[of_teacher], config).eval()
+    adapted.save_pretrained(tmp_path / "teacher")
+    with torch.no_grad():
+        expected = adapted(**batch).last_hidden_state
+    assert (expected - bare).abs().max() > 0.1
+    ported = regraft.transfer(
+        regraft.load(tmp_path / "teacher"),
+        student=(models[of_student], tokenizer),
+        teacher=(adapted.unload(), tokenizer),
+        align="ridge",
+        sequential=True,
+        texts=make_texts(60),
+        progress=False,
+    )
+    ported.save(tmp_path / "student")
+    model = PeftModel.from_pretrained(models[of_student], str(tmp_path / "student")).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).last_hidden_state, expected, rtol=1e-4, atol=1e-4)

@@ -25,6 +25,7 @@ from regraft.port.spaces import space_pairs
 
 TEXTS = make_texts(60)
 ONE = pytest.approx(1, abs=1e-6)
+LINEARS = r".*\.layer\.\d+\..*(query|key|value|dense)"
 WRITTEN = ("lora_B.weight", "lora_B.bias", "bottleneck_up.weight", "bottleneck_up.bias")
 
 
@@ -47,9 +48,10 @@ def tagger(encoder: Any) -> Any:
     return model
 
 
-def port(twin: Twin, kind: str, folder: Path, **options: Any) -> Ported:
+def port(twin: Twin, kind: str, folder: Path, targets: str = "", **options: Any) -> Ported:
     tokenizer = wordpiece_tokenizer()
     head = {"task_type": "TOKEN_CLS", "modules_to_save": ["classifier"]}
+    head |= {"target_modules": targets} if targets else {}
     adapted = get_peft_model(tagger(copy.deepcopy(twin.teacher)), peft_config(kind, "bert", **head)).eval()
     torch.manual_seed(3)
     for parameter in adapted.parameters():
@@ -94,24 +96,35 @@ def test_auto_in_sequence_gives_a_permuted_twin_the_teachers_logits(
         assert report["scales"] == {}
 
 
-def test_maps_fitted_with_the_module_in_place_are_of_other_activations(tmp_path: Path) -> None:
-    """Above the first layer the teacher's activations are those that its module makes."""
-    twin = make_twin(prune=False)
-    apart, sequential = (
-        port(twin, "lora", tmp_path / str(sequential), align="ridge", sequential=sequential)
-        for sequential in (False, True)
-    )
-    key = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_A.weight"
-    first, last = (
-        (apart.student.tensors[key.format(layer)] - sequential.student.tensors[key.format(layer)]).abs().max()
-        for layer in (0, 2)
-    )
-    assert first < 1e-4 < 1e-2 < last
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("lora", ""), ("lora", LINEARS), ("bottleneck", "")], ids=["lora", "all-linear", "bottleneck"]
+)
+def test_ridge_in_sequence_gives_them_too(kind: str, targets: str, tmp_path: Path) -> None:
+    done = port(make_twin(prune=False), kind, tmp_path, targets, align="ridge", sequential=True)
+    torch.testing.assert_close(done.found, done.expected, rtol=1e-4, atol=1e-4)
+    assert {score["method"] for score in done.report["scores"]} == {"ridge"}
 
 
 @pytest.fixture(scope="module")
 def pair(make_model: Callable[..., str]) -> tuple[str, str]:
     return make_model(layers=4), make_model("distilbert", width=48, layers=2)
+
+
+def test_maps_fitted_with_the_module_in_place_are_of_other_activations(
+    pair: tuple[str, str], make_module: Callable[..., str]
+) -> None:
+    """Above the first layer the teacher's activations are those that its module makes."""
+    teacher, student = pair
+    module = regraft.load(make_module(teacher))
+    apart, sequential = (
+        regraft.transfer(module, student, texts=TEXTS, align="ridge", sequential=sequential, progress=False)
+        for sequential in (False, True)
+    )
+    key = "base_model.model.transformer.layer.{}.attention.q_lin.lora_A.weight"
+    first, last = (
+        (apart.tensors[key.format(layer)] - sequential.tensors[key.format(layer)]).abs().max() for layer in (0, 1)
+    )
+    assert first < 1e-4 < 1e-2 < last
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])

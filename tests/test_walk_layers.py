@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import load_base, make_texts
-from peft import LoraConfig, PeftModel
+from conftest import make_texts
 from safetensors import SafetensorError
-from test_family_matrix import TEXT, configuration, deltas, trained
+from test_family_matrix import TEXT, configuration, trained
 from transformers.models.bert.modeling_bert import BertLayer
 
 import regraft
@@ -21,7 +20,6 @@ from regraft.activations import shelf
 from regraft.activations.shelf import holding
 from regraft.activations.walk import Walk
 from regraft.errors import SamplingError
-from regraft.models.families import FAMILIES
 from regraft.port.in_place import InPlace
 
 TEXTS = make_texts(40)
@@ -54,21 +52,25 @@ def test_a_module_on_every_site_ported_to_its_own_model_is_itself(
     assert equal(ported, module)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
-def test_by_ridge_outputs_wider_than_their_input_get_all_that_is_written(
-    model_type: str, make_model: Callable[..., str], tmp_path: Path
-) -> None:
-    base, family = make_model(model_type, layers=1), FAMILIES[model_type]
-    wide = [site for site in family.sites if site in ("ff_gate", "ff_up")]
-    config = LoraConfig(target_modules="|".join(map(family.pattern, wide)), init_lora_weights=False)
-    module, adapted = trained(base, config, tmp_path / "module")
-    for sequential in (False, True):
-        options = {"align": "ridge", "sequential": sequential, "texts": make_texts(200), "progress": False}
-        regraft.transfer(module, base, **options).save(tmp_path / "ported", replace=True)
-        loaded = PeftModel.from_pretrained(load_base(base), tmp_path / "ported")
-        before, after = deltas(adapted, family), deltas(loaded, family)
-        for place, delta in before.items():
-            assert (after[place] - delta).norm() < 1e-3 * delta.norm()
+QUICK = ("bert", "gpt2", "llama", "qwen2")
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be run one layer at a time")
+@pytest.mark.parametrize("kind", ["of texts", "bottleneck"])
+@pytest.mark.parametrize(
+    "model_type", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(TEXT)]
+)
+def test_by_ridge_too_it_is_itself(model_type: str, kind: str, make_model: Callable[..., str], tmp_path: Path) -> None:
+    """Also where activations do not vary: outputs wider than their input, few words, behind normalisations."""
+    base = make_model(model_type, layers=2)
+    config = configuration(kind, base, model_type)
+    if config is None:
+        return
+    module, _ = trained(base, config, tmp_path / "module")
+    ported = port(module, base, align="ridge", sequential=True)
+    assert {score["method"] for score in ported.report["scores"]} == {"ridge"}
+    for key, tensor in module.tensors.items():
+        torch.testing.assert_close(ported.tensors[key], tensor, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture

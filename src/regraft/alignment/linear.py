@@ -45,27 +45,46 @@ def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
     return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
 
 
-def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
-    """Fit the map that writes by ridge regression that shrinks towards another map instead of towards nothing.
+def reads_towards(moments: Moments, prior: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Give what `ridge_reads` gives, shrunk towards another map instead of towards nothing.
 
-    With M the prior, C_st and C_tt the covariances: M + (C_st - M C_tt) (C_tt + r I)^-1, which is M where the teacher's
-    activations do not vary, so that there is nothing to regress on, and M everywhere where it is right.
+    With M the prior, C_ts and C_ss the covariances: M + (C_ts - M C_ss) (C_ss + r I)^-1, which is M where the student's
+    activations do not vary, so that there is nothing to regress on, and M everywhere where it is right. The shrinkage r
+    is chosen by generalised cross-validation.
+
+    Args:
+        moments: with covariances, of at least one row.
+        prior: (d_t, d_s).
+        rank: how many dimensions the student's activations span; None for all.
+    """
+    left = _left_by(moments, prior)
+    reads, offset, constant = ridge_reads(left, best_shrinkage(left, rank))
+    return prior + reads, offset, constant
+
+
+def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
+    """Give what `ridge_writes` gives, shrunk towards another map; as `reads_towards`, the other way.
 
     Args:
         moments: with covariances, of at least one row.
         prior: (d_s, d_t).
-        least: the least shrinkage r, in units of the mean variance; more where generalised cross-validation says so.
+        least: the least shrinkage, in units of the mean variance; more where generalised cross-validation says so.
         rank: how many dimensions the teacher's activations span; None for all.
 
     Returns:
         (d_s, d_t).
     """
-    missed = moments.cross - prior @ moments.scatter_t
-    squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
-    # What is left of the student's activations, to be predicted from the teacher's.
-    left = Moments(moments.n, moments.mean_t, moments.mean_s, moments.scatter_t, torch.diag(squares), missed.T)
+    left = _left_by(moments.swapped(), prior)
     shrinkage = max(best_shrinkage(left, rank), least)
-    return prior + _solve(moments.scatter_t / moments.n, missed.T / moments.n, shrinkage).T
+    return prior + _solve(left.scatter_s / left.n, left.cross / left.n, shrinkage).T
+
+
+def _left_by(moments: Moments, reads: Tensor) -> Moments:
+    """Put in the place of the teacher's activations what a map leaves of them; of their covariances the variances."""
+    cross = moments.cross - moments.scatter_s @ reads.T
+    squares = (moments.squares_t - ((moments.cross + cross).T * reads).sum(1)).clamp(min=0)
+    mean = moments.mean_t - reads @ moments.mean_s
+    return Moments(moments.n, moments.mean_s, mean, moments.scatter_s, torch.diag(squares), cross)
 
 
 def best_shrinkage(moments: Moments, rank: int | None = None) -> float:

@@ -13,10 +13,8 @@ from torch import Tensor
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..seeding import generator
 from .linear import (
-    best_shrinkage,
     procrustes,
-    ridge_reads,
-    ridge_writes,
+    reads_towards,
     scaled,
     within_blocks,
     writes_towards,
@@ -27,9 +25,11 @@ from .scores import r2, read_share
 
 Needs = Literal["nothing", "variances", "covariances"]
 
-# The least that `ridge` adds to every variance of what it writes from, in units of the mean variance. Readings are of
-# activations like those that were sampled; what a module writes is not, and may lie where they hardly vary.
-WRITE_SHRINKAGE = 0.01
+# The least shrinkage of what `ridge` writes, in units of the mean variance. Readings are of activations like those that
+# were sampled; what a module writes is not, and may lie where they hardly vary.
+WRITE_SHRINKAGE = 0.1
+# Of either way between attention heads, which is shrunk towards nothing.
+_HEAD_SHRINKAGE = 0.01
 
 AUTO = "auto"
 # From the simplest to the most general.
@@ -210,7 +210,7 @@ def _random(problem: Problem) -> Assignment:
     silent=True,
 )
 def _zero(problem: Problem) -> Map:
-    reads, offset, constant = _ridge_reads(problem)
+    reads, offset, constant = _ridge_reads(problem, _prior(problem))
     return Linear(reads, offset, torch.zeros_like(reads.T), constant)
 
 
@@ -227,27 +227,32 @@ def _procrustes(problem: Problem) -> Map:
 
 @_register(
     "ridge",
-    "a linear map each way by ridge regression, shrunk by generalised cross-validation",
+    "a linear map each way by ridge regression, shrunk towards lsa_scaled as cross-validation says",
     "Golub, Heath & Wahba, Technometrics 1979, https://doi.org/10.1080/00401706.1979.10489751",
     needs="covariances",
     kind="linear",
 )
 def _ridge(problem: Problem) -> Linear:
-    reads, offset, constant = _ridge_reads(problem)
-    return Linear(reads, offset, _ridge_writes(problem), constant)
+    prior = _prior(problem)
+    reads, offset, constant = _ridge_reads(problem, prior)
+    return Linear(reads, offset, _ridge_writes(problem, prior), constant)
 
 
-def _ridge_reads(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+def _prior(problem: Problem) -> Linear:
+    """Give what `ridge` shrinks towards: the scaled assignment; with too few rows for one nothing."""
     moments = problem.sampled("ridge", 2)
-    return ridge_reads(moments, best_shrinkage(moments, problem.ranks[0]))
+    if moments.n >= max(problem.d_s, problem.d_t):
+        return _lsa_scaled(problem)
+    nothing = torch.zeros_like(moments.cross)
+    return Linear(nothing.T, moments.mean_t, nothing, torch.zeros_like(moments.mean_s))
 
 
-def _ridge_writes(problem: Problem) -> Tensor:
-    """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
-    moments, rank = problem.sampled("ridge", 2), problem.ranks[1]
-    if rank is not None and rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
-        return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE, rank)
-    return ridge_writes(moments, max(best_shrinkage(moments.swapped()), WRITE_SHRINKAGE))
+def _ridge_reads(problem: Problem, prior: Linear) -> tuple[Tensor, Tensor, Tensor]:
+    return reads_towards(problem.sampled("ridge", 2), prior.reads, problem.ranks[0])
+
+
+def _ridge_writes(problem: Problem, prior: Linear) -> Tensor:
+    return writes_towards(problem.sampled("ridge", 2), prior.writes, WRITE_SHRINKAGE, problem.ranks[1])
 
 
 @_register(
@@ -260,7 +265,7 @@ def _ridge_writes(problem: Problem) -> Tensor:
 def _blocks(problem: Problem) -> Linear:
     if problem.blocks == (1, 1):
         return _ridge(problem)
-    return within_blocks(problem.sampled("blocks", 2), *problem.blocks, WRITE_SHRINKAGE)
+    return within_blocks(problem.sampled("blocks", 2), *problem.blocks, _HEAD_SHRINKAGE)
 
 
 @_register(
@@ -288,7 +293,8 @@ def _auto(problem: Problem) -> Choice:
     if moments.n >= max(problem.d_s, problem.d_t):
         fitted["lsa"] = _lsa(problem)
     # How it writes is worked out where it is chosen.
-    reads, offset, constant = _ridge_reads(problem)
+    prior = _prior(problem)
+    reads, offset, constant = _ridge_reads(problem, prior)
     found = {name: r2(held_out, one)[0] for name, one in fitted.items()}
     found["ridge"] = read_share(held_out, reads, offset)
     shares = {name: share for name in CANDIDATES if (share := found.get(name)) is not None}
@@ -296,7 +302,7 @@ def _auto(problem: Problem) -> Choice:
     method = next((name for name, share in shares.items() if share >= enough), "ridge")
     if method in fitted:
         return Choice(method, fitted[method], shares)
-    return Choice(method, Linear(reads, offset, _ridge_writes(problem), constant), shares)
+    return Choice(method, Linear(reads, offset, _ridge_writes(problem, prior), constant), shares)
 
 
 def method_named(name: str) -> Method:
