@@ -45,6 +45,26 @@ ORDER = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
 
 
 @pytest.mark.parametrize("name", ["ridge", "auto"])
+def test_a_space_is_factored_once_per_map_and_where_nothing_is_written_one_way(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_s = drawn()
+    moments = {SPACE: split(x_s, x_s @ rotation() + 0.1 * drawn(seed=2))}
+    factored: list[Tensor] = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: factored.append(matrix) or eigh(matrix))
+    monkeypatch.setattr(torch.linalg, "cholesky", None)
+    both, scores = fit_pairs(name, {SPACE: (8, 8)}, moments)
+    assert len(factored) == 2
+    read, (score,) = fit_pairs(name, {SPACE: (8, 8)}, moments, written=())
+    assert len(factored) == 3
+    assert torch.equal(read[SPACE].reads, both[SPACE].reads)
+    assert read[SPACE].writes.count_nonzero() == 0
+    assert scores[0].r2_write > 0.9
+    assert score == replace(scores[0], r2_write=None)
+
+
+@pytest.mark.parametrize("name", ["ridge", "auto"])
 def test_ridge_writes_in_every_dimension_of_outputs_wider_than_their_input(name: str) -> None:
     """The right map is known; regression alone is silent where the outputs do not vary."""
     order, flipped = torch.arange(24).flip(0), torch.tensor([1.0, -1.0]).repeat(12).double()

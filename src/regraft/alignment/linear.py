@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..seeding import generator
 from .maps import Assignment, Linear
-from .moments import Moments
+from .moments import Derived, Moments, Scatter
 
 # Of the direction along which procrustes takes on offsets.
 _CONSTANT_SHRINKAGE = 1e-3
@@ -33,7 +35,11 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
 def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
     """Give the half of `ridge` that reads: ``reads``, ``offset`` and ``constant`` of a `Linear`."""
     covariance, cross = moments.scatter_s / moments.n, moments.cross / moments.n
-    solved = _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage)
+    return _reading(moments, _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage))
+
+
+def _reading(moments: Moments, solved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take apart what the covariance is solved for: the teacher's activations, and a constant."""
     reads, towards = solved[:, :-1].T, solved[:, -1]
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
@@ -43,6 +49,20 @@ def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Ten
 def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
     """Give the half of `ridge` that writes, (d_s, d_t)."""
     return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
+
+
+def best_reads(moments: Moments, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """As `ridge_reads` with the shrinkage that `best_shrinkage` chooses, whose arguments it takes."""
+    spectrum = _Spectrum.of(moments, rank)
+    right = torch.column_stack([moments.cross / moments.n, moments.mean_s])
+    return _reading(moments, spectrum.solve(right, spectrum.best_shrinkage(moments)))
+
+
+def best_writes(moments: Moments, least: float) -> Tensor:
+    """As `ridge_writes` with the shrinkage that is best, but at the least some."""
+    swapped = moments.swapped()
+    spectrum = _Spectrum.of(swapped)
+    return spectrum.solve(swapped.cross / swapped.n, max(spectrum.best_shrinkage(swapped), least)).T
 
 
 def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
@@ -60,12 +80,13 @@ def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | No
     Returns:
         (d_s, d_t).
     """
-    missed = moments.cross - prior @ moments.scatter_t
+    missed = moments.cross - moments.within_t.after(prior)
     squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
     # What is left of the student's activations, to be predicted from the teacher's.
-    left = Moments(moments.n, moments.mean_t, moments.mean_s, moments.scatter_t, torch.diag(squares), missed.T)
-    shrinkage = max(best_shrinkage(left, rank), least)
-    return prior + _solve(moments.scatter_t / moments.n, missed.T / moments.n, shrinkage).T
+    unexplained = Scatter(torch.diag(squares))
+    left = Derived(moments.n, moments.mean_t, moments.mean_s, moments.within_t, unexplained, missed.T)
+    spectrum = _Spectrum.of(left, rank)
+    return prior + spectrum.solve(left.cross / left.n, max(spectrum.best_shrinkage(left), least)).T
 
 
 def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
@@ -79,30 +100,57 @@ def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
         moments: with covariances, of at least one row.
         rank: how many dimensions the student's activations span; None for all.
     """
-    covariance = moments.scatter_s / moments.n
-    mean = covariance.diagonal().mean()
-    if mean <= 0:
-        return float(SHRINKAGES[0])
-    variances, directions = _spectrum(covariance, rank)
-    variances = variances.clamp(min=0)[:, None]
-    explained = (directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
-    shrunk = variances + SHRINKAGES * mean
-    left = moments.squares_t.sum() / moments.n - (explained * (2 / shrunk - variances / shrunk.square())).sum(0)
-    freedom = 1 - (variances / shrunk).sum(0) / moments.n
-    criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
-    return float(SHRINKAGES[criterion.argmin()])
+    return _Spectrum.of(moments, rank).best_shrinkage(moments)
 
 
-def _spectrum(covariance: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
-    """Give the eigenvalues and eigenvectors of a covariance of some rank, (d, d); those beyond are 0 and left out."""
-    if rank is None or rank >= len(covariance):
+@dataclass(frozen=True)
+class _Spectrum:
+    """A covariance, (d, d), factored once for every shrinkage.
+
+    Attributes:
+        variances: (k, 1) its eigenvalues, k at most d; those beyond are 0.
+        directions: (d, k) its eigenvectors.
+        mean: the mean variance of the d dimensions.
+    """
+
+    variances: Tensor
+    directions: Tensor
+    mean: Tensor
+
+    @staticmethod
+    def of(moments: Moments, rank: int | None = None) -> _Spectrum:
+        """Factor the student's covariance, of some rank; None for any."""
+        within = moments.within_s
+        covariance, span = within.core / moments.n, within.span
+        mean = moments.squares_s.mean() / moments.n
+        if span is None and rank is not None and rank < len(covariance):
+            # As many random combinations of its columns span what all do (Halko, Martinsson & Tropp, 2011).
+            probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
+            span = torch.linalg.qr(covariance @ probe).Q
+            covariance = span.T @ covariance @ span
         variances, directions = torch.linalg.eigh(covariance)
-        return variances, directions
-    # As many random combinations of its columns span what all of them do (Halko, Martinsson & Tropp, 2011).
-    probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
-    basis = torch.linalg.qr(covariance @ probe).Q
-    variances, directions = torch.linalg.eigh(basis.T @ covariance @ basis)
-    return variances, basis @ directions
+        directions = directions if span is None else span @ directions
+        directions[moments.squares_s <= 0] = 0  # but for rounding
+        return _Spectrum(variances.clamp(min=0)[:, None], directions, mean)
+
+    def best_shrinkage(self, moments: Moments) -> float:
+        """As the function of that name, of the moments whose student's covariance this is."""
+        if self.mean <= 0:
+            return float(SHRINKAGES[0])
+        explained = (self.directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
+        shrunk = self.variances + SHRINKAGES * self.mean
+        reached = (explained * (2 / shrunk - self.variances / shrunk.square())).sum(0)
+        left = moments.squares_t.sum() / moments.n - reached
+        freedom = 1 - (self.variances / shrunk).sum(0) / moments.n
+        criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
+        return float(SHRINKAGES[criterion.argmin()])
+
+    def solve(self, right: Tensor, shrinkage: float) -> Tensor:
+        """As `_solve`."""
+        # In a space that never varies nothing correlates with anything: any positive number makes the map 0.
+        added = shrinkage * self.mean if self.mean > 0 else 1.0
+        factors = 1 / (self.variances + added) - 1 / added
+        return right / added + self.directions @ (factors * (self.directions.T @ right))
 
 
 def procrustes(moments: Moments) -> Linear:

@@ -13,10 +13,9 @@ from torch import Tensor
 from ..errors import PlanError, SamplingError, unknown_choice
 from ..seeding import generator
 from .linear import (
-    best_shrinkage,
+    best_reads,
+    best_writes,
     procrustes,
-    ridge_reads,
-    ridge_writes,
     scaled,
     within_blocks,
     writes_towards,
@@ -52,6 +51,7 @@ class Problem:
         blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
         ranks: how many dimensions the student's activations and the teacher's span, fewer than there are where they are
             outputs of a projection from a narrower space; None for all.
+        written: whether anything is written there, so that the map that writes serves.
         unit: what messages call the rows.
         advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
@@ -64,6 +64,7 @@ class Problem:
     seed: int = 0
     blocks: tuple[int, int] = (1, 1)
     ranks: tuple[int | None, int | None] = (None, None)
+    written: bool = True
     unit: str = "token pairs"
     advice: str = ""
 
@@ -237,15 +238,17 @@ def _ridge(problem: Problem) -> Linear:
 
 def _ridge_reads(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     moments = problem.sampled("ridge", 2)
-    return ridge_reads(moments, best_shrinkage(moments, problem.ranks[0]))
+    return best_reads(moments, problem.ranks[0])
 
 
 def _ridge_writes(problem: Problem) -> Tensor:
     """Regress, and where the teacher's activations do not vary write by the scaled assignment instead of not at all."""
     moments, rank = problem.sampled("ridge", 2), problem.ranks[1]
+    if not problem.written:
+        return moments.cross.new_zeros(()).expand(moments.cross.shape)
     if rank is not None and rank < problem.d_t and moments.n >= max(problem.d_s, problem.d_t):
         return writes_towards(moments, _lsa_scaled(problem).writes, WRITE_SHRINKAGE, rank)
-    return ridge_writes(moments, max(best_shrinkage(moments.swapped()), WRITE_SHRINKAGE))
+    return best_writes(moments, WRITE_SHRINKAGE)
 
 
 @_register(

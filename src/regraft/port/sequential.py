@@ -130,7 +130,7 @@ class _Fit:
     ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
         widths = {pair: self.plan.widths[pair] for pair in pairs if pair in self.plan.widths}
         align, seed = str(self.options.align), self.options.seed
-        return fit_pairs(align, widths, moments, seed, self.plan.attention_heads, self.plan.ranks)
+        return fit_pairs(align, widths, moments, seed, self.plan.attention_heads, self.plan.ranks, self.plan.writes)
 
     def search(
         self, heads: Sequence[SpacePair], judge: Callable[[Module], float] | None
