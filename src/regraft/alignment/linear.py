@@ -35,12 +35,11 @@ def ridge(moments: Moments, shrinkage: float, write_shrinkage: float | None = No
 def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
     """Give the half of `ridge` that reads: ``reads``, ``offset`` and ``constant`` of a `Linear`."""
     covariance, cross = moments.scatter_s / moments.n, moments.cross / moments.n
-    return _reading(moments, _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage))
+    solved = _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage)
+    return _reading(moments, solved[:, :-1].T, solved[:, -1])
 
 
-def _reading(moments: Moments, solved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take apart what the covariance is solved for: the teacher's activations, and a constant."""
-    reads, towards = solved[:, :-1].T, solved[:, -1]
+def _reading(moments: Moments, reads: Tensor, towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
     return reads, moments.mean_t - reads @ moments.mean_s, constant
@@ -53,16 +52,20 @@ def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
 
 def best_reads(moments: Moments, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """As `ridge_reads` with the shrinkage that `best_shrinkage` chooses, whose arguments it takes."""
-    spectrum = _Spectrum.of(moments, rank)
-    right = torch.column_stack([moments.cross / moments.n, moments.mean_s])
-    return _reading(moments, spectrum.solve(right, spectrum.best_shrinkage(moments)))
+    return _reading(moments, *_best(moments, rank))
 
 
 def best_writes(moments: Moments, least: float) -> Tensor:
     """As `ridge_writes` with the shrinkage that is best, but at the least some."""
-    swapped = moments.swapped()
-    spectrum = _Spectrum.of(swapped)
-    return spectrum.solve(swapped.cross / swapped.n, max(spectrum.best_shrinkage(swapped), least)).T
+    return _best(moments.swapped(), None, least)[0]
+
+
+def _best(moments: Moments, rank: int | None, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Solve for the map that reads, (d_t, d_s), and for the mean, (d_s,), with the shrinkage that is best."""
+    spectrum = _Spectrum.of(moments, rank)
+    right = torch.column_stack([moments.cross / moments.n, moments.mean_s])
+    solved = spectrum.solve(right, max(spectrum.best_shrinkage(moments), least))
+    return solved[:, :-1].T, solved[:, -1]
 
 
 def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | None = None) -> Tensor:
@@ -80,13 +83,15 @@ def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | No
     Returns:
         (d_s, d_t).
     """
-    missed = moments.cross - moments.within_t.after(prior)
-    squares = (moments.squares_s - ((moments.cross + missed) * prior).sum(1)).clamp(min=0)
-    # What is left of the student's activations, to be predicted from the teacher's.
-    unexplained = Scatter(torch.diag(squares))
-    left = Derived(moments.n, moments.mean_t, moments.mean_s, moments.within_t, unexplained, missed.T)
-    spectrum = _Spectrum.of(left, rank)
-    return prior + spectrum.solve(left.cross / left.n, max(spectrum.best_shrinkage(left), least)).T
+    return prior + _best(_left_by(moments.swapped(), prior), rank, least)[0]
+
+
+def _left_by(moments: Moments, reads: Tensor) -> Derived:
+    """Put in the place of the teacher's activations what a map leaves of them; of their covariances the variances."""
+    cross = moments.cross - moments.within_s.after(reads).T
+    squares = (moments.squares_t - ((moments.cross + cross).T * reads).sum(1)).clamp(min=0)
+    mean = moments.mean_t - reads @ moments.mean_s
+    return Derived(moments.n, moments.mean_s, mean, moments.within_s, Scatter(torch.diag(squares)), cross)
 
 
 def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
