@@ -12,10 +12,12 @@ from torch import Tensor
 
 from regraft.alignment.linear import (
     SHRINKAGES,
+    best_reads,
     best_shrinkage,
     procrustes,
     reads_towards,
     ridge,
+    ridge_reads,
     scaled,
     within_blocks,
     writes_towards,
@@ -81,6 +83,36 @@ def test_the_rank_of_a_space_saves_work_and_changes_no_choice(noise: float) -> N
     wide = x_s @ torch.logspace(0, -3, 6).diag().double() @ torch.randn(6, 40).double()
     moments = Moments.of(wide, x_t + noise * torch.randn(400, 9).double(), full=True)
     assert best_shrinkage(moments, 6) == best_shrinkage(moments) < SHRINKAGES[-1]
+
+
+@pytest.mark.parametrize("known", [None, 6, "derived"])
+def test_maps_whose_shrinkage_is_chosen_equal_those_of_scikit_learn(known: int | str | None) -> None:
+    """In 40 dimensions that span six, whatever is known of that."""
+    x_s, x_t = activations()
+    of_s = torch.randn(40, 6, generator=torch.Generator().manual_seed(1)).double()
+    wide, eye = x_s @ of_s.T, torch.eye(9).double()
+    moments = Moments.of(wide, x_t, full=True)
+    if known == "derived":
+        moments = Moments.of(x_s, x_t, full=True).mapped(of_s, torch.zeros(40).double(), eye)
+    rank = 6 if known == 6 else None
+    prior = torch.randn(9, 40, generator=torch.Generator().manual_seed(2)).double()
+    shrinkage = best_shrinkage(moments, rank)
+    reads, offset, constant = best_reads(moments, rank)
+    towards = writes_towards(moments.swapped(), prior, 0.01, rank)
+    least = max(best_shrinkage(Moments.of(wide, x_t - wide @ prior.T, full=True)), 0.01)
+    for matrix, target, amount in ((reads, x_t, shrinkage), (towards - prior, x_t - wide @ prior.T, least)):
+        alpha = amount * float((wide - wide.mean(0)).square().sum()) / 40
+        theirs = Ridge(alpha=alpha, solver="cholesky").fit(wide.numpy(), target.numpy())
+        np.testing.assert_allclose(matrix, theirs.coef_, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(offset, x_t.mean(0) - reads @ wide.mean(0))
+    torch.testing.assert_close(constant, ridge_reads(moments, shrinkage)[2], rtol=1e-6, atol=1e-8)
+    nothing = torch.zeros(9, 40).double()
+    torch.testing.assert_close(
+        writes_towards(moments.swapped(), nothing, 0.5, rank),
+        ridge(moments.swapped(), max(shrinkage, 0.5)).writes,
+        rtol=1e-6,
+        atol=1e-8,
+    )
 
 
 def test_where_nothing_varies_maps_are_those_shrunk_towards() -> None:

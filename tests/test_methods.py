@@ -44,6 +44,26 @@ def rotation(width: int = 8) -> Tensor:
 ORDER = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
 
 
+@pytest.mark.parametrize("name", ["ridge", "auto"])
+def test_a_space_is_factored_once_per_map_and_where_nothing_is_written_one_way(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_s = drawn()
+    moments = {SPACE: split(x_s, x_s @ rotation() + 0.1 * drawn(seed=2))}
+    factored: list[Tensor] = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: factored.append(matrix) or eigh(matrix))
+    monkeypatch.setattr(torch.linalg, "cholesky", None)
+    both, scores = fit_pairs(name, {SPACE: (8, 8)}, moments)
+    assert len(factored) == 2
+    read, (score,) = fit_pairs(name, {SPACE: (8, 8)}, moments, written=())
+    assert len(factored) == 3
+    assert torch.equal(read[SPACE].reads, both[SPACE].reads)
+    assert read[SPACE].writes.count_nonzero() == 0
+    assert scores[0].r2_write > 0.9
+    assert score == replace(scores[0], r2_write=None)
+
+
 @pytest.mark.parametrize("rank", [None, 8], ids=["full rank", "of outputs wider than their input"])
 @pytest.mark.parametrize("name", ["ridge", "auto"])
 def test_ridge_has_what_activations_that_hardly_vary_say_nothing_of(name: str, rank: int | None) -> None:

@@ -54,6 +54,25 @@ def test_merged_in_any_order_and_split_equal_numpy_on_the_whole(sizes: list[int]
     assert_equal_to_numpy(parts[0], x_s, x_t)
 
 
+@pytest.mark.parametrize("wide", [4, 600])
+def test_moments_of_linear_maps_are_those_of_what_they_make(wide: int) -> None:
+    """Wider than what they are made of, and than the blocks that are multiplied at once."""
+    x_s, x_t = rows(80)
+    dice = torch.Generator().manual_seed(1)
+    of_s, of_t = (torch.randn(width, d, generator=dice).double() for width, d in ((wide, 4), (3, 6)))
+    made = Moments.of(x_s @ of_s.T + 2, x_t @ of_t.T, full=True)
+    derived = Moments.of(x_s, x_t, full=True).mapped(of_s, torch.full((wide,), 2.0), of_t)
+    for name in ("mean_s", "mean_t", "squares_s", "squares_t", "scatter_s", "scatter_t", "cross"):
+        torch.testing.assert_close(getattr(derived, name), getattr(made, name), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            getattr(derived.swapped(), name), getattr(made.swapped(), name), rtol=1e-9, atol=1e-9
+        )
+    torch.testing.assert_close(derived.correlation(), made.correlation())
+    matrix = torch.randn(5, wide, generator=dice).double()
+    torch.testing.assert_close(derived.within_s.after(matrix), matrix @ made.scatter_s)
+    torch.testing.assert_close(derived.within_s.squares(matrix), (matrix @ made.scatter_s @ matrix.T).diagonal())
+
+
 def test_moments_with_covariances_do_not_add_to_those_without() -> None:
     x_s, x_t = rows(40)
     some, all_of_them = (Moments.of(x_s, x_t, full) for full in (False, True))

@@ -106,7 +106,9 @@ def test_each_layer_runs_once_in_the_teacher_and_once_per_stage_in_the_student(
     calls: list[tuple[int, int, str]] = []
     for who, model in enumerate(loaded):
         for number, layer in enumerate(model.encoder.layer):
-            for name, part in (("query", layer.attention.self.query), ("end", layer.output.dense)):
+            query, end = layer.attention.self.query, layer.output.dense
+            query.register_forward_pre_hook(lambda *_, at=(who, number, "query"): calls.append(at))
+            for name, part in (("queried", query), ("end", end)):
                 part.register_forward_hook(lambda *_, at=(who, number, name): calls.append(at))
     port(module, (loaded[1], tokenizer), (loaded[0], tokenizer), align="auto", scale=scale)
     batches = 4
@@ -119,7 +121,8 @@ def test_each_layer_runs_once_in_the_teacher_and_once_per_stage_in_the_student(
         # run to go on, which the last layer does not need.
         on = batches if number < 3 else final
         assert calls.count((1, number, "query")) == 1 + batches + on + more
-        assert calls.count((1, number, "end")) == 1 + on + more
+        # What is looked at is seen before it is read.
+        assert calls.count((1, number, "queried")) == calls.count((1, number, "end")) == 1 + on + more
 
 
 def test_moments_that_follow_from_those_of_an_input_are_those_that_are_observed(

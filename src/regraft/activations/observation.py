@@ -129,21 +129,26 @@ def recording(watched: Watched, stop: bool = False) -> Iterator[dict[Space, Tens
     """
     seen: dict[Space, Tensor] = {}
 
-    def hook(key: Space, is_input: bool, rows: tuple[range, ...]) -> Any:
-        def record(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            value = (args[0] if args else next(iter(kwargs.values()))) if is_input else output
-            # A bottleneck calls a normalisation again, with what it adds.
-            value = value.flatten(0, -2)
-            part = torch.cat([value[:, some.start : some.stop] for some in rows], dim=1) if rows else value
-            seen.setdefault(key, part)
-            if stop and len(seen) == len(watched):
-                raise Stopped
+    def keep(key: Space, value: Tensor, rows: tuple[range, ...]) -> None:
+        # A bottleneck calls a normalisation again, with what it adds.
+        value = value.flatten(0, -2)
+        part = torch.cat([value[:, some.start : some.stop] for some in rows], dim=1) if rows else value
+        seen.setdefault(key, part)
+        if stop and len(seen) == len(watched):
+            raise Stopped
 
-        return record
+    def entering(key: Space, rows: tuple[range, ...]) -> Any:
+        return lambda _module, args, kwargs: keep(key, args[0] if args else next(iter(kwargs.values())), rows)
+
+    def leaving(key: Space, rows: tuple[range, ...]) -> Any:
+        return lambda _module, _args, output: keep(key, output, rows)
 
     with ExitStack() as hooks:
         for key, (module, is_input, rows) in watched.items():
-            hooks.enter_context(module.register_forward_hook(hook(key, is_input, rows), with_kwargs=True))
+            if is_input:  # seen before the module runs, which the last of a run then need not
+                hooks.enter_context(module.register_forward_pre_hook(entering(key, rows), with_kwargs=True))
+            else:
+                hooks.enter_context(module.register_forward_hook(leaving(key, rows)))
         yield seen
 
 

@@ -31,7 +31,8 @@ class Score(Generic[SpacePair]):
         kind: of the map.
         r2_read: share of the variance of the teacher's activations that the map predicts from the student's on held-out
             tokens; None unsampled.
-        r2_write: share of the variance of the student's that it predicts from the teacher's.
+        r2_write: share of the variance of the student's that it predicts from the teacher's; None where nothing is
+            written too.
         method: that made the map; under ``auto`` the one that was chosen ...
         candidates: ... of these, each with its ``r2_read``.
     """
@@ -88,9 +89,9 @@ def _score(space: SpacePair, choice: Choice, problem: Problem) -> Score[SpacePai
         return Score(space, d_s, d_t, matched, kind=fitted.kind, method=choice.method)
     constant = int(problem.moments.constant_s.sum())
     assigned, held_out = (_mean_r(moments, fitted) for moments in (problem.moments, problem.held_out))
-    shares = r2(problem.held_out, fitted)
+    read, write = r2(problem.held_out, fitted, problem.written)
     return Score(
-        space, d_s, d_t, matched, constant, assigned, held_out, fitted.kind, *shares, choice.method, choice.shares
+        space, d_s, d_t, matched, constant, assigned, held_out, fitted.kind, read, write, choice.method, choice.shares
     )
 
 

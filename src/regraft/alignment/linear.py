@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..seeding import generator
 from .maps import Assignment, Linear
-from .moments import Moments
+from .moments import Derived, Moments, Scatter
 
 # Of the direction along which procrustes takes on offsets.
 _CONSTANT_SHRINKAGE = 1e-3
@@ -34,7 +36,10 @@ def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Ten
     """Give the half of `ridge` that reads: ``reads``, ``offset`` and ``constant`` of a `Linear`."""
     covariance, cross = moments.scatter_s / moments.n, moments.cross / moments.n
     solved = _solve(covariance, torch.column_stack([cross, moments.mean_s]), shrinkage)
-    reads, towards = solved[:, :-1].T, solved[:, -1]
+    return _reading(moments, solved[:, :-1].T, solved[:, -1])
+
+
+def _reading(moments: Moments, reads: Tensor, towards: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # (K + m m')^-1 m = K^-1 m / (1 + m' K^-1 m): what predicts 1 from uncentred activations (Sherman & Morrison, 1950).
     constant = towards / (1 + moments.mean_s @ towards)
     return reads, moments.mean_t - reads @ moments.mean_s, constant
@@ -43,6 +48,19 @@ def ridge_reads(moments: Moments, shrinkage: float) -> tuple[Tensor, Tensor, Ten
 def ridge_writes(moments: Moments, shrinkage: float) -> Tensor:
     """Give the half of `ridge` that writes, (d_s, d_t)."""
     return _solve(moments.scatter_t / moments.n, moments.cross.T / moments.n, shrinkage).T
+
+
+def best_reads(moments: Moments, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """As `ridge_reads` with the shrinkage that `best_shrinkage` chooses, whose arguments it takes."""
+    return _reading(moments, *_best(moments, rank))
+
+
+def _best(moments: Moments, rank: int | None, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Solve for the map that reads, (d_t, d_s), and for the mean, (d_s,), with the shrinkage that is best."""
+    spectrum = _Spectrum.of(moments, rank)
+    right = torch.column_stack([moments.cross / moments.n, moments.mean_s])
+    solved = spectrum.solve(right, max(spectrum.best_shrinkage(moments), least))
+    return solved[:, :-1].T, solved[:, -1]
 
 
 def reads_towards(moments: Moments, prior: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,8 +75,7 @@ def reads_towards(moments: Moments, prior: Tensor, rank: int | None = None) -> t
         prior: (d_t, d_s).
         rank: how many dimensions the student's activations span; None for all.
     """
-    left = _left_by(moments, prior)
-    reads, offset, constant = ridge_reads(left, best_shrinkage(left, rank))
+    reads, offset, constant = best_reads(_left_by(moments, prior), rank)
     return prior + reads, offset, constant
 
 
@@ -74,17 +91,15 @@ def writes_towards(moments: Moments, prior: Tensor, least: float, rank: int | No
     Returns:
         (d_s, d_t).
     """
-    left = _left_by(moments.swapped(), prior)
-    shrinkage = max(best_shrinkage(left, rank), least)
-    return prior + _solve(left.scatter_s / left.n, left.cross / left.n, shrinkage).T
+    return prior + _best(_left_by(moments.swapped(), prior), rank, least)[0]
 
 
-def _left_by(moments: Moments, reads: Tensor) -> Moments:
+def _left_by(moments: Moments, reads: Tensor) -> Derived:
     """Put in the place of the teacher's activations what a map leaves of them; of their covariances the variances."""
-    cross = moments.cross - moments.scatter_s @ reads.T
+    cross = moments.cross - moments.within_s.after(reads).T
     squares = (moments.squares_t - ((moments.cross + cross).T * reads).sum(1)).clamp(min=0)
     mean = moments.mean_t - reads @ moments.mean_s
-    return Moments(moments.n, moments.mean_s, mean, moments.scatter_s, torch.diag(squares), cross)
+    return Derived(moments.n, moments.mean_s, mean, moments.within_s, Scatter(torch.diag(squares)), cross)
 
 
 def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
@@ -98,30 +113,57 @@ def best_shrinkage(moments: Moments, rank: int | None = None) -> float:
         moments: with covariances, of at least one row.
         rank: how many dimensions the student's activations span; None for all.
     """
-    covariance = moments.scatter_s / moments.n
-    mean = covariance.diagonal().mean()
-    if mean <= 0:
-        return float(SHRINKAGES[0])
-    variances, directions = _spectrum(covariance, rank)
-    variances = variances.clamp(min=0)[:, None]
-    explained = (directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
-    shrunk = variances + SHRINKAGES * mean
-    left = moments.squares_t.sum() / moments.n - (explained * (2 / shrunk - variances / shrunk.square())).sum(0)
-    freedom = 1 - (variances / shrunk).sum(0) / moments.n
-    criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
-    return float(SHRINKAGES[criterion.argmin()])
+    return _Spectrum.of(moments, rank).best_shrinkage(moments)
 
 
-def _spectrum(covariance: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
-    """Give the eigenvalues and eigenvectors of a covariance of some rank, (d, d); those beyond are 0 and left out."""
-    if rank is None or rank >= len(covariance):
+@dataclass(frozen=True)
+class _Spectrum:
+    """A covariance, (d, d), factored once for every shrinkage.
+
+    Attributes:
+        variances: (k, 1) its eigenvalues, k at most d; those beyond are 0.
+        directions: (d, k) its eigenvectors.
+        mean: the mean variance of the d dimensions.
+    """
+
+    variances: Tensor
+    directions: Tensor
+    mean: Tensor
+
+    @staticmethod
+    def of(moments: Moments, rank: int | None = None) -> _Spectrum:
+        """Factor the student's covariance, of some rank; None for any."""
+        within = moments.within_s
+        covariance, span = within.core / moments.n, within.span
+        mean = moments.squares_s.mean() / moments.n
+        if span is None and rank is not None and rank < len(covariance):
+            # As many random combinations of its columns span what all do (Halko, Martinsson & Tropp, 2011).
+            probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
+            span = torch.linalg.qr(covariance @ probe).Q
+            covariance = span.T @ covariance @ span
         variances, directions = torch.linalg.eigh(covariance)
-        return variances, directions
-    # As many random combinations of its columns span what all of them do (Halko, Martinsson & Tropp, 2011).
-    probe = torch.randn(len(covariance), rank, dtype=covariance.dtype, generator=generator(0, "probe"))
-    basis = torch.linalg.qr(covariance @ probe).Q
-    variances, directions = torch.linalg.eigh(basis.T @ covariance @ basis)
-    return variances, basis @ directions
+        directions = directions if span is None else span @ directions
+        directions[moments.squares_s <= 0] = 0  # but for rounding
+        return _Spectrum(variances.clamp(min=0)[:, None], directions, mean)
+
+    def best_shrinkage(self, moments: Moments) -> float:
+        """As the function of that name, of the moments whose student's covariance this is."""
+        if self.mean <= 0:
+            return float(SHRINKAGES[0])
+        explained = (self.directions.T @ (moments.cross / moments.n)).square().sum(1)[:, None]
+        shrunk = self.variances + SHRINKAGES * self.mean
+        reached = (explained * (2 / shrunk - self.variances / shrunk.square())).sum(0)
+        left = moments.squares_t.sum() / moments.n - reached
+        freedom = 1 - (self.variances / shrunk).sum(0) / moments.n
+        criterion = torch.where(freedom > 0, left / freedom.square(), torch.inf)
+        return float(SHRINKAGES[criterion.argmin()])
+
+    def solve(self, right: Tensor, shrinkage: float) -> Tensor:
+        """As `_solve`."""
+        # In a space that never varies nothing correlates with anything: any positive number makes the map 0.
+        added = shrinkage * self.mean if self.mean > 0 else 1.0
+        factors = 1 / (self.variances + added) - 1 / added
+        return right / added + self.directions @ (factors * (self.directions.T @ right))
 
 
 def procrustes(moments: Moments) -> Linear:

@@ -52,6 +52,7 @@ class Problem:
         blocks: number of equal blocks that the student's space and the teacher's are made of, such as attention heads.
         ranks: how many dimensions the student's activations and the teacher's span, fewer than there are where they are
             outputs of a projection from a narrower space; None for all.
+        written: whether anything is written there, so that the map that writes serves.
         unit: what messages call the rows.
         advice: what else there is to do where the pair cannot be fitted, as messages end.
     """
@@ -64,6 +65,7 @@ class Problem:
     seed: int = 0
     blocks: tuple[int, int] = (1, 1)
     ranks: tuple[int | None, int | None] = (None, None)
+    written: bool = True
     unit: str = "token pairs"
     advice: str = ""
 
@@ -252,6 +254,8 @@ def _ridge_reads(problem: Problem, prior: Linear) -> tuple[Tensor, Tensor, Tenso
 
 
 def _ridge_writes(problem: Problem, prior: Linear) -> Tensor:
+    if not problem.written:
+        return prior.writes.new_zeros(()).expand(prior.writes.shape)
     return writes_towards(problem.sampled("ridge", 2), prior.writes, WRITE_SHRINKAGE, problem.ranks[1])
 
 

@@ -8,6 +8,7 @@ LeVeque, 1979).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,6 +39,50 @@ class SplitMoments:
 
 # Below this share of its squared mean a variance is rounding, not signal.
 _CONSTANT = 1e-12
+# Columns that are multiplied at once.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Sums of products of deviations from the mean of d dimensions that vary in k directions alone: B C B', (d, d).
+
+    Attributes:
+        core: C, (k, k).
+        span: B, (d, k) with orthonormal columns; None where k is d and B the identity.
+    """
+
+    core: Tensor
+    span: Tensor | None = None
+
+    @staticmethod
+    def of(linear: Tensor, scatter: Tensor) -> Scatter:
+        """Give that of what a linear map, (d, m), makes of m dimensions with a scatter, (m, m)."""
+        if len(linear) <= linear.shape[1]:
+            return Scatter(linear @ scatter @ linear.T)
+        span, inner = torch.linalg.qr(linear)
+        return Scatter(inner @ scatter @ inner.T, span)
+
+    def whole(self) -> Tensor:
+        """Return it as one matrix, (d, d)."""
+        return self.core if self.span is None else self.span @ self.core @ self.span.T
+
+    def within(self, matrix: Tensor) -> Tensor:
+        """Take the last axis of a matrix, (n, d), to the directions, (n, k)."""
+        return matrix if self.span is None else matrix @ self.span
+
+    def after(self, matrix: Tensor) -> Tensor:
+        """Multiply a matrix, (n, d), by it, (n, d)."""
+        product = self.within(matrix) @ self.core
+        return product if self.span is None else product @ self.span.T
+
+    def squares(self, linear: Tensor | None = None) -> Tensor:
+        """Give the diagonal, or that of what a linear map makes of it: (d,), or (n,) of (n, d)."""
+        if linear is None and self.span is None:
+            return self.core.diagonal()
+        rows = self.span if linear is None else self.within(linear)
+        assert rows is not None
+        return ((rows @ self.core) * rows).sum(1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +176,7 @@ class Moments:
             (self.cross + other.cross).addr_(step_s, step_t, alpha=between),
         )
 
-    def mapped(self, of_s: Tensor, offset_s: Tensor, of_t: Tensor, offset_t: Tensor | None = None) -> Moments:
+    def mapped(self, of_s: Tensor, offset_s: Tensor, of_t: Tensor, offset_t: Tensor | None = None) -> Derived:
         """Return the moments of ``of_s @ x_s + offset_s`` and ``of_t @ x_t + offset_t``, from those with covariances.
 
         Args:
@@ -141,12 +186,12 @@ class Moments:
             offset_t: (k_t,); None for zero.
         """
         mean_t = of_t @ self.mean_t
-        return Moments(
+        return Derived(
             self.n,
             of_s @ self.mean_s + offset_s,
             mean_t if offset_t is None else mean_t + offset_t,
-            of_s @ self.scatter_s @ of_s.T,
-            of_t @ self.scatter_t @ of_t.T,
+            Scatter.of(of_s, self.scatter_s),
+            Scatter.of(of_t, self.scatter_t),
             of_s @ self.cross @ of_t.T,
         )
 
@@ -164,15 +209,25 @@ class Moments:
         """Whether the covariances within either model are there, not only the variances."""
         return self.scatter_s.dim() == 2
 
-    @property
+    @cached_property
+    def within_s(self) -> Scatter:
+        """The student's covariances, in the directions in which its activations are known to vary."""
+        return Scatter(self.scatter_s)
+
+    @cached_property
+    def within_t(self) -> Scatter:
+        """The teacher's likewise."""
+        return Scatter(self.scatter_t)
+
+    @cached_property
     def squares_s(self) -> Tensor:
         """(d_s,) sums of squared deviations from the mean."""
-        return self.scatter_s.diagonal() if self.full else self.scatter_s
+        return self.within_s.squares() if self.full else self.scatter_s
 
-    @property
+    @cached_property
     def squares_t(self) -> Tensor:
         """(d_t,) likewise."""
-        return self.scatter_t.diagonal() if self.full else self.scatter_t
+        return self.within_t.squares() if self.full else self.scatter_t
 
     @property
     def constant_s(self) -> Tensor:
@@ -192,10 +247,57 @@ class Moments:
         return (self.cross / scale_s[:, None]).div_(scale_t).clamp_(-1, 1)
 
 
+class Derived(Moments):
+    """Moments with covariances that were worked out from others; whole matrices of them are made when asked for."""
+
+    def __init__(
+        self, n: int, mean_s: Tensor, mean_t: Tensor, within_s: Scatter, within_t: Scatter, cross: Tensor
+    ) -> None:
+        """Take them; arguments as for `Moments`, with the covariances in parts."""
+        given = {"n": n, "mean_s": mean_s, "mean_t": mean_t, "within_s": within_s, "within_t": within_t, "cross": cross}
+        self.__dict__.update(given)  # frozen
+
+    @cached_property
+    def scatter_s(self) -> Tensor:
+        """As in `Moments`, made when asked for; likewise the others."""
+        return self.within_s.whole()
+
+    @cached_property
+    def scatter_t(self) -> Tensor:  # noqa: D102
+        return self.within_t.whole()
+
+    @cached_property
+    def squares_s(self) -> Tensor:  # noqa: D102
+        return self.within_s.squares()
+
+    @cached_property
+    def squares_t(self) -> Tensor:  # noqa: D102
+        return self.within_t.squares()
+
+    @property
+    def full(self) -> bool:  # noqa: D102
+        return True
+
+    def swapped(self) -> Derived:  # noqa: D102
+        return Derived(self.n, self.mean_t, self.mean_s, self.within_t, self.within_s, self.cross.T)
+
+
 def _scatter(centred: Tensor, full: bool, wide: torch.dtype) -> Tensor:
     squares = centred.square().sum(0, dtype=wide)
     # The diagonal is summed in double precision either way, so that variances do not depend on `full`.
-    return (centred.T @ centred).to(wide).diagonal_scatter(squares) if full else squares
+    return _gram(centred).to(wide).diagonal_scatter(squares) if full else squares
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Multiply x' x, (d, d): in blocks of columns where it is wide, each pair of them once."""
+    if x.shape[1] <= _BLOCK:
+        return x.T @ x
+    product = x.new_empty(x.shape[1], x.shape[1])
+    for first in range(0, x.shape[1], _BLOCK):
+        rows, columns = slice(first, first + _BLOCK), slice(first, None)
+        product[rows, columns] = x[:, rows].T @ x[:, columns]
+        product[columns, rows] = product[rows, columns].T
+    return product
 
 
 def _merged(one: Tensor, other: Tensor, step: Tensor, between: float) -> Tensor:

@@ -24,7 +24,7 @@ def read_error(moments: Moments, reads: Tensor, offset: Tensor) -> float:
     """
     missed = moments.mean_t - reads @ moments.mean_s - offset
     # Of y - M x over centred rows, from y's squares, x' y and x' x.
-    residuals = moments.squares_t - 2 * (reads.T * moments.cross).sum(0) + ((reads @ moments.scatter_s) * reads).sum(1)
+    residuals = moments.squares_t - 2 * (reads.T * moments.cross).sum(0) + moments.within_s.squares(reads)
     return float((residuals + moments.n * missed.square()).sum())
 
 
@@ -75,7 +75,7 @@ def _paired_errors(moments: Moments, assignment: Assignment) -> tuple[float, flo
     return float(read), float(write)
 
 
-def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
+def r2(moments: Moments, fitted: Map, written: bool = True) -> tuple[float | None, float | None]:
     """Return the shares of variance that a map predicts: of the teacher's when it reads, of the student's when writing.
 
     A share is 1 minus the squared errors over the squared deviations from the mean, all dimensions pooled, so it is
@@ -84,17 +84,18 @@ def r2(moments: Moments, fitted: Map) -> tuple[float | None, float | None]:
     Args:
         moments: of the rows to judge on.
         fitted: the map.
+        written: whether anything is written there.
 
     Returns:
-        None where nothing varies, and for a linear map where the moments lack covariances.
+        None where nothing varies, or nothing is written, and for a linear map where the moments lack covariances.
     """
+    read, write = None, None
     if isinstance(fitted, Assignment):
-        errors = _paired_errors(moments, fitted)
+        read, write = _paired_errors(moments, fitted)
     elif moments.full:
-        errors = read_error(moments, fitted.reads, fitted.offset), write_error(moments, fitted.writes)
-    else:
-        return None, None
-    return _share(errors[0], moments.squares_t), _share(errors[1], moments.squares_s)
+        read = read_error(moments, fitted.reads, fitted.offset)
+        write = write_error(moments, fitted.writes) if written else None
+    return _share(read, moments.squares_t), _share(write if written else None, moments.squares_s)
 
 
 def read_share(moments: Moments, reads: Tensor, offset: Tensor) -> float | None:
@@ -102,6 +103,6 @@ def read_share(moments: Moments, reads: Tensor, offset: Tensor) -> float | None:
     return _share(read_error(moments, reads, offset), moments.squares_t)
 
 
-def _share(error: float, squares: Tensor) -> float | None:
+def _share(error: float | None, squares: Tensor) -> float | None:
     total = float(squares.sum())
-    return 1 - error / total if total > 0 else None
+    return None if error is None or total <= 0 else 1 - error / total

@@ -150,7 +150,8 @@ class Fitting:
         """Fit some pairs of spaces, beside maps that are known, and say how much of what it reads the module keeps."""
         widths = {pair: self.plan.widths[pair] for pair in pairs if pair in self.plan.widths}
         align = _COPY if origin == "copied" else str(self.options.align)
-        maps, scores = fit_pairs(align, widths, moments, self.options.seed, self.plan.attention_heads, self.plan.ranks)
+        structure = self.plan.attention_heads, self.plan.ranks, self.plan.writes
+        maps, scores = fit_pairs(align, widths, moments, self.options.seed, *structure)
         places = fidelity(self.plan, self.module.tensors, {**known, **maps}, moments, pairs)
         return Fit(origin, maps, scores, places)
 

@@ -144,7 +144,7 @@ class Port:
             folded = judged_pairs(self.plan.reads) if full else ()
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
-        structure = self.plan.attention_heads, self.plan.ranks
+        structure = self.plan.attention_heads, self.plan.ranks, self.plan.writes
         maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure)
         places = None
         if sampled and any(split.held_out.full for split in sampled.values()):

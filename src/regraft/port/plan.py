@@ -79,6 +79,13 @@ class Plan:
         """The pairs of spaces that the module reads: those whose moments a forecast needs."""
         return {via.home for target in self.targets for _, via in target.reads}
 
+    @property
+    def writes(self) -> set[SpacePair]:
+        """The pairs of spaces whose maps it writes through."""
+        vias = (via for target in self.targets for part in target.parts for via in part.vias)
+        pairs = {via.pair for via in vias if via is not None and not via.reads}
+        return pairs.union(*(one.parts for pair, one in self.fused.items() if pair in pairs))
+
     def check(self) -> None:
         """Raise the first problem.
 

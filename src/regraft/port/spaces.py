@@ -74,6 +74,7 @@ def fit_pairs(
     seed: int = 0,
     attention_heads: Mapping[str, tuple[int, int]] | None = None,
     ranks: Mapping[SpacePair, tuple[int, int]] | None = None,
+    written: Collection[SpacePair] | None = None,
 ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
     """Fit a map for every pair of spaces.
 
@@ -85,6 +86,7 @@ def fit_pairs(
         attention_heads: name of a space -> how many the student's is made of and the teacher's, see
             `sites.attention_heads`.
         ranks: how many dimensions the student's activations and the teacher's span; by default all.
+        written: the pairs where something is written; by default all.
 
     Returns:
         The maps, and for each how well it fits.
@@ -114,6 +116,7 @@ def fit_pairs(
             seed,
             (attention_heads or {}).get(pair.name, (1, 1)),
             (ranks or {}).get(pair, (None, None)),
+            written is None or pair in written,
             "texts" if pair.name in PER_TEXT else "token pairs",
             advice,
         )
