@@ -20,9 +20,11 @@ from ..port.limits import mappable
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
     from ..training.evaluation import Evaluation
+    from ..training.labels import LabelOrder
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
@@ -170,8 +172,14 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
     """Print metrics, one row per split."""
     table = Table("split", *next(iter(scores.values())))
     for split, values in scores.items():
-        table.add_row(split, *(f"{value:.2f}" for value in values.values()))
+        table.add_row(split, *(f"{value:.{metric_named(name).digits}f}" for name, value in values.items()))
     console.print(table)
+
+
+def show_order(console: Console, order: LabelOrder, module: str) -> None:
+    """Say in which order the labels of a module were taken, if it has any."""
+    if order.labels:
+        console.print(order.sentence(module), soft_wrap=True)
 
 
 def show_evaluation(console: Console, split: str, found: Evaluation, option: str) -> None:

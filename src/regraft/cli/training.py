@@ -72,7 +72,8 @@ def train(
     if processes().is_main_process:
         training = module.provenance["training"]
         if init is not None:
-            console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
+            head = f" with {'its' if training['head'] == 'teacher' else 'a fresh'} task head"
+            console.print(f"Started from {init}{head if training['labels'] else ''}")
         said_by = training.get("labels_said_by", "module")
         if said_by != "module":
             order = LabelOrder(tuple(training["labels"]), said_by).sentence("It")
@@ -120,5 +121,5 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         progress=not quiet,
     )
-    console.print(found.order.sentence(module), soft_wrap=True)
+    show.show_order(console, found.order, module)
     show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")

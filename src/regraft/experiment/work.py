@@ -27,6 +27,7 @@ from ..files.texts import read_texts
 from ..models.pretrained import resolve
 from ..modules import module
 from ..port import pipeline, spaces
+from ..tasks.kinds import KINDS
 from ..tasks.options import DataOptions
 from ..training.finetuning import train
 from ..training.tracking import Tracking
@@ -181,8 +182,8 @@ def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -
     if isinstance(source, TextSource):
         return read_texts(locate(source.source), source.column, limit, source.split)
     loaded = _data(source, locate).load()
-    inputs = [row[name] for row in islice(loaded.splits["train"], limit) for name in loaded.task.inputs]
-    return [text if isinstance(text, str) else " ".join(text) for text in inputs]
+    kind = KINDS[loaded.task.task_type]
+    return [text for row in islice(loaded.splits["train"], limit) for text in kind.texts(loaded.task, row)]
 
 
 def _result(out: Path) -> Mapping[str, Any]:

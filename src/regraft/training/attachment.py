@@ -84,6 +84,8 @@ def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
     Raises:
         ModuleFileError: the user wants a head that is not there, or one for other labels.
     """
+    if start is not None and not loaded.task.target:
+        return True  # it has none: the start is whole
     agree = start is not None and (not start.labels or loaded.agrees(start.labels))
     if head != "teacher":
         if head == "fresh" or start is None or start.head_is_random or not agree:
@@ -113,19 +115,22 @@ def with_head(base: Pretrained, task: Task) -> Any:
     """Load a base model with a head for a task.
 
     Raises:
-        ModelError: a checkpoint that lacks weights which the head reads.
+        ModelError: a model that has none for it, or a checkpoint that lacks weights which no module holds.
     """
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
-    model, loading = base.load(
-        getattr(transformers, f"AutoModel{ending}"),
-        num_labels=len(names),
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        ignore_mismatched_sizes=True,  # the head of a model that was fine-tuned for other labels
-    )
+    _check_causal(base, ending)
+    labelled: dict[str, Any] = {
+        "num_labels": len(names),
+        "id2label": names,
+        "label2id": {name: i for i, name in names.items()},
+        "ignore_mismatched_sizes": True,  # the head of a model that was fine-tuned for other labels
+    }
+    model, loading = base.load(getattr(transformers, f"AutoModel{ending}"), **(labelled if task.target else {}))
     unread = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
-    lacking = sorted(key for key in unread if key.startswith(f"{model.base_model_prefix}."))
+    # A task head is the module's; that of a language model is pretrained as all else.
+    own = f"{model.base_model_prefix}." if task.target else ""
+    lacking = sorted(key for key in unread if key.startswith(own))
     if lacking:
         raise ModelError(
             f"{base.name} lacks {lacking[0]}, a pretrained weight that its {type(model).__name__} reads, and no module "
@@ -134,3 +139,11 @@ def with_head(base: Pretrained, task: Task) -> Any:
     if model.config.pad_token_id is None:  # decoders that classify look for the last token before the padding
         model.config.pad_token_id = base.tokenizer().pad_token_id
     return model
+
+
+def _check_causal(base: Pretrained, ending: str) -> None:
+    if ending == "ForCausalLM" and not base.family.causal:
+        raise ModelError(
+            f"{base.name} ({base.config.model_type}) is no causal language model: its tokens see those that follow; "
+            "use a decoder, such as llama, qwen2 or gemma3_text"
+        )
