@@ -17,17 +17,28 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import regraft
+from regraft import report
 from regraft.errors import TaskError
+from regraft.experiment.executors import Local
+from regraft.experiment.grid import make_grid
+from regraft.experiment.preflight import check
+from regraft.experiment.run import Ended
+from regraft.experiment.run import run as run_experiment
+from regraft.experiment.spec import Experiment
+from regraft.experiment.store import Store
+from regraft.report.collect import collect
 from regraft.tasks.data import load_task
 from regraft.tasks.encoding import IGNORED
 from regraft.tasks.kinds import KINDS
 from regraft.tasks.language import Reader, encode_windows, language_collator, pack, score_language
 from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS
+from regraft.training import finetuning
 from regraft.training.evaluation import Rows, evaluate
 from regraft.training.finetuning import train
 from regraft.training.options import EvaluateOptions, TrainOptions
 from regraft.training.runs import best_of
+from regraft.training.trainer import make_trainer
 
 LM = TASKS["lm"]
 FAST = TrainOptions(epochs=3, batch_size=4, learning_rate=2e-2, rank=4, max_length=32)
@@ -236,13 +247,10 @@ def test_training_lowers_bits_per_byte_and_keeps_the_lowest(llama: str, folder: 
     validated = [row["bits_per_byte"] for row in curve if "split" in row]
     assert scores["validation"]["bits_per_byte"] < scores["before training"]["bits_per_byte"] - 0.5
     assert scores["validation"]["bits_per_byte"] == min(validated[1:])
-    again = evaluate(
-        module,
-        data=DataOptions(task="lm", data=folder),
-        options=EvaluateOptions(max_length=FAST.max_length),
-        progress=False,
-    )
-    assert again == pytest.approx(scores["test"])
+    data, options = DataOptions(task="lm", data=folder), EvaluateOptions(max_length=FAST.max_length)
+    for split in ("validation", "test"):
+        again = evaluate(module, data=data, split=split, options=options, progress=False)
+        assert again == pytest.approx(scores[split])
 
 
 def test_what_is_kept_is_the_lowest() -> None:
@@ -362,3 +370,77 @@ def test_the_command_line(llama: str, folder: Path, run: Callable[..., Any]) -> 
     code, _, error = run("evaluate", module, "--task", "nli", "--data", folder, "--quiet")
     assert code == 2
     assert "has task type CAUSAL_LM, expected SEQ_CLS" in error
+
+
+def test_a_killed_training_goes_on(llama: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened` says of other tasks."""
+    stopped: list[int] = []
+
+    class Stop(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_epoch_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            if not stopped and state.epoch >= 1:
+                stopped.append(state.global_step)
+                raise KeyboardInterrupt
+
+    def with_stop(*arguments: Any, **options: Any) -> Any:
+        trainer = make_trainer(*arguments, **options)
+        trainer.add_callback(Stop())
+        return trainer
+
+    monkeypatch.setattr(finetuning, "make_trainer", with_stop)
+    data = DataOptions(task="lm", data=folder)
+    with pytest.raises(KeyboardInterrupt):
+        train(llama, tmp_path / "out", data=data, options=FAST, progress=False)
+    assert stopped
+    assert list((tmp_path / "out.training").glob("checkpoint-*"))
+    resumed = train(llama, tmp_path / "out", data=data, options=FAST, progress=False)
+    assert resumed.hash() == regraft.load(train_once(llama, folder)).hash()
+    curves = [(Path(where) / "curve.jsonl").read_text() for where in (tmp_path / "out", train_once(llama, folder))]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_a_port_is_planned_scored_and_scaled_by_bits_per_byte(
+    llama: str, folder: Path, tmp_path: Path, make_model: Callable[..., str], run: Callable[..., Any]
+) -> None:
+    module, student = train_once(llama, folder), tmp_path / "student"
+    narrow = make_model("qwen2", width=16, layers=2, tie_word_embeddings=True, vocab_size=300, initializer_range=0.1)
+    load_base(narrow).save_pretrained(student)
+    bytes_tokenizer(bos=True).save_pretrained(student)
+    here = (module, "--student", student, "--texts", folder / "train.txt", "--task", "lm", "--data", folder)
+    here = (*here, "--max-eval", 5, "--quiet", "--scale", "auto")
+    code, output, error = run("plan", *here)
+    assert code == 0, error
+    assert "on the validation split:" in output
+    assert "bits_per_byte" in output
+    assert "labels" not in output
+    code, output, error = run("transfer", *here, "--out", tmp_path / "ported")
+    assert code == 0, error
+    port = regraft.load(tmp_path / "ported").report
+    data = DataOptions(task="lm", data=folder)
+    scored = evaluate(
+        tmp_path / "ported", data=data, split="validation", options=EvaluateOptions(max_eval=5), progress=False
+    )
+    best = max(port["scales"].values())
+    assert best == pytest.approx(-scored["bits_per_byte"], rel=1e-4)
+    assert min(port["scales"].values()) < best
+
+
+@pytest.mark.slow
+def test_an_experiment_of_language_models(llama: str, folder: Path, tmp_path: Path) -> None:
+    content = {
+        "name": "lm",
+        "pairs": {"same": {"teacher": llama, "student": llama, "starts": ["student", "tm-skip", "tm-skip+ridge"]}},
+        "tasks": {"lm": {"languages": ["en"], "data": str(folder)}},
+        "modules": ["lora"],
+        "training": {"epochs": 1, "batch_size": 8, "rank": 2, "learning_rate": 1e-2, "max_length": 64},
+    }
+    experiment = Experiment.model_validate(content)
+    grid = make_grid(experiment)
+    check(grid)
+    store = Store(tmp_path)
+    assert run_experiment(experiment, grid, store, Local()) == Ended(len(grid.cells), {}, ())
+    results = {result.row: result for result in collect(tmp_path)[1]}
+    assert results["tm-skip"].before == pytest.approx(min(point.score for point in results["teacher"].curve), rel=1e-4)
+    assert results["tm-skip"].score <= results["teacher"].score
+    assert report.write(results.values(), tmp_path / "report").is_file()
