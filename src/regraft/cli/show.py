@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
     from ..training.evaluation import Evaluation
+    from ..training.harness import HarnessScore
     from ..training.labels import LabelOrder
 
 
@@ -187,6 +188,16 @@ def show_evaluation(console: Console, split: str, found: Evaluation, option: str
     show_scores(console, {split: found.scores})
     if doubt := found.doubt(option):
         console.print(doubt, soft_wrap=True)
+
+
+def show_harness(console: Console, scores: Sequence[HarnessScore]) -> None:
+    """Print scores of lm-evaluation-harness, one row per task and metric."""
+    table = Table("task", "metric", "better", "base model", "with module", "standard error")
+    for score in scores:
+        better = {True: "more", False: "less", None: ""}[score.more_is_better]
+        error = "" if score.error is None else f"{score.error:.4f}"
+        table.add_row(score.task, score.metric, better, f"{score.base:.4f}", f"{score.module:.4f}", error)
+    console.print(table)
 
 
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import TaskError
+from ..schema import names
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
@@ -94,6 +95,7 @@ def evaluate(
     options: Annotated[EvaluateOptions, flat(HOW)] = EvaluateOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
+    harness: Annotated[str | None, Parameter(group=DATA)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
     quiet: Quiet = False,
@@ -106,12 +108,22 @@ def evaluate(
         module: Directory or hub id of a module.
         model: Base model. Default: as the module says.
         split: train, validation or test.
+        harness: Tasks of lm-evaluation-harness: arc_easy,hellaswag
     """
     from ..models.families import register_family
     from ..training import evaluation
+    from ..training.harness import compare_on_harness
     from . import show
 
     register_family(families)
+    if harness is not None:
+        if data.model_fields_set:
+            raise TaskError(
+                f"got {option(min(data.model_fields_set))} beside --harness, whose tasks have their own data"
+            )
+        tasks, trusts = names(harness), trust_remote_code
+        show.show_harness(console, compare_on_harness(module, tasks, model, options=options, trust_remote_code=trusts))
+        return
     found = evaluation.assess(
         module,
         model,
