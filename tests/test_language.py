@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import regraft
 from regraft import report
-from regraft.errors import TaskError
+from regraft.errors import ModuleFileError, TaskError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import make_grid
 from regraft.experiment.preflight import check
@@ -202,22 +203,58 @@ def test_only_answers_are_predicted() -> None:
     (block,) = pack(LM, of_chat(*turns), tokenizer, 50)
     assert (block["input_ids"], block["labels"]) == (tokens, labels)
     (row,) = encode_windows(LM, of_chat(*turns), tokenizer, 50)
-    assert (row["input_ids"], row["labels"], row["bytes"]) == (tokens, labels, 4)
+    assert (row["input_ids"], row["labels"], row["bytes"]) == (tokens, labels, 3)
     windows = encode_windows(LM, of_chat(*turns), tokenizer, 7)
     kept = [token for row in windows for token in row["labels"] if token != IGNORED]
     assert kept == [c, c, end, e, end]
-    assert sum(windows["bytes"]) == 4
+    assert sum(windows["bytes"]) == 3
     assert all(row["labels"][0] == IGNORED for row in windows)
 
 
-def test_a_template_that_asks_with_more_than_it_keeps() -> None:
-    """Some open a thought where an answer is asked for, and leave it out of what was said."""
-    asks = CHAT.replace("<|assistant|>{% endif %}", "<|assistant|>Think{% endif %}")
-    turns = (("user", "b"), ("assistant", "Then no"))
-    plain, asking = (pack(LM, of_chat(*turns), bytes_tokenizer(template=template), 50)[0] for template in (CHAT, asks))
-    assert plain["input_ids"] == asking["input_ids"]
-    assert sum(label != IGNORED for label in plain["labels"]) == len("Then no") + 1
-    assert plain["labels"] == asking["labels"]
+TEMPLATES = {
+    "plain": (CHAT, ["Then no<|end|>", "Yes<|end|>"]),
+    # Asks with more than it keeps, as templates that open a thought do.
+    "asks": (
+        CHAT.replace("<|assistant|>{% endif %}", "<|assistant|>Think{% endif %}"),
+        ["Then no<|end|>", "Yes<|end|>"],
+    ),
+    # Opens the last answer with more, as Qwen3's does.
+    "opens": (
+        "{% for m in messages %}<|{{ m.role }}|>{% if loop.last and m.role == 'assistant' %}<<>>{% endif %}"
+        "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        ["Then no<|end|>", "<<>>Yes<|end|>"],
+    ),
+    # Puts what the system says before the last question, as Mistral's does, so that no rendering is a beginning of the
+    # next one.
+    "moves": (
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        "[{% if loop.revindex0 < 2 %}{{ messages[0].content }}{% endif %}{{ m.content }}]{% elif m.role == 'assistant' %}{{ m.content }}<|end|>{% endif %}{% endfor %}",
+        ["Then no<|end|>", "Yes<|end|>"],
+    ),
+    # Ends the last answer otherwise, as Phi's does.
+    "ends": (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% else %}<eos>{% endif %}",
+        ["Then no<|end|>", "Yes<|end|><eos>"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_answers_are_found_whatever_the_template(name: str) -> None:
+    template, expected = TEMPLATES[name]
+    turns = (("system", "Then"), ("user", "Th"), ("assistant", "Then no"), ("user", "Yes"), ("assistant", "Yes"))
+    tokenizer = bytes_tokenizer(template=template)
+    (row,) = encode_windows(LM, of_chat(*turns), tokenizer, 99)
+    runs = groupby(row["labels"], key=lambda label: label != IGNORED)
+    assert [tokenizer.decode(list(run)) for kept, run in runs if kept] == expected
+    assert row["bytes"] == len("Then no") + len("Yes")
+
+
+def test_an_answer_that_the_template_leaves_out_is_refused() -> None:
+    silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(TaskError, match="leaves an answer out, such as 'no'"):
+        encode_windows(LM, of_chat(("user", "b"), ("assistant", "no")), bytes_tokenizer(template=silent), 9)
 
 
 def test_what_begins_an_answer_is_padded_on_the_right() -> None:
@@ -359,6 +396,21 @@ def test_chats_and_models_that_do_not_serve(
 def test_labels_have_no_place_here(folder: Path) -> None:
     with pytest.raises(TaskError, match="--labels"):
         load_task(LM, folder, labels=["a", "b"])
+
+
+def test_a_module_that_names_no_task_type_is_taken_by_the_class_of_its_model(
+    llama: str, folder: Path, tmp_path: Path
+) -> None:
+    trained = regraft.load(train_once(llama, folder))
+    untold = {**trained.config, "task_type": None}
+    noted = {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama.modeling_llama"}
+    data, options = DataOptions(task="lm", data=folder), EvaluateOptions(max_length=FAST.max_length)
+    regraft.Module({**untold, "auto_mapping": noted}, trained.tensors, "noted").save(tmp_path / "noted")
+    scores = evaluate(tmp_path / "noted", data=data, options=options, progress=False)
+    assert scores == pytest.approx(trained.provenance["training"]["scores"]["test"])
+    regraft.Module(untold, trained.tensors, "untold").save(tmp_path / "untold")
+    with pytest.raises(ModuleFileError, match="has task type None, expected CAUSAL_LM"):
+        evaluate(tmp_path / "untold", data=data, options=options, progress=False)
 
 
 def test_the_command_line(llama: str, folder: Path, run: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +18,10 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import DataCollatorForTokenClassification
 
-from ..errors import TaskError, first_line
+from ..errors import TaskError
+from .chats import ANSWERS, find_answers
 from .encoding import IGNORED
 from .records import Task
-
-_ANSWERS = "assistant"  # who gives them, in every chat format that transformers knows
 
 
 def check_language(
@@ -70,9 +69,9 @@ def _checked(conversation: Any, where: str) -> list[dict[str, str]]:
     ]
     if len(turns) < len(messages):
         raise TaskError(f"{where} holds something else than messages, expected a list of {{role, content}}, both texts")
-    answers = [turn["content"] for turn in turns if turn["role"] == _ANSWERS]
+    answers = [turn["content"] for turn in turns if turn["role"] == ANSWERS]
     if not answers:
-        raise TaskError(f"{where} has no answer, expected a message of the role {_ANSWERS}; leave the row out")
+        raise TaskError(f"{where} has no answer, expected a message of the role {ANSWERS}; leave the row out")
     if not all(answer.strip() for answer in answers):
         raise TaskError(f"{where} has an empty answer; leave the row out")
     return turns
@@ -120,8 +119,8 @@ class Reader:
             TaskError: it knows no end of a text.
         """
         probe = tokenizer("a", return_special_tokens_mask=True)
-        tokens, special = probe["input_ids"], probe["special_tokens_mask"]
-        first, last = special.index(0), len(special) - special[::-1].index(0)
+        tokens, own = probe["input_ids"], [at for at, special in enumerate(probe["special_tokens_mask"]) if not special]
+        first, last = (own[0], own[-1] + 1) if own else (0, 0)
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else next(iter(tokens[last:]), None)
         if end is None:
             raise TaskError(
@@ -138,53 +137,28 @@ class Reader:
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> Tokens:
         """Encode a conversation as the tokenizer's template has it; its answers are to be predicted, and their ends.
 
-        What stands between two renderings, one that asks for an answer and one that ends with it, is the answer; so
-        templates need not mark it. The bytes are those of the answers alone: what ends them is the template's.
+        The bytes are those of the answers alone: what ends them is the template's.
 
         Raises:
             TaskError: there is no template, or one that does not render the conversation.
         """
         if not self.tokenizer.chat_template:
             raise TaskError(
-                f"{type(self.tokenizer).__name__} of {self.tokenizer.name_or_path} has no chat template for messages; "
-                "use a model that has one, or rows of texts"
+                f"the {type(self.tokenizer).__name__} has no chat template for messages; use a model that has one, or "
+                "rows of texts"
             )
         if not self.tokenizer.is_fast:
             raise TaskError(
                 f"{type(self.tokenizer).__name__} cannot tell which token belongs to an answer; use a fast tokenizer"
             )
-        whole = self._rendered(messages)
-        spans = []
-        for turn, message in enumerate(messages):
-            if message["role"] == _ANSWERS:
-                answered = self._rendered(messages[: turn + 1])
-                so_far, asked = (self._rendered(messages[:turn], asks) if turn else "" for asks in (False, True))
-                said = answered.find(message["content"].strip(), _shared(so_far, answered))
-                if said < 0 or not whole.startswith(answered):
-                    raise TaskError(
-                        "the chat template renders a conversation otherwise when it goes on, so its answers cannot be "
-                        f"told apart, such as {message['content'][:40]!r}; split it at its answers"
-                    )
-                # Some templates ask with more than they keep, such as an opened thought.
-                start = min(said, _shared(asked, answered))
-                spans.append((start, len(answered)))
-        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        text, answers = find_answers(self.tokenizer, messages)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         tokens, places = encoded["input_ids"], encoded["offset_mapping"]
         labels = [
-            token if any(start <= at < end for start, end in spans) else IGNORED
-            for token, (at, _) in zip(tokens, places, strict=True)
+            token if any(answer.start <= at and to <= answer.end for answer in answers) else IGNORED
+            for token, (at, to) in zip(tokens, places, strict=True)
         ]
-        size = sum(len(message["content"].encode()) for message in messages if message["role"] == _ANSWERS)
-        return Tokens(tokens, labels, size)
-
-    def _rendered(self, messages: Sequence[Mapping[str, str]], asks: bool = False) -> str:
-        try:
-            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
-        except Exception as error:  # those of jinja, and whatever a template calls
-            raise TaskError(
-                f"the chat template of {self.tokenizer.name_or_path} refuses a conversation of the roles "
-                f"{', '.join(message['role'] for message in messages)}: {first_line(error)}"
-            ) from error
+        return Tokens(tokens, labels, sum(len(text[answer.said : answer.through].encode()) for answer in answers))
 
 
 def pack(task: Task, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
@@ -250,11 +224,6 @@ def _windows(row: Tokens, reader: Reader, length: int) -> Iterator[tuple[list[in
         to = at + max(1, length - len(start))
         yield [*start, *row.tokens[at:to]], [*[IGNORED] * len(start), *row.labels[at:to]]
         at = to
-
-
-def _shared(text: str, other: str) -> int:
-    """Count the characters that two texts begin with alike."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
 
 
 def _predicts(labels: Sequence[int]) -> bool:

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 
 from ..errors import ModelError, ModuleFileError, first_line
 from ..models.pretrained import HEAD_CLASSES, Pretrained
-from ..modules.config import expected_tensors, parse_config, plain_config
+from ..modules.config import expected_tensors, head_class_of, parse_config, plain_config
 from ..modules.inventory import head_keys, head_rows
 from ..modules.module import Module
 from ..tasks.data import Loaded
@@ -56,9 +56,12 @@ def check_head(module: Module, task: Task, fresh_head: bool = False) -> None:
     Raises:
         ModuleFileError: it was not.
     """
-    if module.config.get("task_type") != task.task_type:
+    told = module.config.get("task_type")
+    # Without a head, the class that PEFT noted tells as much as a task type.
+    of_class = head_class_of(module.config, module.source) if not (told or task.target) else ""
+    if told != task.task_type and of_class != HEAD_CLASSES[task.task_type]:
         raise ModuleFileError(
-            f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
+            f"{module.source} has task type {told}, expected {task.task_type}: "
             "a module trained with such a head; name the task that it was trained for (--task)"
         )
     rows = head_rows(module.tensors)
