@@ -27,6 +27,7 @@ from regraft.experiment.run import Ended
 from regraft.experiment.run import run as run_experiment
 from regraft.experiment.spec import Experiment
 from regraft.experiment.store import Store
+from regraft.files.fingerprints import data_identity
 from regraft.report.collect import collect
 from regraft.tasks.data import load_task
 from regraft.tasks.encoding import IGNORED
@@ -228,7 +229,8 @@ TEMPLATES = {
     # next one.
     "moves": (
         "{% for m in messages %}{% if m.role == 'user' %}"
-        "[{% if loop.revindex0 < 2 %}{{ messages[0].content }}{% endif %}{{ m.content }}]{% elif m.role == 'assistant' %}{{ m.content }}<|end|>{% endif %}{% endfor %}",
+        "[{% if loop.revindex0 < 2 %}{{ messages[0].content }}{% endif %}{{ m.content }}]"
+        "{% elif m.role == 'assistant' %}{{ m.content }}<|end|>{% endif %}{% endfor %}",
         ["Then no<|end|>", "Yes<|end|>"],
     ),
     # Ends the last answer otherwise, as Phi's does.
@@ -335,6 +337,21 @@ def test_files_of_texts_and_of_conversations(tmp_path: Path) -> None:
     kind = KINDS["CAUSAL_LM"]
     assert [kind.texts(LM, row) for row in loaded.splits["test"]] == [["ein Text"], ["noch\u2028einer"]]
     assert kind.texts(LM, loaded.splits["train"][0]) == ["ja"]
+
+
+def test_a_cell_goes_by_the_plain_texts_that_it_is_trained_on(llama: str, tmp_path: Path) -> None:
+    content = {
+        "name": "lm",
+        "pairs": {"same": {"teacher": llama, "student": llama, "starts": ["student"]}},
+        "tasks": {"lm": {"languages": ["en"], "data": str(tmp_path)}},
+        "modules": ["lora"],
+    }
+    keys = []
+    for text in ("one", "two"):
+        (tmp_path / "train.txt").write_text(text)
+        keys.append({number.key for number in make_grid(Experiment.model_validate(content)).numbers})
+    assert not keys[0] & keys[1]
+    assert data_identity(str(tmp_path), "en") == data_identity(str(tmp_path), "de")  # of tasks that read none of it
 
 
 USER, ANSWER = {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}
