@@ -282,6 +282,8 @@ def test_training_lowers_bits_per_byte_and_keeps_the_lowest(llama: str, folder: 
     module = Path(train_once(llama, folder))
     training = json.loads((module / "regraft.json").read_text())["training"]
     scores = training["scores"]
+    kept = scores["validation"]["bits_per_byte"]
+    assert f"| validation | bits_per_byte | {kept:.4f} |" in (module / "README.md").read_text()
     curve = [json.loads(line) for line in (module / "curve.jsonl").read_text().splitlines()]
     validated = [row["bits_per_byte"] for row in curve if "split" in row]
     assert scores["validation"]["bits_per_byte"] < scores["before training"]["bits_per_byte"] - 0.5
