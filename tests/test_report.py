@@ -762,3 +762,58 @@ def test_the_report_of_an_experiment_is_in_its_directory(
     assert asked == [(tmp_path, None), (tmp_path, "tiny")]
     assert {entry.name for entry in tmp_path.iterdir()} == {"report", "report-tiny"}
     assert "<h1>tiny &lt;1&gt;</h1>" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_of_bits_per_byte_fewer_are_better() -> None:
+    """Gains, shares, the best start and the steps to a goal all turn round; scores stay what they are."""
+    place = {"task": "lm", "metric": "bits_per_byte", "seed": 0}
+
+    def curve(*scores: float) -> tuple[Point, ...]:
+        return tuple(Point(10 * i, score) for i, score in enumerate(scores, start=1))
+
+    rows = {
+        "teacher": (0.9, ()),
+        "student": (1.3, curve(1.5, 1.4, 1.3)),
+        "tm-skip": (1.1, curve(1.4, 1.3, 1.1)),
+        "tm-avg": (1.4, curve(1.6, 1.5, 1.4)),
+    }
+    made = [
+        make_result(row, score, language, curve=points, before=1.7, **place)
+        for row, (score, points) in rows.items()
+        for language in ("de", "en")
+    ]
+    (group,) = groups(made)
+    assert [pair.gain for pair in group.pairs("tm-skip")] == pytest.approx([0.2, 0.2])
+    closed = {comparison.row: comparison.closed for comparison in compare(group)}
+    assert closed == pytest.approx({"tm-skip": 0.5, "tm-avg": -0.25})
+    soon = progress(group, "tm-skip")
+    assert (soon.reached, soon.steps, soon.baseline_steps) == (2, 20, 30)
+    assert progress(group, "tm-avg").reached == 0
+    table = averages([group])
+    assert {row[1].text: [cell.text for cell in row[2:]] for row in table.rows} == {
+        "teacher": ["0.9000", "\N{EN DASH}"],
+        "student": ["1.3000", "-0.4000"],
+        "tm-avg": ["1.4000", "-0.5000"],
+        "tm-skip": ["1.1000", "-0.2000"],
+    }
+    assert [row[1].text for row in table.rows if row[2].bold] == ["tm-skip"]
+    assert "percent" not in " ".join(table.notes)
+    assert cells(gains([group]))[1][4:] == ["+0.2000", "\N{EN DASH}", "\N{EN DASH}", "2 of 2", "50%"]
+    (finding,) = findings([group])
+    assert "(tm-skip), the student beats its random start in 2 of 2" in finding.sentences[0]
+    assert finding.sentences[0].endswith("the mean gain is +0.2000 bits per byte.")
+
+
+def test_gains_in_several_units_are_not_averaged() -> None:
+    scores = {"teacher": 90.0, "student": 70.0, "tm-skip": 80.0}
+    made = [make_result(row, score, seed=0) for row, score in scores.items()]
+    made += [
+        make_result(row, 2 - score / 100, task="lm", metric="bits_per_byte", seed=0) for row, score in scores.items()
+    ]
+    first, second = (finding.sentences[0] for finding in findings(groups(made)))
+    assert first.endswith("the mean gain is +10.00 points.")
+    assert second.endswith("the mean gain is +0.1000 bits per byte.")
+    assert [row[-1] for row in cells(wins(groups(made)))] == ["+10.00", "+0.1000 bits per byte"]
+    report = contents(made, "both")
+    assert any("bits_per_byte: the less the better" in note for table in report.tables for note in table.notes)
+    assert any("points (NER) and bits per byte (LM)" in note for table in report.tables for note in table.notes)

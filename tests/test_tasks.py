@@ -354,7 +354,9 @@ def test_a_task_is_one_record() -> None:
     for name, task in TASKS.items():
         assert isinstance(task, Task), name
         assert len(task.columns) == len(set(task.columns)) >= 2
-        assert set(task.metrics) <= {"precision", "recall", "f1", "accuracy"}
+        percent = {"precision", "recall", "f1", "accuracy"}
+        assert set(task.metrics) <= (percent if task.target else {"loss", "perplexity", "bits_per_byte"})
+        assert task.metric.less_is_better is (not task.target)
 
 
 @pytest.mark.real

@@ -262,7 +262,7 @@ def test_modules_that_do_not_fit_the_task_are_refused(
     regraft.Module(nine.config, nine.tensors, "nine", {"labels": [*"abcdefghi"]}).save(tmp_path / "nine")
     with pytest.raises(ModuleFileError, match="was trained on labels a, b, c"):
         evaluate(tmp_path / "nine", data=DataOptions(data=ner_folder), progress=False)
-    with pytest.raises(TaskError, match="unknown task 'nre', expected one of classification, ner, nli, pi; did"):
+    with pytest.raises(TaskError, match="unknown task 'nre', expected one of classification, lm, ner, nli, pi; did"):
         make(DataOptions, {"task": "nre"}, TaskError)
     with pytest.raises(TaskError, match="unknown PEFT method 'lra'"):
         train(base, tmp_path / "x", peft="lra", data=DataOptions(data=ner_folder))

@@ -250,8 +250,9 @@ def _said(cell: Cell, record: Mapping[str, Any]) -> str:
     from ..tasks.records import task_named
 
     if isinstance(cell.job, Train):
-        metric = task_named(cell.job.data.task).metrics[-1]
-        return f"  {metric} {record['scores']['test'][metric]:.1f}"
+        task = task_named(cell.job.data.task)
+        name = task.metrics[-1]
+        return f"  {name} {record['scores']['test'][name]:.{task.metric.digits - 1}f}"
     if isinstance(cell.job, Distill):
         return f"  loss {record['losses']['before']['loss']:.3f} -> {record['losses']['after']['loss']:.3f}"
     return ""

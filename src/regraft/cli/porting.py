@@ -78,13 +78,14 @@ def plan(
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
     if scored is not None:
-        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
+        show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     show.show_alignment(console, port.ported.report)
     show_verdict(console, port)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
-        console.print(f"The ported module before any training, on the validation split; its task head is {head_is}:")
+        of_head = "" if port.plan.head is None else f"; its task head is {head_is}"
+        console.print(f"The ported module before any training, on the validation split{of_head}:")
         in_doubt = port.plan.head == "teacher" and not loaded.labels
         show.show_evaluation(console, "validation", found, "--teacher-labels" if in_doubt else "")
 
@@ -146,7 +147,7 @@ def transfer(
     if refine is not None:
         check_lesson(loaded, port.texts or ())
     if scored is not None:
-        console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
+        show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     if refine is None:
         port.ported.save(out, replace)
     else:

@@ -19,10 +19,13 @@ from ..port.limits import mappable
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
     from ..distillation.comparison import Comparison
     from ..training.evaluation import Evaluation
+    from ..training.harness import HarnessScore
+    from ..training.labels import LabelOrder
 
 
 def show_plan(console: Console, plan: Plan, verbose: bool = False) -> None:
@@ -185,8 +188,14 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
     """Print metrics, one row per split."""
     table = Table("split", *next(iter(scores.values())))
     for split, values in scores.items():
-        table.add_row(split, *(f"{value:.2f}" for value in values.values()))
+        table.add_row(split, *(f"{value:.{metric_named(name).digits}f}" for name, value in values.items()))
     console.print(table)
+
+
+def show_order(console: Console, order: LabelOrder, module: str) -> None:
+    """Say in which order the labels of a module were taken, if it has any."""
+    if order.labels:
+        console.print(order.sentence(module), soft_wrap=True)
 
 
 def show_evaluation(console: Console, split: str, found: Evaluation, option: str) -> None:
@@ -223,6 +232,16 @@ def show_comparison(console: Console, found: Comparison) -> None:
             known = ("-" if one is None else f"{one:.1f}" for one in (label.precision, label.recall))
             labels.add_row(label.label, f"{label.share:.1f}%", *known)
         console.print(labels)
+
+
+def show_harness(console: Console, scores: Sequence[HarnessScore]) -> None:
+    """Print scores of lm-evaluation-harness, one row per task and metric."""
+    table = Table("task", "metric", "better", "base model", "with module", "standard error")
+    for score in scores:
+        better = {True: "more", False: "less", None: ""}[score.more_is_better]
+        error = "" if score.error is None else f"{score.error:.4f}"
+        table.add_row(score.task, score.metric, better, f"{score.base:.4f}", f"{score.module:.4f}", error)
+    console.print(table)
 
 
 def show_losses(console: Console, before: Mapping[str, float], after: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import TaskError
+from ..schema import names
 from ..tasks.options import DataOptions
 from ..tasks.records import task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
@@ -88,7 +89,8 @@ def train(
     if processes().is_main_process:
         training = module.provenance["training"]
         if init is not None:
-            console.print(f"Started from {init} with {'its' if training['head'] == 'teacher' else 'a fresh'} task head")
+            head = f" with {'its' if training['head'] == 'teacher' else 'a fresh'} task head"
+            console.print(f"Started from {init}{head if training['labels'] else ''}")
         said_by = training.get("labels_said_by", "module")
         if said_by != "module":
             order = LabelOrder(tuple(training["labels"]), said_by).sentence("It")
@@ -109,6 +111,7 @@ def evaluate(
     options: Annotated[EvaluateOptions, flat(HOW)] = EvaluateOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
+    harness: Annotated[str | None, Parameter(group=DATA)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
     as_json: Json = False,
@@ -122,12 +125,22 @@ def evaluate(
         module: Directory or hub id of a module.
         model: Base model. Default: as the module says.
         split: train, validation or test.
+        harness: Tasks of lm-evaluation-harness: arc_easy,hellaswag
     """
     from ..models.families import register_family
     from ..training import evaluation
+    from ..training.harness import compare_on_harness
     from . import show
 
     register_family(families)
+    if harness is not None:
+        if data.model_fields_set:
+            raise TaskError(
+                f"got {option(min(data.model_fields_set))} beside --harness, whose tasks have their own data"
+            )
+        tasks, trusts = names(harness), trust_remote_code
+        show.show_harness(console, compare_on_harness(module, tasks, model, options=options, trust_remote_code=trusts))
+        return
     found = evaluation.assess(
         module,
         model,
@@ -138,7 +151,7 @@ def evaluate(
         progress=not quiet,
     )
     words = errors if as_json else console
-    words.print(found.order.sentence(module), soft_wrap=True)
+    show.show_order(words, found.order, module)
     show.show_evaluation(words, split, found, "" if found.order.said_by == "module" else "--labels")
     if as_json:
         print_json({"module": module, "split": split, **asdict(found)})

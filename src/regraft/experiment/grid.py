@@ -141,7 +141,7 @@ class _Builder:
         data = TaskSource(
             entry.task or name,
             language,
-            self.data(entry.data, language),
+            self.data(entry.data, language, task.formats),
             tuple((entry.columns or {}).items()),
             tuple(entry.labels) if entry.labels else None,
         )
@@ -246,9 +246,9 @@ def _model(name: str) -> Source:
     return Source(where, model_identity(where))
 
 
-def _data(name: str | None, language: str) -> Source:
+def _data(name: str | None, language: str, formats: tuple[str, ...]) -> Source:
     where = "" if name is None else expand(name)
-    return Source(where, data_identity(where, language))
+    return Source(where, data_identity(where, language, formats))
 
 
 def _texts(name: str, column: str, split: str, limit: int | None) -> TextSource:

@@ -29,6 +29,7 @@ from ..files.texts import Text, read_inputs, singly
 from ..models.pretrained import resolve
 from ..modules import module
 from ..port import pipeline, spaces
+from ..tasks.kinds import KINDS
 from ..tasks.options import DataOptions
 from ..training.evaluation import evaluate
 from ..training.finetuning import train
@@ -220,9 +221,8 @@ def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -
     if isinstance(source, TextSource):
         return read_inputs(locate(source.source), source.column, limit, source.split)
     loaded = _data(source, locate).load()
-    rows = [[row[name] for name in loaded.task.inputs] for row in islice(loaded.splits["train"], limit)]
-    inputs = [[text if isinstance(text, str) else " ".join(text) for text in row] for row in rows]
-    return [(row[0], row[1]) if len(row) == 2 else row[0] for row in inputs]
+    kind = KINDS[loaded.task.task_type]
+    return [text for row in islice(loaded.splits["train"], limit) for text in kind.texts(loaded.task, row)]
 
 
 def _result(out: Path) -> Mapping[str, Any]:

@@ -59,13 +59,19 @@ def model_identity(name: str) -> str:
     return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings)}"
 
 
-def data_identity(data: str, language: str) -> str:
-    """Tell the data of a task likewise: by all bytes of the files, or by the id (empty: the task's own)."""
+def data_identity(data: str, language: str, formats: tuple[str, ...] = ()) -> str:
+    """Tell the data of a task likewise: by all bytes of the files, or by the id (empty: the task's own).
+
+    Args:
+        data: a folder, or something of the hub.
+        language: of the data.
+        formats: endings of files that the task is read from beside `FORMATS`.
+    """
     if not data or not Path(data).is_dir():
         return f"hub:{data}"
     folder = Path(data) / language
     folder = folder if folder.is_dir() else Path(data)
-    return f"file:{_hash(path for path in folder.iterdir() if path.suffix in FORMATS)}"
+    return f"file:{_hash(path for path in folder.iterdir() if path.suffix in (*FORMATS, *formats))}"
 
 
 def texts_identity(source: str) -> str:

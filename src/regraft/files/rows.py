@@ -54,9 +54,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a file.
 
     Args:
-        path: a file in one of `FORMATS`. ``.tsv`` and ``.csv`` begin with the names of the columns; in ``.tsv`` quotes
-            are characters like any other, as in PAWS-X and XNLI.
-        columns: what to call the words and the tags of a ``.conllu`` file, which has no names.
+        path: a file in one of `FORMATS`, or ``.txt`` with a text per line. ``.tsv`` and ``.csv`` begin with the names
+            of the columns; in ``.tsv`` quotes are characters like any other, as in PAWS-X and XNLI.
+        columns: what to call the words and the tags of a ``.conllu`` file, or the texts of a ``.txt`` file, which have
+            no names.
 
     Raises:
         TaskError: a file that cannot be read, with the line where there is one.
@@ -67,9 +68,19 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             yield f"{path}, sentence of line {line}", dict(zip(columns, (words, tags), strict=False))
         return
     try:
-        yield from readers[path.suffix](path)
+        if path.suffix == ".txt":
+            yield from ((where, {columns[0]: line}) for where, line in _lines(path))
+        else:
+            yield from readers[path.suffix](path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TaskError(f"cannot read {path}: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    # Only line feeds end a line: texts may hold other characters that Python counts as line boundaries.
+    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line.rstrip("\r")
 
 
 def _separated(path: Path) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
 
 
@@ -29,6 +30,7 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapter
         {
             **provenance,
             "peft_type": config["peft_type"],
+            "written": lambda name, score: f"{score:.{metric_named(name).digits}f}",
             "adapterhub": adapterhub,
             "ours": method is not None and method.ours,  # registered by importing regraft
         },

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, permutation_test
 
+from ..tasks.records import Metric
 from .groups import TEACHER, Group, Pair
 from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
 ENOUGH_PAIRS = 6
-_LEAST_GAP = 1.0  # in points: a share of less is a share of noise
 _TIE = 1e-9  # scores are read from text and averaged
 
 
@@ -35,7 +35,7 @@ class Comparison:
         interval: 95% bootstrap interval of the gain; None with fewer than `ENOUGH_PAIRS` pairs.
         p: of a paired sign-flip test, two-sided; None with fewer than `ENOUGH_PAIRS` pairs.
         closed: share of the gap between teacher and baseline that is closed, on the pairs whose language the teacher
-            has; None without any, or where the gap is below one point.
+            has; None without any, or where the gap is so small that a share of it is a share of noise.
     """
 
     group: Group
@@ -125,21 +125,24 @@ def _comparison(group: Group, row: str, pairs: Sequence[Pair]) -> Comparison:
 
 def _closed(group: Group, pairs: Sequence[Pair]) -> float | None:
     with_teacher = [
-        (pair.gain, teacher.mean - pair.baseline.score)
+        (pair.gain, group.measured.gain(teacher.mean, pair.baseline.score))
         for pair in pairs
         if (teacher := group.average(TEACHER, [(pair.result.language, pair.result.seed)]))
     ]
     if not with_teacher:
         return None
     gain, gap = (fmean(numbers) for numbers in zip(*with_teacher, strict=True))
-    return gain / gap if gap >= _LEAST_GAP else None
+    return gain / gap if gap >= group.measured.least_gap else None
 
 
 def progress(group: Group, row: str) -> Progress:
     """Count training steps to the baseline's best validation score."""
     pairs = [(whole_curve(result), whole_curve(baseline)) for result, baseline in group.pairs(row)]
     pairs = [(curve, baseline) for curve, baseline in pairs if curve and baseline]
-    steps = [(_first(curve, best(baseline)), _first(baseline, best(baseline))) for curve, baseline in pairs]
+    goals = [best(baseline, group.measured) for _, baseline in pairs]
+    steps = [
+        tuple(_first(curve, goal, group.measured) for curve in both) for both, goal in zip(pairs, goals, strict=True)
+    ]
     reached = [(own, others) for own, others in steps if own is not None and others is not None]
     return Progress(
         pairs=len(pairs),
@@ -157,10 +160,10 @@ def whole_curve(result: Result) -> tuple[Point, ...]:
     return tuple(Point(step, points[step]) for step in sorted(points))
 
 
-def best(curve: Sequence[Point]) -> float:
+def best(curve: Sequence[Point], measured: Metric) -> float:
     """Return the best score of a learning curve."""
-    return max(point.score for point in curve)
+    return max((point.score for point in curve), key=lambda score: measured.gain(score, 0))
 
 
-def _first(curve: Sequence[Point], score: float) -> int | None:
-    return next((point.step for point in curve if point.score >= score), None)
+def _first(curve: Sequence[Point], score: float, measured: Metric) -> int | None:
+    return next((point.step for point in curve if measured.gain(point.score, score) >= 0), None)

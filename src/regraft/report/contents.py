@@ -13,7 +13,7 @@ from itertools import chain, count
 from .charts.curves import CurvePanel, curve_panel
 from .charts.dots import GainPanel, gain_panels
 from .findings import Finding, findings, missing
-from .groups import TEACHER, Group, groups, ordered, split_by
+from .groups import TEACHER, Group, by_unit, groups, ordered, split_by
 from .results import Result
 from .table import Table, plural
 from .tables import gains, scores
@@ -99,7 +99,7 @@ def _of_all(grid: Sequence[Group], reference: Reference | None) -> list[Section]
         Section("Per language", [*map(scores.per_language, split_by("task", grid))]),
         Section(
             "Could it be told before training?",
-            foretold(grid),
+            [table for own in by_unit(grid) for table in foretold(own)],
             "What is expected of a start before anything is trained (regraft plan), beside what it then gained.",
         ),
         Section("Published results", [beside(grid, reference)] if reference else []),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
-from .groups import BASELINE, TEACHER, Group, Pair, ordered, split_by
+from .groups import BASELINE, TEACHER, Group, Pair, by_unit, ordered, split_by
 from .table import fixed, listed, of_task, percent, proper
 
 _LEVEL = 0.05
@@ -30,12 +30,12 @@ class Finding:
 
 
 def findings(groups: Sequence[Group]) -> list[Finding]:
-    """Sum up each setting."""
-    return [_finding(own) for own in split_by("setting", groups)]
+    """Sum up each setting; one whose gains are in several units, each apart."""
+    return [_finding(own) for every in split_by("setting", groups) for own in by_unit(every)]
 
 
 def _finding(groups: Sequence[Group]) -> Finding:
-    setting = groups[0].setting
+    setting, measured = groups[0].setting, groups[0].measured
     comparisons = [comparison for group in groups for comparison in compare(group)]
     starts = ordered(comparison.row for comparison in comparisons)
     if not starts:
@@ -45,9 +45,10 @@ def _finding(groups: Sequence[Group]) -> Finding:
     own = [comparison for comparison in comparisons if comparison.row == start]
     cells = [gain for comparison in own for gain in comparison.by_language.values()]
     wins = sum(comparison.wins for comparison in own)
+    mean = fixed(fmean(cells), measured.digits, signed=True)
     sentences = [
         f"Started from the teacher's module ({start}), the student beats its random start in {wins} of {len(cells)} "
-        f"cells of task, language and kind of module; the mean gain is {fixed(fmean(cells), signed=True)} points."
+        f"cells of task, language and kind of module; the mean gain is {mean} {measured.unit}."
     ]
     if len(starts) > 1:
         sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")

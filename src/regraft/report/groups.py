@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from ..errors import ReportError
+from ..tasks.records import Metric, metric_named
 from .results import LEAST, MOST, Result
 
 TEACHER, BASELINE = "teacher", "student"
@@ -38,8 +39,8 @@ class Pair(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """In points."""
-        return self.result.score - self.baseline.score
+        """How much better the result is, in units of the metric."""
+        return self.result.measured.gain(self.result.score, self.baseline.score)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Group:
     metric: str
     peft: str
     cells: Mapping[str, Mapping[Place, Result]]
+
+    @property
+    def measured(self) -> Metric:
+        """How its scores are read."""
+        return metric_named(self.metric)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -157,7 +163,7 @@ def groups(results: Iterable[Result]) -> list[Group]:
     """Arrange results; their order does not matter.
 
     Raises:
-        ReportError: there are none, one is there twice, a score is no percentage, or a task has two metrics.
+        ReportError: there are none, one is there twice, a score is none that can be, or a task has two metrics.
     """
     cells: dict[tuple[str, str, str], dict[str, dict[Place, Result]]] = defaultdict(dict)
     metrics: dict[str, str] = {}
@@ -183,6 +189,12 @@ def groups(results: Iterable[Result]) -> list[Group]:
         for peft in ordered(peft for _, _, peft in cells)
         if (setting, task, peft) in cells
     ]
+
+
+def by_unit(groups: Sequence[Group]) -> list[list[Group]]:
+    """Put together the groups whose gains are in one unit, so that they can be averaged."""
+    units = dict.fromkeys(group.measured.unit for group in groups)
+    return [[group for group in groups if group.measured.unit == unit] for unit in units]
 
 
 def split_by(field: Literal["setting", "task", "peft"], groups: Sequence[Group]) -> list[list[Group]]:

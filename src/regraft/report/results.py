@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
 from ..errors import ReportError, unknown_choice
+from ..tasks.records import Metric, metric_named
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
 LEAST, MOST = -100.0, 200.0
@@ -119,8 +120,8 @@ class Result:
         peft: kind of the module, e.g. ``"lora"``.
         row: ``"teacher"``, ``"student"`` (the baseline: a random start), or a transferred start such as ``"tm-skip"``.
         seed: of the training; None where unknown.
-        score: on the test split, in percent.
-        before: validation score before any training, in percent.
+        score: on the test split, in percent unless `measured` says otherwise.
+        before: validation score before any training, likewise.
         curve: validation scores while training.
         alignment: of the start, where it was aligned.
         seconds: wall time of the training; None where unknown, as of one that was interrupted.
@@ -142,6 +143,11 @@ class Result:
     seconds: _Seconds | None = None
     expected: Expected | None = None
     refined: Refined | None = None
+
+    @property
+    def measured(self) -> Metric:
+        """How its scores are read."""
+        return metric_named(self.metric)
 
 
 _RESULT = TypeAdapter(Result)

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from ..errors import TaskError
 from ..files.fingerprints import hash_rows
+from .kinds import KINDS
 from .records import Task
 from .sources import SPLITS, find_rows
 
@@ -24,7 +25,7 @@ class Loaded:
 
     Attributes:
         task: the task, with its labels settled.
-        splits: for each of `SPLITS` a data set with the task's columns; targets are names of labels.
+        splits: for each of `SPLITS` a data set with the task's columns; targets are names of labels, if there are any.
         source: what to call the data.
         labels_from: what says which labels there are, and in which order: who asked (``"given"``), the ``"task"``,
             or nobody: they are those found in the ``"data"``, by the alphabet.
@@ -77,23 +78,26 @@ def load_task(
         if name not in renamed:
             raise TaskError(f"unknown column {name!r}, expected one of {', '.join(renamed)} (--column NAME=COLUMN)")
         renamed[name] = column
+    if labels and not task.target:
+        raise TaskError("found labels for a task that has none; leave them out (--labels)")
     task = replace(task, labels=tuple(labels)) if labels else task
+    kind = KINDS[task.task_type]
     raw = find_rows(task, data, language, renamed)
     missing = {*task.missing, ""} if raw.own and task.missing else set(task.missing)
     rows, left_out = {}, 0
     for split, read in raw.rows.items():
-        checked = [_checked(task, where, row, renamed, missing) for where, row in read]
+        checked = [kind.check(task, where, row, renamed, missing) for where, row in read]
         rows[split] = [row for row in checked if row is not None]
         left_out += len(checked) - len(rows[split])
         if not rows[split]:
             raise TaskError(f"{raw.source} has no row to use as {split}")
     labels_from: Literal["given", "task", "data"] = "given" if labels else "task"
-    if not task.labels:
+    if task.target and not task.labels:
         labels_from = "data"
         targets = [row[task.target] for read in rows.values() for row in read]
         names = {name for target in targets for name in ([target] if isinstance(target, str) else target)}
         task = replace(task, labels=tuple(sorted(names)))
-    if len(set(task.labels)) < max(2, len(task.labels)):
+    if task.target and len(set(task.labels)) < max(2, len(task.labels)):
         raise TaskError(f"{raw.source}: found the labels {', '.join(task.labels)}, expected two or more, each once")
     splits = _with_validation(rows, raw.source)
     return Loaded(
@@ -103,51 +107,6 @@ def load_task(
         labels_from,
         left_out,
         hash_rows(splits),
-    )
-
-
-def _checked(
-    task: Task, where: str, row: Mapping[str, Any], renamed: Mapping[str, str], missing: set[str]
-) -> dict[str, Any] | None:
-    """Pick the task's columns from a row, labels as names; None for a row marked as missing.
-
-    What a model could not be trained on is refused.
-    """
-    absent = [column for column in renamed.values() if row.get(column) is None]
-    if absent:
-        raise TaskError(
-            f"{where}: no {absent[0]!r}, expected columns {', '.join(renamed.values())}, found {', '.join(row)}; "
-            "mend the row, or name the columns (--column NAME=COLUMN)"
-        )
-    values = {name: row[column] for name, column in renamed.items()}
-    words = task.task_type == "TOKEN_CLS"
-    for name in task.inputs:
-        value, kind = values[name], "a list of words" if words else "a text"
-        if not isinstance(value, list if words else str):
-            raise TaskError(f"{where}: {renamed[name]!r} is of type {type(value).__name__}, expected {kind}")
-        if isinstance(value, str) and value.strip() in missing:
-            return None
-        if not value or any(not isinstance(text, str) or not text.strip() for text in (value if words else [value])):
-            raise TaskError(f"{where}: {renamed[name]!r} is empty or has an empty word; leave the row out")
-    target = values[task.target]
-    if not words:
-        return {**values, task.target: _label(task, target, where)}
-    if not isinstance(target, list) or len(target) != len(values[task.inputs[0]]):
-        raise TaskError(f"{where}: expected as many {renamed[task.target]!r} as {renamed[task.inputs[0]]!r}")
-    return {**values, task.target: [_label(task, label, where) for label in target]}
-
-
-def _label(task: Task, label: Any, where: str) -> str:
-    if isinstance(label, bool) or not isinstance(label, int | str) or not str(label).strip():
-        raise TaskError(f"{where}: found {label!r} for a label, expected a name or an integer")
-    if not task.labels or str(label) in task.labels:
-        return str(label)
-    numbered = any(name.lstrip("-").isdecimal() for name in task.labels)
-    if isinstance(label, int) and not numbered and 0 <= label < len(task.labels):
-        return task.labels[label]
-    raise TaskError(
-        f"{where}: found label {str(label)!r}, expected one of {', '.join(task.labels)}; "
-        "mend the row, or name the labels (--labels)"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a task's rows to what a model takes, and from its logits to scores."""
+"""From rows with labels to what a model takes, and from its logits to scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
-from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from ..errors import TaskError
 from .records import Task
@@ -61,11 +60,6 @@ def first_pieces(words: Sequence[int | None]) -> list[int | None]:
     return [None if word == before else word for word, before in zip(words, [None, *words[:-1]], strict=True)]
 
 
-def collator(task: Task, tokenizer: Any) -> Any:
-    """Return what makes a padded batch of encoded rows."""
-    return (DataCollatorForTokenClassification if task.task_type == "TOKEN_CLS" else DataCollatorWithPadding)(tokenizer)
-
-
 def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, float]:
     """Score logits in percent.
 
@@ -88,17 +82,12 @@ def score(task: Task, predictions: NDArray[np.floating[Any]], labels: NDArray[np
     return {name: 100 * float(value) for name, value in zip(("precision", "recall", "f1"), scores, strict=False)}
 
 
-def most_frequent(task: Task, rows: Dataset) -> tuple[str, float] | None:
+def most_frequent(task: Task, rows: Dataset) -> tuple[str, float]:
     """Find the label that most texts have, and what always answering it would score, in percent.
 
     Args:
         task: the task.
         rows: those that are scored; targets are names of labels.
-
-    Returns:
-        None for words, whose score counts spans.
     """
-    if task.task_type == "TOKEN_CLS":
-        return None
     label, count = Counter(rows[task.target]).most_common(1)[0]
     return label, 100 * count / len(rows)

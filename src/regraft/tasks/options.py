@@ -19,7 +19,7 @@ class TaskOptions(Options):
     """A task and its data."""
 
     task: Annotated[str, one_of("task", TASKS)] = "ner"
-    """ner, pi, nli or classification."""
+    """ner, pi, nli, classification or lm."""
     data: str | Path | None = None
     """Folder or hub data set ID[:CONFIG]."""
     lang: str = "en"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import TaskError, unknown_choice
@@ -25,16 +25,54 @@ class Hub:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """How a score is read.
+
+    Attributes:
+        unit: what differences are counted in.
+        less_is_better: which way is better.
+        digits: how many to write.
+        least_gap: the least difference that says something.
+    """
+
+    unit: str = "points"
+    less_is_better: bool = False
+    digits: int = 2
+    least_gap: float = 1.0
+
+    def gain(self, score: float, other: float) -> float:
+        """Tell how much better a score is than another: positive where it is."""
+        return other - score if self.less_is_better else score - other
+
+
+_LOSS = Metric("nats", less_is_better=True, digits=4, least_gap=0.01)
+
+# Those that are not percent.
+_METRICS: Mapping[str, Metric] = {
+    "loss": _LOSS,
+    "perplexity": replace(_LOSS, unit="units"),
+    "bits_per_byte": replace(_LOSS, unit="bits per byte"),
+}
+_PERCENT = Metric()
+
+
+def metric_named(name: str) -> Metric:
+    """Tell how a score of this name is read; one that no task of ours has is taken for percent."""
+    return _METRICS.get(name, _PERCENT)
+
+
+@dataclass(frozen=True)
 class Task:
     """What a module is trained for.
 
     Attributes:
         summary: one line for people.
-        task_type: PEFT's name of it, which says what head the model gets: ``"TOKEN_CLS"`` or ``"SEQ_CLS"``.
+        task_type: PEFT's name of it, which says what head the model gets and, by `kinds.KINDS`, what is done with rows:
+            ``"TOKEN_CLS"``, ``"SEQ_CLS"`` or ``"CAUSAL_LM"``.
         inputs: names of the columns that hold the input: one of word lists, or one or two of texts.
-        target: name of the column that holds the labels.
+        target: name of the column that holds the labels; empty where there are none.
         labels: their names in the order of the head's rows; empty where they are taken from the data.
-        metrics: names of its scores; the last picks the best checkpoint.
+        metrics: names of its scores; the last picks the best checkpoint, see `metric`.
         hub: where its data come from by default.
         paper_epochs: how long the paper trains.
         missing: texts that stand for a missing one in the task's data; such rows are left out, and counted. In the
@@ -42,7 +80,7 @@ class Task:
     """
 
     summary: str
-    task_type: Literal["TOKEN_CLS", "SEQ_CLS"]
+    task_type: Literal["TOKEN_CLS", "SEQ_CLS", "CAUSAL_LM"]
     inputs: tuple[str, ...]
     target: str
     labels: tuple[str, ...]
@@ -50,11 +88,18 @@ class Task:
     hub: Hub | None = None
     paper_epochs: int = 10
     missing: tuple[str, ...] = ()
+    messages: str = ""
+    formats: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that the task reads."""
-        return (*self.inputs, self.target)
+        return tuple(name for name in (*self.inputs, self.messages, self.target) if name)
+
+    @property
+    def metric(self) -> Metric:
+        """How the score that picks the best checkpoint is read."""
+        return metric_named(self.metrics[-1])
 
 
 _SPLITS = {"train": "train", "validation": "validation", "test": "test"}
@@ -101,6 +146,16 @@ TASKS: Mapping[str, Task] = {
         target="label",
         labels=(),
         metrics=("accuracy",),
+    ),
+    "lm": Task(
+        "language modelling, from texts or conversations of yours",
+        "CAUSAL_LM",
+        inputs=("text",),
+        target="",
+        labels=(),
+        metrics=("loss", "perplexity", "bits_per_byte"),
+        messages="messages",
+        formats=(".txt",),
     ),
 }
 

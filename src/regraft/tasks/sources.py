@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,16 @@ def find_rows(task: Task, data: str | Path | None, language: str, renamed: Mappi
     place = locate(data)
     if isinstance(place, HubId):
         return _from_hub(place, {split: split for split in SPLITS})
-    return _from_folder(place, language, renamed)
+    return _from_folder(place, language, renamed, (*FORMATS, *task.formats))
 
 
-def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> RawSplits:
+def _from_folder(data: Path, language: str, renamed: Mapping[str, str], formats: Sequence[str]) -> RawSplits:
     folder = data / language if (data / language).is_dir() else data
-    paths = {split: _file(folder, split) for split in SPLITS}
+    paths = {split: _file(folder, split, formats) for split in SPLITS}
     if paths["test"] is None or (paths["train"] is None and paths["validation"] is None):
         missing = "test" if paths["test"] is None else "val"
         raise TaskError(
-            f"{folder} has no {missing} file, expected train, val (or dev) and test in one of {', '.join(FORMATS)} "
+            f"{folder} has no {missing} file, expected train, val (or dev) and test in one of {', '.join(formats)} "
             f"there or in a subfolder named by the language ({language}); or name a data set of the hub"
         )
     columns = list(renamed.values())
@@ -66,8 +66,8 @@ def _from_folder(data: Path, language: str, renamed: Mapping[str, str]) -> RawSp
     return RawSplits(rows, f"{data}, {language}")
 
 
-def _file(folder: Path, split: str) -> Path | None:
-    files = [path for stem in _STEMS[split] for ending in FORMATS if (path := folder / f"{stem}{ending}").is_file()]
+def _file(folder: Path, split: str, formats: Sequence[str]) -> Path | None:
+    files = [path for stem in _STEMS[split] for ending in formats if (path := folder / f"{stem}{ending}").is_file()]
     if len(files) > 1:
         raise TaskError(
             f"{folder} has both {files[0].name} and {files[1].name}, expected one {split} file; move one away"

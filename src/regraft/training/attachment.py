@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 
 from ..errors import ModelError, ModuleFileError, first_line
 from ..models.pretrained import HEAD_CLASSES, Pretrained
-from ..modules.config import expected_tensors, parse_config, plain_config
+from ..modules.config import expected_tensors, head_class_of, parse_config, plain_config
 from ..modules.inventory import head_keys, head_rows
 from ..modules.module import Module
 from ..tasks.data import Loaded
@@ -56,9 +56,12 @@ def check_head(module: Module, task: Task, fresh_head: bool = False) -> None:
     Raises:
         ModuleFileError: it was not.
     """
-    if module.config.get("task_type") != task.task_type:
+    told = module.config.get("task_type")
+    # Without a head, the class that PEFT noted tells as much as a task type.
+    of_class = head_class_of(module.config, module.source) if not (told or task.target) else ""
+    if told != task.task_type and of_class != HEAD_CLASSES[task.task_type]:
         raise ModuleFileError(
-            f"{module.source} has task type {module.config.get('task_type')}, expected {task.task_type}: "
+            f"{module.source} has task type {told}, expected {task.task_type}: "
             "a module trained with such a head; name the task that it was trained for (--task)"
         )
     rows = head_rows(module.tensors)
@@ -84,6 +87,8 @@ def keeps_head(start: Module | None, loaded: Loaded, head: str | None) -> bool:
     Raises:
         ModuleFileError: the user wants a head that is not there, or one for other labels.
     """
+    if start is not None and not loaded.task.target:
+        return True  # it has none: the start is whole
     agree = start is not None and (not start.labels or loaded.agrees(start.labels))
     if head != "teacher":
         if head == "fresh" or start is None or start.head_is_random or not agree:
@@ -113,19 +118,22 @@ def with_head(base: Pretrained, task: Task) -> Any:
     """Load a base model with a head for a task.
 
     Raises:
-        ModelError: a checkpoint that lacks weights which the head reads.
+        ModelError: a model that has none for it, or a checkpoint that lacks weights which no module holds.
     """
     names = dict(enumerate(task.labels))
     ending = HEAD_CLASSES[task.task_type]
-    model, loading = base.load(
-        getattr(transformers, f"AutoModel{ending}"),
-        num_labels=len(names),
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        ignore_mismatched_sizes=True,  # the head of a model that was fine-tuned for other labels
-    )
+    _check_causal(base, ending)
+    labelled: dict[str, Any] = {
+        "num_labels": len(names),
+        "id2label": names,
+        "label2id": {name: i for i, name in names.items()},
+        "ignore_mismatched_sizes": True,  # the head of a model that was fine-tuned for other labels
+    }
+    model, loading = base.load(getattr(transformers, f"AutoModel{ending}"), **(labelled if task.target else {}))
     unread = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
-    lacking = sorted(key for key in unread if key.startswith(f"{model.base_model_prefix}."))
+    # A task head is the module's; that of a language model is pretrained as all else.
+    own = f"{model.base_model_prefix}." if task.target else ""
+    lacking = sorted(key for key in unread if key.startswith(own))
     if lacking:
         raise ModelError(
             f"{base.name} lacks {lacking[0]}, a pretrained weight that its {type(model).__name__} reads, and no module "
@@ -134,3 +142,11 @@ def with_head(base: Pretrained, task: Task) -> Any:
     if model.config.pad_token_id is None:  # decoders that classify look for the last token before the padding
         model.config.pad_token_id = base.tokenizer().pad_token_id
     return model
+
+
+def _check_causal(base: Pretrained, ending: str) -> None:
+    if ending == "ForCausalLM" and not base.family.causal:
+        raise ModelError(
+            f"{base.name} ({base.config.model_type}) is no causal language model: its tokens see those that follow; "
+            "use a decoder, such as llama, qwen2 or gemma3_text"
+        )

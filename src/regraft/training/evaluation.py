@@ -1,4 +1,4 @@
-"""Score a module, or a port of one, on labelled rows."""
+"""Score a module, or a port of one, on the rows of a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import set_seed
 from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..models.pretrained import resolve
 from ..modules.module import Module, load
-from ..tasks.encoding import most_frequent
+from ..tasks.kinds import KINDS
 from ..tasks.options import DataOptions, TaskOptions
 from ..tasks.records import task_named
 from ..tasks.sources import SPLITS
@@ -27,10 +27,10 @@ class Evaluation:
     """Scores of a module, and what they rest on.
 
     Attributes:
-        scores: metric -> percent.
+        scores: by metric, most of them percent, see `tasks.records.metric_named`.
         order: the labels of its head, and what says in which order they are.
         constant: the most frequent label of the texts that were scored, and what always answering it would score;
-            None for words.
+            None where the score counts something else.
     """
 
     scores: dict[str, float]
@@ -74,7 +74,7 @@ def evaluate(
         progress: whether to draw progress bars.
 
     Returns:
-        Metric -> percent; `assess` says what they rest on, too.
+        The scores by metric, see `Evaluation`; `assess` says what they rest on, too.
 
     Raises:
         RegraftError: data, model or module that do not serve.
@@ -123,7 +123,8 @@ def assess(
     with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
         trainer = make_trainer(base, adapted, Path(work), scored, loaded, progress)
         scores = score_split(trainer, base, loaded, split, scored)
-    return Evaluation(scores, order, most_frequent(loaded.task, first_rows(loaded, split, scored.max_eval)))
+    constant = KINDS[loaded.task.task_type].constant(loaded.task, first_rows(loaded, split, scored.max_eval))
+    return Evaluation(scores, order, constant)
 
 
 # How many rows choose a scale unless the user says: few, as they cost labels, and each is scored once per scale.
@@ -181,7 +182,7 @@ class Rows:
             )
 
     def judge(self) -> Callable[[Module], float]:
-        """Give what chooses a scale: the metric that trainings go by."""
+        """Give what chooses a scale: the metric that trainings go by, its negative where less is better."""
         some = replace(self, options=self.options.model_copy(update={"max_eval": self.options.max_eval or JUDGED}))
-        metric = task_named(self.data.task).metrics[-1]
-        return lambda candidate: some.scores(candidate).scores[metric]
+        task = task_named(self.data.task)
+        return lambda candidate: task.metric.gain(some.scores(candidate).scores[task.metrics[-1]], 0)

@@ -9,6 +9,7 @@ from typing import Any
 from peft import get_peft_model, set_peft_model_state_dict
 from transformers import set_seed
 
+from ..errors import RegraftError
 from ..files.directories import check_writable
 from ..models.pretrained import resolve
 from ..modules.module import FILES, Module, load
@@ -94,7 +95,14 @@ def train(
     with processes().main_process_first():
         work = work_directory(out, described, replace)
     resume = last_checkpoint(work)
-    trainer = make_trainer(base, adapted, work, options, loaded, progress, trains=True, eval_on_start=resume is None)
+    try:
+        trainer = make_trainer(
+            base, adapted, work, options, loaded, progress, trains=True, eval_on_start=resume is None
+        )
+    except RegraftError:  # rows that cannot be encoded
+        if resume is None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     with tracked(trainer, tracking):
         trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
@@ -103,7 +111,7 @@ def train(
         set_peft_model_state_dict(adapted, dict(start.tensors))
     scores = {**kept.scores, "test": score_split(trainer, base, loaded, "test", options)}
     training = {**described, "step": kept.step, "scores": scores}
-    if order is not None and keep_head:
+    if order is not None and order.labels and keep_head:
         training["labels_said_by"] = order.said_by
     provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
     if start is not None:

@@ -47,7 +47,7 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
     if peft not in _FRESH:
         raise TaskError(unknown_choice("PEFT method", peft, _FRESH))
     # PEFT would leave out the first layer of DistilBERT's head.
-    head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules
+    head = base.family.task_heads[HEAD_CLASSES[task.task_type]].modules if task.target else None
     return _FRESH[peft](base, options, {"task_type": task.task_type, "modules_to_save": head})
 
 

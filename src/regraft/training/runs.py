@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ModuleFileError, TaskError
 from ..files.directories import write_json
 from ..files.reading import read_json
+from ..tasks.records import metric_named
 
 _SETTINGS = "regraft-training.json"
 
@@ -80,7 +81,7 @@ class Kept:
 
     Attributes:
         step: after how many steps it was; 0 for the start.
-        scores: ``"before training"``, and on ``"validation"`` those of what is kept: metric -> percent.
+        scores: ``"before training"``, and on ``"validation"`` those of what is kept: metric -> score.
     """
 
     step: int
@@ -96,8 +97,9 @@ def best_of(curve: Iterable[Mapping[str, Any]], metrics: Sequence[str], start_co
         start_competes: whether the start is kept where it is better than every checkpoint.
     """
     start, *checkpoints = (row for row in curve if "split" in row)
-    best = max(checkpoints, key=lambda row: row[metrics[-1]])  # of equals the first, as the Trainer does
-    if start_competes and start[metrics[-1]] > best[metrics[-1]]:
+    name, metric = metrics[-1], metric_named(metrics[-1])
+    best = max(checkpoints, key=lambda row: metric.gain(row[name], 0))  # of equals the first, as the Trainer does
+    if start_competes and metric.gain(start[name], best[name]) > 0:
         best = start
     rows = {"before training": start, "validation": best}
     return Kept(best["step"], {name: {metric: row[metric] for metric in metrics} for name, row in rows.items()})

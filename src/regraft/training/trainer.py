@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from transformers import PrinterCallback, Trainer
 
 from ..models.pretrained import Pretrained
 from ..tasks.data import Loaded
-from ..tasks.encoding import collator, encode_split, score
+from ..tasks.kinds import KINDS
 from .devices import training_arguments
+from .language import LanguageTrainer
 from .options import TrainOptions
 
 
@@ -23,11 +25,16 @@ def first_rows(loaded: Loaded, split: str, limit: int | None) -> Dataset:
     return rows.select(range(min(len(rows), limit or len(rows))))
 
 
+# Task type -> its Trainer, where transformers' own does not serve.
+_TRAINERS: Mapping[str, type[Trainer]] = {"CAUSAL_LM": LanguageTrainer}
+
+
 def _encoded(
-    loaded: Loaded, split: str, limit: int | None, tokenizer: Any, base: Pretrained, options: TrainOptions
+    loaded: Loaded, split: str, tokenizer: Any, base: Pretrained, options: TrainOptions, packed: bool = False
 ) -> Dataset:
-    rows = first_rows(loaded, split, limit)
-    return encode_split(loaded.task, rows, tokenizer, min(options.max_length, base.longest))
+    kind, limit = KINDS[loaded.task.task_type], options.max_train if packed else options.max_eval
+    encode = kind.pack if packed else kind.encode
+    return encode(loaded.task, first_rows(loaded, split, limit), tokenizer, min(options.max_length, base.longest))
 
 
 def make_trainer(
@@ -41,8 +48,8 @@ def make_trainer(
     eval_on_start: bool = False,
 ) -> Trainer:
     """Set up a Trainer for a task, to train a module or, by default, to score it alone."""
-    task = loaded.task
-    tokenizer = base.tokenizer(**(base.family.word_options if task.task_type == "TOKEN_CLS" else {}))
+    task, kind = loaded.task, KINDS[loaded.task.task_type]
+    tokenizer = base.tokenizer(**(base.family.word_options if kind.words else {}))
     arguments = training_arguments(
         work,
         options,
@@ -54,16 +61,17 @@ def make_trainer(
         save_strategy="epoch",
         load_best_model_at_end=trains,
         metric_for_best_model=task.metrics[-1],
+        greater_is_better=not task.metric.less_is_better,
         logging_strategy="epoch",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
         train_sampling_strategy="group_by_length" if options.length_grouped else "random",
     )
-    trainer = Trainer(
+    trainer = _TRAINERS.get(task.task_type, Trainer)(
         model=model,
         args=arguments,
-        train_dataset=_encoded(loaded, "train", options.max_train, tokenizer, base, options) if trains else None,
-        eval_dataset=_encoded(loaded, "validation", options.max_eval, tokenizer, base, options) if trains else None,
-        data_collator=collator(task, tokenizer),
-        compute_metrics=lambda output: score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
+        train_dataset=_encoded(loaded, "train", tokenizer, base, options, packed=True) if trains else None,
+        eval_dataset=_encoded(loaded, "validation", tokenizer, base, options) if trains else None,
+        data_collator=kind.collator(tokenizer),
+        compute_metrics=lambda output: kind.score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -72,7 +80,7 @@ def make_trainer(
 def score_split(
     trainer: Trainer, base: Pretrained, loaded: Loaded, split: str, options: TrainOptions
 ) -> dict[str, float]:
-    """Score the module of a Trainer on a split: metric -> percent."""
-    rows = _encoded(loaded, split, options.max_eval, trainer.data_collator.tokenizer, base, options)
+    """Score the module of a Trainer on a split, by metric."""
+    rows = _encoded(loaded, split, trainer.data_collator.tokenizer, base, options)
     metrics = trainer.predict(rows).metrics
     return {name: metrics[f"test_{name}"] for name in loaded.task.metrics}

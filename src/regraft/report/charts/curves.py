@@ -80,7 +80,7 @@ def curve_panel(group: Group) -> CurvePanel | None:
     means = {row: _mean({place: curves[place] for place in shared}) for row, curves in by_row.items()}
     if not all(len(mean.steps) for mean in means.values()):  # one ends before another begins
         return None
-    goal = fmean(best(by_row[BASELINE][place]) for place in shared) if BASELINE in by_row else None
+    goal = fmean(best(by_row[BASELINE][place], group.measured) for place in shared) if BASELINE in by_row else None
     levels = np.concatenate([mean.scores + sign * mean.deviation for mean in means.values() for sign in (-1, 1)])
     frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_BOTTOM)
     y = scale([*levels.tolist(), *([] if goal is None else [goal])], frame.bottom, frame.top)
@@ -93,8 +93,8 @@ def curve_panel(group: Group) -> CurvePanel | None:
             list(zip(across, map(y, mean.scores + sign * mean.deviation), strict=True)) for sign in (0, 1, -1)
         )
         lines.append(Line(row, points, upper + lower[::-1] if mean.deviation.any() else [], label))
-    ends = ", ".join(f"{row} {fixed(mean.scores[-1])}" for row, mean in means.items())
-    baseline = "" if goal is None else f" The baseline's best: {fixed(goal)}."
+    ends = ", ".join(f"{row} {fixed(mean.scores[-1], group.measured.digits)}" for row, mean in means.items())
+    baseline = "" if goal is None else f" The baseline's best: {fixed(goal, group.measured.digits)}."
     return CurvePanel(
         title=f"{of_task(group.task)} {proper(group.peft)}, {proper(group.metric)}",
         description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",

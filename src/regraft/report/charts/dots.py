@@ -72,10 +72,11 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
                 gain, reach = comparison.gain, comparison.interval or (comparison.gain,)
             if gain is not None:
                 dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
-    means = ", ".join(f"{comparison.row} {fixed(comparison.gain, signed=True)}" for comparison in comparisons)
+    unit, digits = group.measured.unit, group.measured.digits
+    means = ", ".join(f"{comparison.row} {fixed(comparison.gain, digits, signed=True)}" for comparison in comparisons)
     return GainPanel(
         title=f"{of_task(group.task)} {proper(group.peft)}",
-        description=f"Mean gain over the baseline in points: {means}. The table per language has the scores.",
+        description=f"Mean gain over the baseline in {unit}: {means}. The table per language has the scores.",
         frame=frame,
         x=x.ticks(5, signed=True),
         places=[Tick(frame.top + pitch * (place + 0.5), name) for place, name in enumerate(names)],

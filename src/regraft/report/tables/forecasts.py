@@ -30,7 +30,7 @@ def foretold(groups: Sequence[Group]) -> list[Table]:
         (
             "score before training, over the random start's",
             [
-                (pair.result.before - pair.baseline.before, pair.gain)
+                (pair.result.measured.gain(pair.result.before, pair.baseline.before), pair.gain)
                 for _, pair in every
                 if pair.result.before is not None and pair.baseline.before is not None
             ],
@@ -82,8 +82,8 @@ def _row(group: Group, row: str, told: Sequence[tuple[float, Pair]]) -> tuple[st
         row,
         str(len(told)),
         fixed(fmean(expected for expected, _ in told)),
-        fixed(fmean(before) if before else None),
-        fixed(fmean(pair.gain for _, pair in told), signed=True),
+        fixed(fmean(before) if before else None, group.measured.digits),
+        fixed(fmean(pair.gain for _, pair in told), group.measured.digits, signed=True),
     )
 
 

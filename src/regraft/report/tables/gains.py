@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from ...tasks.records import Metric
 from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
-from ..groups import BASELINE, Group, ordered, split_by
+from ..groups import BASELINE, Group, by_unit, ordered, split_by
 from ..results import Result
 from ..table import NONE, Table, columns, duration, fixed, listed, of_task, p_value, percent, proper, slug, texts
 
@@ -22,28 +23,43 @@ def gains(groups: Sequence[Group]) -> Table:
         rows=[texts(*_gain(comparison)) for comparison in comparisons],
         notes=[
             f"The baseline is the row {BASELINE}: the same training from a random start. Gain: mean difference in "
-            "points over pairs of the same language and seed.",
+            f"{_units(comparisons)} over pairs of the same language and seed.",
             *_on_tests(comparisons),
             "Wins: languages in which the start is better, seeds averaged; a tie is no win. "
-            "Gap closed: share of the gap between teacher and baseline, on the same pairs; none of less than a point.",
+            "Gap closed: share of the gap between teacher and baseline, on the same pairs; none of less than "
+            f"{_least(comparisons)}.",
         ],
     )
 
 
 def _gain(comparison: Comparison) -> list[str]:
-    bounds = [fixed(bound, signed=True) for bound in comparison.interval or ()]
+    digits = comparison.group.measured.digits
+    bounds = [fixed(bound, digits, signed=True) for bound in comparison.interval or ()]
     ties = f", {comparison.ties} tied" if comparison.ties else ""
     return [
         of_task(comparison.group.task),
         proper(comparison.group.peft),
         comparison.row,
         str(comparison.pairs),
-        fixed(comparison.gain, signed=True),
+        fixed(comparison.gain, digits, signed=True),
         " to ".join(bounds) or NONE,
         p_value(comparison.p),
         f"{comparison.wins} of {len(comparison.by_language)}{ties}",
         percent(comparison.closed),
     ]
+
+
+def _units(comparisons: Sequence[Comparison]) -> str:
+    units = {comparison.group.measured.unit: comparison.group for comparison in comparisons}
+    if len(units) < 2 and not any(group.measured.less_is_better for group in units.values()):
+        return "points"
+    of_each = [f"{unit} ({of_task(group.task)})" for unit, group in units.items()]
+    return f"{listed(of_each)}, positive where the start is better,"
+
+
+def _least(comparisons: Sequence[Comparison]) -> str:
+    gaps = {each.group.measured.unit: each.group.measured.least_gap for each in comparisons}
+    return listed(["a point" if unit == "points" else f"{gap:g} {unit}" for unit, gap in gaps.items()] or ["a point"])
 
 
 def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
@@ -66,14 +82,15 @@ def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
 def wins(groups: Sequence[Group]) -> Table:
     """Count, for all settings, in how many cells each transferred start beats the baseline."""
     rows = []
-    for part in split_by("setting", groups):
+    for part in (own for every in split_by("setting", groups) for own in by_unit(every)):
         here = [comparison for group in part for comparison in compare(group)]
         for row in ordered(comparison.row for comparison in here):
             own = [comparison for comparison in here if comparison.row == row]
             cells = [gain for comparison in own for gain in comparison.by_language.values()]
             won, tied = sum(comparison.wins for comparison in own), sum(comparison.ties for comparison in own)
             counts = (str(won), str(tied), str(len(cells)), percent(won / len(cells)))
-            rows.append(texts(part[0].setting, row, *counts, fixed(fmean(cells), signed=True)))
+            gain = fixed(fmean(cells), part[0].measured.digits, signed=True)
+            rows.append(texts(part[0].setting, row, *counts, f"{gain}{_named(part[0].measured)}"))
     return Table(
         name="wins",
         title="Wins over the baseline",
@@ -82,6 +99,11 @@ def wins(groups: Sequence[Group]) -> Table:
         rows=rows,
         notes=["A cell is a task, a language and a kind of module, seeds averaged; a tie is no win."],
     )
+
+
+def _named(measured: Metric) -> str:
+    """Name a unit that is not the usual one."""
+    return "" if measured.unit == "points" else f" {measured.unit}"
 
 
 def training(groups: Sequence[Group]) -> Table:
@@ -103,7 +125,7 @@ def training(groups: Sequence[Group]) -> Table:
         notes=[
             "Before training: score on the validation split before the first step, mean over languages and seeds; "
             "students over those that they share.",
-            "Steps to baseline's best: training steps until the validation score is at least the best that the "
+            "Steps to baseline's best: training steps until the validation score is as good as the best that the "
             "baseline of the same language and seed ever has; mean over the pairs that reach it (reached by), "
             "beside the steps that the baseline took in the same pairs.",
             "Time: mean wall time of trainings that were not interrupted, loading and scoring included, h:mm:ss.",
@@ -121,4 +143,8 @@ def _training(group: Group, row: str, runs: Sequence[Result]) -> list[str]:
     steps = [NONE, NONE, NONE]
     if row in group.transferred and (soon := progress(group, row)).pairs:
         steps = [fixed(soon.steps, 0), fixed(soon.baseline_steps, 0), f"{soon.reached} of {soon.pairs}"]
-    return [fixed(fmean(before) if before else None), *steps, duration(fmean(seconds) if seconds else None)]
+    return [
+        fixed(fmean(before) if before else None, group.measured.digits),
+        *steps,
+        duration(fmean(seconds) if seconds else None),
+    ]

@@ -116,9 +116,10 @@ def beside(own: Sequence[Group], reference: Reference) -> Table:
 def _numbers(group: Group, row: str, languages: Collection[str]) -> list[str]:
     places = [place for place in group.shared() if place[0] in languages]
     score, teacher, baseline = (group.average(name, places) for name in (row, TEACHER, BASELINE))
-    gap = score.mean - teacher.mean if score and teacher and row != TEACHER else None
-    gain = score.mean - baseline.mean if score and baseline and row in group.transferred else None
-    return [fixed(score.mean) if score else NONE, fixed(gap), fixed(gain, signed=True)]
+    better, digits = group.measured.gain, group.measured.digits
+    gap = better(score.mean, teacher.mean) if score and teacher and row != TEACHER else None
+    gain = better(score.mean, baseline.mean) if score and baseline and row in group.transferred else None
+    return [fixed(score.mean, digits) if score else NONE, fixed(gap, digits), fixed(gain, digits, signed=True)]
 
 
 def _peft(name: str) -> str:

@@ -31,7 +31,7 @@ def averages(groups: Sequence[Group], source: Reference | None = None) -> Table:
         labels=2,
         rows=rows,
         notes=[
-            "Scores in percent on the test split. REL: gap to the teacher. Bold: the best transferred start.",
+            f"Scores {_units(groups)} on the test split. REL: gap to the teacher. Bold: the best transferred start.",
             *_on_seeds(groups),
             *(_on_places(group) for group in groups if not group.whole()),
             *(source.discrepancies(groups[0].setting) if source else ()),
@@ -44,13 +44,21 @@ def _average(group: Group, row: str) -> list[Cell]:
     spread, teacher = group.average(row, places), group.average(TEACHER, places)
     if spread is None:
         return [Cell(NONE), Cell(NONE)]
+    better, digits = group.measured.gain, group.measured.digits
     means = [other.mean for name in group.transferred if (other := group.average(name, places))]
-    gap = fixed(spread.mean - teacher.mean) if teacher and row != TEACHER else NONE
-    deviation = "" if spread.deviation is None else f" ± {fixed(spread.deviation)}"
-    return [
-        Cell(fixed(spread.mean) + deviation, bold=row in group.transferred and spread.mean == max(means)),
-        Cell(gap),
-    ]
+    gap = fixed(better(spread.mean, teacher.mean), digits) if teacher and row != TEACHER else NONE
+    deviation = "" if spread.deviation is None else f" ± {fixed(spread.deviation, digits)}"
+    is_best = row in group.transferred and all(better(spread.mean, mean) >= 0 for mean in means)
+    return [Cell(fixed(spread.mean, digits) + deviation, bold=is_best), Cell(gap)]
+
+
+def _units(groups: Sequence[Group]) -> str:
+    """Say what scores are in, and which are the better the less."""
+    less = sorted({group.metric for group in groups if group.measured.less_is_better})
+    if not less:
+        return "in percent"
+    rest = "" if all(group.measured.less_is_better for group in groups) else ", the others in percent"
+    return f"({listed(less)}: the less the better, and gaps are negative where a row is worse{rest})"
 
 
 def _on_seeds(groups: Sequence[Group]) -> list[str]:
@@ -84,8 +92,8 @@ def per_language(groups: Sequence[Group]) -> Table:
         for row in group.rows:
             labels = (group.setting, proper(group.peft), row)
             places = [*map(group.shared, names), group.shared()]
-            averages = (group.average(row, here) for here in places)
-            rows.append(texts(*labels, *(fixed(spread.mean if spread else None) for spread in averages)))
+            averages, digits = (group.average(row, here) for here in places), group.measured.digits
+            rows.append(texts(*labels, *(fixed(spread.mean if spread else None, digits) for spread in averages)))
     return Table(
         name=slug("languages", groups[0].task),
         title=f"{of_task(groups[0].task)}: {proper(groups[0].metric)} per language",
@@ -93,8 +101,8 @@ def per_language(groups: Sequence[Group]) -> Table:
         labels=3,
         rows=rows,
         notes=[
-            "Scores in percent on the test split, averaged over seeds where there are several: in each language over "
-            "those that all rows with results there share, the teacher over its own.",
+            f"Scores {_units(groups)} on the test split, averaged over seeds where there are several: in each "
+            "language over those that all rows with results there share, the teacher over its own.",
             *(f"{group.setting}: {_on_places(group)}" for group in groups if not group.whole()),
         ],
     )
