@@ -25,7 +25,7 @@ COMMANDS = {
     "train": ("training:train", "Train a module, fresh or ported (--init), and score it."),
     "evaluate": ("training:evaluate", "Score a module on a task."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
-    "convert": ("converting:convert", "Convert a module to PEFT's format, AdapterHub's, or LoRA."),
+    "convert": ("converting:convert", "Convert a module to other formats, or into a whole model."),
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),

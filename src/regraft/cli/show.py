@@ -20,6 +20,7 @@ from ..port.limits import mappable
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+from ..port.serving import serving_said
 
 if TYPE_CHECKING:
     from ..training.evaluation import Evaluation
@@ -81,6 +82,7 @@ def show_relation(console: Console, port: Port) -> None:
         operation_said(relation, PEFT_TYPES[port.module.peft_type]),
         texts_advised(relation, port.method.identity, sampled, mappable(port.module)),
         layers_advised(relation, plan.groups.get("", ())),
+        *serving_said(plan.config, port.student),
     )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
         if sentence is not None:

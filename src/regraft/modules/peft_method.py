@@ -39,6 +39,7 @@ class PeftMethod:
         init: the option that names the initialisation; empty without one.
         refused_inits: how the names of initialisations begin that also change the base weights, so that the module
             alone is not what was trained.
+        served: whether servers of language models (vLLM, llama.cpp) load it.
         ours: whether PEFT knows it only once regraft is imported.
     """
 
@@ -61,6 +62,7 @@ class PeftMethod:
     equal_bases: Mapping[str, str] = field(default_factory=dict)
     init: str = ""
     refused_inits: tuple[str, ...] = ()
+    served: bool = False
     ours: bool = False
 
     @property

@@ -66,6 +66,7 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         equal_bases={"use_dora": "DoRA's magnitudes are norms of rows of the teacher's weights"},
         init="init_lora_weights",
         refused_inits=("pissa", "olora", "loftq", "corda", "lora_ga", "mica"),
+        served=True,
     ),
     # Around a normalisation the module reads what leaves it and adds to what enters it.
     "BOTTLENECK": PeftMethod(
