@@ -16,7 +16,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,gguf,ray,tracking]'
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs

@@ -13,7 +13,15 @@ from rich.table import Table
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..modules.peft_types import PEFT_TYPES
-from ..port.advice import derived_said, layers_advised, operation_said, relation_said, shortened, texts_advised
+from ..port.advice import (
+    derived_said,
+    layers_advised,
+    operation_said,
+    quantised_said,
+    relation_said,
+    shortened,
+    texts_advised,
+)
 from ..port.forecast import Forecast
 from ..port.layers import Group
 from ..port.limits import mappable
@@ -79,6 +87,7 @@ def show_relation(console: Console, port: Port) -> None:
     derived = {base.config.model_type: derived_said(base) for base in (port.teacher, port.student)}
     advice = (
         *derived.values(),
+        quantised_said(port.teacher, port.student),
         operation_said(relation, PEFT_TYPES[port.module.peft_type]),
         texts_advised(relation, port.method.identity, sampled, mappable(port.module)),
         layers_advised(relation, plan.groups.get("", ())),

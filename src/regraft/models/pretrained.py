@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -233,12 +234,15 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         ) from error
 
 
-def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
+def resolve(
+    model: ModelLike, trust_remote_code: bool = False, loading: Mapping[str, Any] = MappingProxyType({})
+) -> Pretrained:
     """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
 
     Args:
         model: what the user calls it; a `Pretrained` stays as it is.
         trust_remote_code: let Python code run that the model's files name (``auto_map``), here and in all later loads.
+        loading: how the weights of a model that is not loaded yet are loaded, see `Pretrained`.
 
     Raises:
         ModelError: nothing of that name.
@@ -251,7 +255,7 @@ def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
     if isinstance(model, str | os.PathLike):
         name = str(model)
         config = _config(name, trust_remote_code)
-        base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code)
+        base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code, loading=loading)
         _tell_of_code(base, "config.json", vars(config))
     elif hasattr(model, "config"):
         base = Pretrained(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)

@@ -15,8 +15,10 @@ from peft import LoraConfig, get_peft_model
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import regraft
-from regraft.errors import ModelError
+from regraft.activations.options import RunOptions
+from regraft.errors import ModelError, SamplingError
 from regraft.models.pretrained import resolve
+from regraft.schema import make
 
 Make = Callable[..., Any]
 WIDTH, LAYERS, HEADS = 32, 2, 4
@@ -121,6 +123,40 @@ def test_a_module_goes_to_its_own_model_unchanged(folder: Path, module: str) -> 
     assert ported.report["relation"]["kind"] == "same"
     for key, tensor in regraft.load(module).tensors.items():
         assert torch.equal(ported.tensors[key], tensor)
+
+
+def test_models_are_quantised_as_transformers_does_it(make_model: Make) -> None:
+    """Sampled through the port's own options, a model in four bits gives what it gives there."""
+    base = make_model("llama", width=64, layers=2)
+    four = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    own = transformers.AutoModel.from_pretrained(base, quantization_config=four).eval()
+    options, ids = RunOptions(load_in_4bit=True), torch.arange(9)[None]
+    with torch.no_grad(), resolve(base, loading=options.loading).running(None, None) as model:
+        assert type(model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+        torch.testing.assert_close(model(input_ids=ids).last_hidden_state, own(input_ids=ids).last_hidden_state)
+
+
+def test_a_port_between_quantised_models_stays_in_its_precision(make_model: Make, make_module: Make) -> None:
+    teacher, student = make_model("llama", width=128, layers=2), make_model("llama", width=64, layers=2, seed=3)
+    module = regraft.load(make_module(teacher))
+    fields: dict[str, Any] = {"texts": make_texts(60), "progress": False}
+    plain, rounded = (regraft.transfer(module, student, teacher, load_in_4bit=four, **fields) for four in (False, True))
+    for key, tensor in plain.tensors.items():
+        assert rounded.tensors[key].dtype == tensor.dtype == torch.float32
+    assert any(not torch.equal(rounded.tensors[key], tensor) for key, tensor in plain.tensors.items())
+    of_itself = regraft.transfer(module, teacher, teacher, load_in_4bit=True, **fields)
+    for key, tensor in module.tensors.items():
+        assert torch.equal(of_itself.tensors[key], tensor)
+
+
+def test_ways_to_load_that_exclude_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ({"load_in_4bit": True, "load_in_8bit": True}, {"device": "cpu", "device_map": "auto"}):
+        with pytest.raises(SamplingError, match="expected one of them"):
+            make(RunOptions, given, SamplingError)
+    assert RunOptions(device_map="auto").loading == {"device_map": "auto"}
+    monkeypatch.setattr("regraft.activations.options.find_spec", lambda _: None)
+    with pytest.raises(SamplingError, match=r"pip install 'regraft\[quantized\]'"):
+        _ = RunOptions(load_in_4bit=True).loading
 
 
 def test_what_is_no_model_in_gguf_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
