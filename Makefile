@@ -7,6 +7,8 @@ INTEROP ?= .venv-interop
 EXCHANGE = $(INTEROP)/exchange
 # PEFT's source distribution has the tests that its wheel lacks.
 PEFT = $(INTEROP)/peft
+# llama.cpp's converter comes with the source distribution of its Python bindings.
+LLAMA_CPP = $(INTEROP)/llama_cpp
 
 .PHONY: install test fast lint interop bench demo micro clean
 
@@ -14,7 +16,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,ray,tracking]'
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs
@@ -42,12 +44,20 @@ $(PEFT)/.fetched: $(STAMP)
 	tar --no-same-owner -xzf $(PEFT)/peft-*.tar.gz -C $(PEFT) --strip-components 1
 	touch $@
 
-interop: install $(INTEROP)/.installed $(PEFT)/.fetched  ## AdapterHub's own library and PEFT's own tests on what is ours
+$(LLAMA_CPP)/.fetched: $(STAMP)
+	rm -rf $(LLAMA_CPP)
+	mkdir -p $(LLAMA_CPP)
+	$(BIN)/pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(LLAMA_CPP) llama-cpp-python==0.3.36
+	tar --no-same-owner -xzf $(LLAMA_CPP)/llama_cpp_python-*.tar.gz -C $(LLAMA_CPP) --strip-components 3 --wildcards '*/vendor/llama.cpp/*.py'
+	touch $@
+
+interop: install $(INTEROP)/.installed $(PEFT)/.fetched $(LLAMA_CPP)/.fetched  ## AdapterHub's library, PEFT's own tests and llama.cpp's converter on what is ours
 	rm -rf $(EXCHANGE)
 	$(BIN)/python tests/interop/write_directories.py $(EXCHANGE)
 	$(INTEROP)/bin/python tests/interop/check_adapterhub.py $(EXCHANGE)
 	$(BIN)/python tests/interop/read_directories.py $(EXCHANGE)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_peft.py $(PEFT)
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_llama_cpp.py $(LLAMA_CPP)
 
 demo: install             ## the whole idea in two minutes, on models that ship with regraft
 	$(BIN)/regraft demo

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ..errors import SamplingError
 from ..schema import Options
 
 if TYPE_CHECKING:
@@ -57,12 +59,48 @@ class RunOptions(Options):
     """cpu, cuda, cuda:1, mps. Default: a GPU if there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """float32, bfloat16, float16. Default: as stored."""
+    load_in_4bit: bool = False
+    """Quantise the models (NF4; regraft[quantized])."""
+    load_in_8bit: bool = False
+    """Quantise the models to 8 bits."""
+    device_map: str | None = None
+    """Spread the models over devices: auto."""
     hold_memory: float = Field(default=4, ge=0)
     """GB of activations in memory; others go to disk."""
     trust_remote_code: bool = False
     """Run Python code that the models bring along."""
     quiet: bool = False
     """No progress bars."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> RunOptions:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise SamplingError("found --load-in-4bit beside --load-in-8bit, expected one of them")
+        if self.device_map is not None and self.device is not None:
+            raise SamplingError("found --device-map beside --device, expected one of them")
+        return self
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How weights are loaded, as options of transformers' ``from_pretrained``, where that needs saying.
+
+        Raises:
+            SamplingError: the package that quantises is not installed.
+        """
+        options: dict[str, Any] = {}
+        if self.load_in_4bit or self.load_in_8bit:
+            if find_spec("bitsandbytes") is None:
+                raise SamplingError("quantising needs the package bitsandbytes (pip install 'regraft[quantized]')")
+            from transformers import BitsAndBytesConfig
+
+            # NF4, as modules are trained on such models (Dettmers et al., QLoRA, NeurIPS 2023).
+            four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": self.torch_dtype}
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_8bit=self.load_in_8bit, load_in_4bit=self.load_in_4bit, **(four if self.load_in_4bit else {})
+            )
+        if self.device_map is not None or (options and self.device is not None):
+            options["device_map"] = self.device_map or {"": self.device}
+        return options
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

@@ -1,4 +1,4 @@
-"""Convert modules: between PEFT's directories and AdapterHub's, and to LoRA."""
+"""Convert modules: between PEFT's directories and AdapterHub's, to LoRA, and to what servers load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ..errors import ModuleFileError, unknown_choice
 from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console
 
-_FORMATS = ("adapterhub", "lora", "peft")
+_FORMATS = ("adapterhub", "gguf", "lora", "merged", "peft")
 _OF_A_RANK = ("lora",)
 
 
@@ -26,17 +26,18 @@ def convert(
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert a module to PEFT's format, AdapterHub's, or LoRA.
+    """Convert a module to other formats, or into a whole model.
 
     Between PEFT and AdapterHub's library it is exact, and what would change is
     refused; a module that has the format already is written anew. A LoRA is as
-    near as its rank allows: how near is said.
+    near as its rank allows: how near is said. gguf is a LoRA of a decoder for
+    llama.cpp; merged is the base model with the module in its weights.
 
     Example: regraft convert my-lora --to adapterhub --out my-adapter
 
     Args:
         module: Module that PEFT or AdapterHub saved: directory or hub id.
-        to: peft, adapterhub or lora.
+        to: peft, adapterhub, lora, gguf or merged.
         out: Directory to write the converted module to.
         rank: Rank of the LoRA, with --to lora.
         model: Model it was trained on. Default: as it says.
@@ -45,15 +46,28 @@ def convert(
     import dataclasses
 
     from ..files.directories import check_writable
-    from ..modules.module import FILES, load
+    from ..modules.model_directory import model_files
+    from ..modules.module import FILES, GGUF_WEIGHTS, load
 
     if to not in _FORMATS:
         raise ModuleFileError(unknown_choice("format", to, _FORMATS))
     if (to in _OF_A_RANK) != (rank is not None):
         said = "without" if rank is None else "with"
         raise ModuleFileError(f"found --to {to} {said} --rank, expected it with {', '.join(_OF_A_RANK)} alone")
-    check_writable(out, replace, FILES, [module, model])
+    check_writable(out, replace, [*FILES, GGUF_WEIGHTS, *model_files(out)], [module, model])
     loaded = load(module)
+    if to == "gguf":
+        from ..modules.to_gguf import save_gguf
+
+        save_gguf(loaded, out, model, replace)
+        console.print(f"Wrote {out}: llama-cli --model MODEL.gguf --lora {out / GGUF_WEIGHTS} loads it.")
+        return
+    if to == "merged":
+        from ..modules.merging import save_merged
+
+        save_merged(loaded, out, model, replace, trust_remote_code)
+        console.print(f"Wrote {out}: a model of its own, which transformers loads without PEFT.")
+        return
     if to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)
         console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")

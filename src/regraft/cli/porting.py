@@ -210,7 +210,8 @@ def sample(
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")
-    pair = resolve(teacher, run.trust_remote_code), resolve(student, run.trust_remote_code)
+    how = run.trust_remote_code, run.loading
+    pair = resolve(teacher, *how), resolve(student, *how)
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
     moments = sampling.sample(*pair, spaces, read, options, run, folded=judged_pairs(spaces))
     sampling.save_sample(moments, out, replace)

@@ -13,12 +13,21 @@ from rich.table import Table
 from ..models.sites import stack_of
 from ..modules.config import PREFIX
 from ..modules.peft_types import PEFT_TYPES
-from ..port.advice import derived_said, layers_advised, operation_said, relation_said, shortened, texts_advised
+from ..port.advice import (
+    derived_said,
+    layers_advised,
+    operation_said,
+    quantised_said,
+    relation_said,
+    shortened,
+    texts_advised,
+)
 from ..port.layers import Group
 from ..port.limits import mappable
 from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
+from ..port.serving import serving_said
 from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
@@ -83,9 +92,11 @@ def show_relation(console: Console, port: Port) -> None:
     derived = {base.config.model_type: derived_said(base) for base in (port.teacher, port.student)}
     advice = (
         *derived.values(),
+        quantised_said(port.teacher, port.student),
         operation_said(relation, PEFT_TYPES[port.module.peft_type]),
         texts_advised(relation, port.method.identity, sampled, mappable(port.module)),
         layers_advised(relation, plan.groups.get("", ())),
+        *serving_said(plan.config, port.student),
     )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
         if sentence is not None:

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PrinterCallback, set_seed
 
 from ..errors import ModelError, TaskError
-from ..files.directories import check_writable, new_directory, write_json, write_json_lines
+from ..files.directories import check_writable
 from ..files.fingerprints import hash_rows, versions
-from ..files.reading import read_json
 from ..models.pretrained import resolve
 from ..models.sites import depth as layers_in
 from ..models.sites import find_sites
 from ..modules.card import student_card
-from ..modules.module import CARD, CURVE, PROVENANCE
+from ..modules.model_directory import model_files, save_model
 from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
@@ -30,28 +28,6 @@ from .masking import collator, encode, split
 from .options import DistillOptions
 from .shallower import choose_layers, load_teacher, matched_states, shallower
 from .trainer import Distiller
-
-
-def _files(path: Path) -> list[str]:
-    """List the files that the student in a directory consists of; none where there is no student."""
-    if not (path / PROVENANCE).is_file():
-        return []
-    provenance = read_json(path / PROVENANCE)
-    return list(provenance.get("files", ())) if isinstance(provenance, dict) else []
-
-
-def _write(
-    path: Path, model: Any, tokenizer: Any, report: Mapping[str, Any], curve: Iterable[Any], replace: bool
-) -> None:
-    """Write a model and its tokenizer, ``regraft.json``, the learning curve and a model card; all or nothing."""
-    provenance: dict[str, Any] = {"distillation": dict(report), "versions": versions()}
-    with new_directory(path, replace, _files(path)) as directory:
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-        write_json_lines(directory / CURVE, curve)
-        (directory / CARD).write_text(student_card(provenance), encoding="utf-8")
-        provenance["files"] = sorted({PROVENANCE, *(file.name for file in directory.iterdir())})
-        write_json(directory / PROVENANCE, provenance)
 
 
 @dataclass(frozen=True)
@@ -113,7 +89,7 @@ def distill(
     """
     options = options or DistillOptions()
     mixed = mixed_precision(options.precision)
-    check_writable(out, replace, _files(out), [teacher])
+    check_writable(out, replace, model_files(out), [teacher])
     base = resolve(teacher, trust_remote_code)
     depth = layers_in(find_sites(base.skeleton(), base.family))
     if base.family.stacks or depth != base.config.num_hidden_layers:
@@ -181,7 +157,9 @@ def distill(
     if trainer.is_world_process_zero():
         report["losses"] = {"before": before, "after": after}
         student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
-        _write(out, student, base.tokenizer(), report, curve, replace)  # a tokenizer that cuts nothing
+        provenance = {"distillation": report, "versions": versions()}
+        # A tokenizer that cuts nothing.
+        save_model(Path(out), student, base.tokenizer(), provenance, student_card, replace, curve)
         shutil.rmtree(work)
     trainer.accelerator.wait_for_everyone()
     return Distilled(Path(out), layers, before, after)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .hub import split_gguf
 from .rows import FORMATS
 
 
@@ -20,16 +21,17 @@ def hash_parameters(parameters: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def hash_files(directory: Path, samples: int = 16, size: int = 4096) -> str:
-    """Hash `samples` pieces of `size` bytes, evenly spread, of every weight file in a directory."""
+def hash_files(directory: Path, file: str = "", samples: int = 16, size: int = 4096) -> str:
+    """Hash `samples` pieces of `size` bytes, evenly spread, of every weight file in a directory, or of one file."""
     digest = hashlib.sha256()
-    for path in sorted((*directory.glob("model*.safetensors"), *directory.glob("pytorch_model*.bin"))):
+    weights = (*directory.glob("model*.safetensors"), *directory.glob("pytorch_model*.bin"))
+    for path in [directory / file] if file else sorted(weights):
         length = path.stat().st_size
         digest.update(f"{path.name} {length}".encode())
-        with path.open("rb") as file:
+        with path.open("rb") as opened:
             for part in range(samples):
-                file.seek(max(0, length - size) * part // (samples - 1))
-                digest.update(file.read(size))
+                opened.seek(max(0, length - size) * part // (samples - 1))
+                digest.update(opened.read(size))
     return digest.hexdigest()[:16]
 
 
@@ -50,10 +52,13 @@ def may_be_same(weights: str, other: str) -> bool:
 
 
 def model_identity(name: str) -> str:
-    """Tell a model by its content where it is a directory, and by its id where it is on the hub."""
-    directory = Path(name)
+    """Tell a model by its content where it is a directory or a file, and by its id where it is on the hub."""
+    place, gguf = split_gguf(name)
+    directory = Path(place)
     if not directory.is_dir():
         return f"hub:{name}"
+    if gguf:
+        return f"file:{_hash([directory / gguf])}"
     # All bytes, a second per gigabyte: samples would not see a few weights that were edited.
     endings = (".json", ".txt", ".model", ".safetensors", ".bin")
     return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings)}"

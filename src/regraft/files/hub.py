@@ -50,6 +50,18 @@ def locate(source: str | os.PathLike[str]) -> Path | HubId:
     return HubId(hub_id["name"], hub_id["config"])
 
 
+def split_gguf(name: str) -> tuple[str, str]:
+    """Split the name of a model into what transformers loads from, and the file in llama.cpp's format, if it is one.
+
+    Args:
+        name: ``DIR:FILE.gguf``, ``ORG/NAME:FILE.gguf``, the path of such a file, or any other name, which stays whole.
+    """
+    if not name.endswith(".gguf"):
+        return name, ""
+    place, colon, file = name.rpartition(":")
+    return (place, file) if colon else (str(Path(name).parent), Path(name).name)
+
+
 def _in_package(source: str) -> Path:
     for old, new in _MOVED.items():
         if source.startswith(old):

@@ -9,9 +9,10 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from ..files.fingerprints import hash_files, hash_parameters
+from ..files.hub import split_gguf
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
@@ -47,10 +49,12 @@ class Pretrained:
 
     Attributes:
         name: model id or local path; what a module's configuration calls ``base_model_name_or_path``.
+            ``DIR:FILE.gguf``, or the path of such a file, is a model in llama.cpp's format.
         config: its transformers configuration.
         loaded: the model itself where the caller passed one.
         given_tokenizer: its tokenizer where the caller passed one.
         trusts_code: whether Python code that the model brings along may run. Nothing else lets any of it run.
+        loading: how its weights are loaded, as options of ``from_pretrained``: in four or eight bits, on which devices.
     """
 
     name: str
@@ -58,6 +62,12 @@ class Pretrained:
     loaded: Any = None
     given_tokenizer: Any = None
     trusts_code: bool = False
+    loading: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gguf_file(self) -> str:
+        """Name of the file where the model is one in llama.cpp's format; else empty."""
+        return split_gguf(self.name)[1] if self.loaded is None else ""
 
     @property
     def family(self) -> Family:
@@ -90,8 +100,9 @@ class Pretrained:
         """
         if self.loaded is not None:
             return f"memory:{hash_parameters(bare_parameters(self.loaded))}"
-        if Path(self.name).is_dir():
-            return f"file:{hash_files(Path(self.name))}"
+        place, gguf = split_gguf(self.name)
+        if Path(place).is_dir():
+            return f"file:{hash_files(Path(place), gguf)}"
         return f"hub:{getattr(self.config, '_commit_hash', None)}"
 
     @property
@@ -145,9 +156,11 @@ class Pretrained:
         Raises:
             ModelError: the weights cannot be loaded.
         """
+        place, gguf = split_gguf(self.name)
+        options = {**self.loading, **({"gguf_file": gguf} if gguf else {}), **options}
         try:
             model, loading = auto_class.from_pretrained(
-                self.name, output_loading_info=True, trust_remote_code=self.trusts_code, **options
+                place, output_loading_info=True, trust_remote_code=self.trusts_code, **options
             )
         except Exception as error:  # the hub's client raises those of many libraries
             raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
@@ -166,7 +179,8 @@ class Pretrained:
             model, loading = self.load(AutoModel, dtype=dtype)
             if any(key.startswith("pooler.") for key in loading["missing_keys"]):
                 model.pooler = None  # transformers would have drawn one at random
-            yield _moved(model, dtype, device).eval()
+            # What is quantised, or spread over devices, lies where it is.
+            yield (model if self.loading else _moved(model, dtype, device)).eval()
             return
         model = bare(self.loaded)
         adapted = bool(adapters(model))
@@ -197,8 +211,10 @@ class Pretrained:
             raise ModelError(
                 f"{self.name} was passed as a loaded model without its tokenizer; pass the pair (model, tokenizer)"
             )
+        place, gguf = split_gguf(self.name)
+        options = {**options, **({"gguf_file": gguf} if gguf else {})}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=self.trusts_code, **options)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=self.trusts_code, **options)
         except Exception as error:  # the hub's client raises those of many libraries
             reason = _reason(error, "tokenizer_config.json")
             raise ModelError(f"cannot load the tokenizer of {self.name!r}: {reason}") from error
@@ -218,12 +234,15 @@ def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) ->
         ) from error
 
 
-def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
+def resolve(
+    model: ModelLike, trust_remote_code: bool = False, loading: Mapping[str, Any] = MappingProxyType({})
+) -> Pretrained:
     """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
 
     Args:
         model: what the user calls it; a `Pretrained` stays as it is.
         trust_remote_code: let Python code run that the model's files name (``auto_map``), here and in all later loads.
+        loading: how the weights of a model that is not loaded yet are loaded, see `Pretrained`.
 
     Raises:
         ModelError: nothing of that name.
@@ -236,7 +255,7 @@ def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
     if isinstance(model, str | os.PathLike):
         name = str(model)
         config = _config(name, trust_remote_code)
-        base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code)
+        base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code, loading=loading)
         _tell_of_code(base, "config.json", vars(config))
     elif hasattr(model, "config"):
         base = Pretrained(model.config._name_or_path or type(model).__name__, model.config, model, tokenizer)
@@ -249,10 +268,18 @@ def resolve(model: ModelLike, trust_remote_code: bool = False) -> Pretrained:
 
 
 def _config(name: str, trusts_code: bool) -> Any:
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+    place, gguf = split_gguf(name)
+    if gguf and Path(place).is_dir() and not (Path(place) / gguf).is_file():
+        files = ", ".join(sorted(path.name for path in Path(place).glob("*.gguf"))) or "none"
+        raise ModelError(f"{place} has no {gguf}, expected the name of a GGUF file that is there: {files}")
+    if not gguf and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=trusts_code)
+        return AutoConfig.from_pretrained(place, trust_remote_code=trusts_code, **({"gguf_file": gguf} if gguf else {}))
+    except ImportError as error:
+        raise ModelError(
+            f"{name} is in GGUF, which needs a package; install it (pip install 'regraft[gguf]')"
+        ) from error
     except Exception as error:  # the hub's client raises those of many libraries
         raise ModelError(
             f"cannot read the configuration of model {name!r}, expected a local directory or a model id "

@@ -74,6 +74,10 @@ def _compared(
     teacher: Pretrained, student: Pretrained, weights_t: Mapping[str, Any], weights_s: Mapping[str, Any]
 ) -> Relation:
     for base, weights in ((teacher, weights_t), (student, weights_s)):
+        if base.gguf_file:
+            if teacher.weights_id == student.weights_id:
+                return Relation("same", tuple(range(depth(find_sites(base.skeleton(), base.family)))))
+            return Relation("unknown", reason=f"the weights of {base.name} are quantised, in GGUF")
         if not weights:
             return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
     skeletons = teacher.skeleton(), student.skeleton()
@@ -138,6 +142,9 @@ def weights_of(base: Pretrained) -> Iterator[Mapping[str, Any]]:
     """Give what of a model's weights can be sliced, by name; empty where they are not on this machine."""
     if base.loaded is not None:
         yield bare_parameters(base.loaded)
+        return
+    if base.gguf_file:
+        yield {}
         return
     directory = Path(base.name)
     if not directory.is_dir():

@@ -11,17 +11,23 @@ from huggingface_hub import ModelCard, ModelCardData
 from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
 
+# What loads a directory -> its library and tag on the hub, where AdapterHub's goes by its old name.
+_LIBRARIES = {
+    "peft": ("peft", "peft"),
+    "adapterhub": ("adapters", "adapter-transformers"),
+    "gguf": ("llama.cpp", "gguf"),
+}
 
-def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapterhub: bool = False) -> str:
+
+def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], written_for: str = "peft") -> str:
     """Write a model card for a module that regraft trained, ported or converted.
 
     Args:
         config: its PEFT configuration.
         provenance: the content of its ``regraft.json``.
-        adapterhub: whether the directory is one for AdapterHub's library, not for PEFT.
+        written_for: what loads the directory: ``"peft"``, ``"adapterhub"`` or ``"gguf"`` (llama.cpp).
     """
-    # AdapterHub's library goes by its old name on the hub.
-    library, tag = ("adapters", "adapter-transformers") if adapterhub else ("peft", "peft")
+    library, tag = _LIBRARIES[written_for]
     method = PEFT_TYPES.get(config["peft_type"])
     return _fill(
         "module.md",
@@ -31,7 +37,7 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], adapter
             **provenance,
             "peft_type": config["peft_type"],
             "written": lambda name, score: f"{score:.{metric_named(name).digits}f}",
-            "adapterhub": adapterhub,
+            "written_for": written_for,
             "ours": method is not None and method.ours,  # registered by importing regraft
         },
     )
@@ -46,6 +52,16 @@ def student_card(provenance: Mapping[str, Any]) -> str:
     report = provenance["distillation"]
     data = ModelCardData(base_model=report["teacher"], library_name="transformers", tags=["regraft", "distillation"])
     return _fill("student.md", data, {**report, "versions": provenance["versions"]})
+
+
+def merged_card(provenance: Mapping[str, Any]) -> str:
+    """Write a model card for a model with a module merged into it.
+
+    Args:
+        provenance: the content of its ``regraft.json``.
+    """
+    data = ModelCardData(base_model=provenance["merged"]["base"], library_name="transformers", tags=["regraft"])
+    return _fill("merged.md", data, provenance)
 
 
 def _fill(template: str, data: ModelCardData, values: Mapping[str, Any]) -> str:

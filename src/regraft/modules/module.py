@@ -31,6 +31,8 @@ CARD, CURVE = "README.md", "curve.jsonl"
 # AdapterHub's files; its configuration has the name of PEFT's.
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
+# llama.cpp's.
+GGUF_WEIGHTS = "adapter_model.gguf"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
 FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
 """What a module that was saved consists of; a directory that holds anything else is never replaced."""
@@ -105,7 +107,7 @@ class Module:
         Raises:
             ModuleFileError: the directory exists and may not be replaced.
         """
-        provenance = self._stamped()
+        provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
             save_file(
                 {name: tensor.contiguous() for name, tensor in self.tensors.items()},
@@ -146,7 +148,7 @@ class Module:
         resolved = resolve(self.base_model if base is None else base)
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
-        provenance = self._stamped()
+        provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
             # load_adapter reads safetensors only when told to.
             _write_json(directory / CONFIG_NAME, files.config)
@@ -155,10 +157,11 @@ class Module:
                 _write_json(directory / HEAD_CONFIG, files.head_config)
                 torch.save(dict(files.head_tensors), directory / HEAD_WEIGHTS)
             _write_json(directory / PROVENANCE, provenance)
-            (directory / CARD).write_text(model_card(config, provenance, adapterhub=True), encoding="utf-8")
+            (directory / CARD).write_text(model_card(config, provenance, "adapterhub"), encoding="utf-8")
         return Path(path)
 
-    def _stamped(self) -> dict[str, Any]:
+    def stamped(self) -> dict[str, Any]:
+        """Give the content of ``regraft.json`` as it is written: with versions and the hash of the tensors."""
         return {**self.provenance, "versions": versions(), "hash": self.hash()}
 
 

@@ -42,6 +42,7 @@ class PeftMethod:
         grows: whether more of its free axes, or a new place, changes nothing as long as what writes there is zero, and
             can still be trained.
         root_scaled: the option by which what it writes is divided by the root of its size, not by its size.
+        served: whether servers of language models (vLLM, llama.cpp) load it.
         ours: whether PEFT knows it only once regraft is imported.
     """
 
@@ -66,6 +67,7 @@ class PeftMethod:
     refused_inits: tuple[str, ...] = ()
     grows: bool = False
     root_scaled: str = ""
+    served: bool = False
     ours: bool = False
 
     @property

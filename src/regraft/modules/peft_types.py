@@ -68,6 +68,7 @@ PEFT_TYPES: Mapping[str, PeftMethod] = {
         root_scaled="use_rslora",
         init="init_lora_weights",
         refused_inits=("pissa", "olora", "loftq", "corda", "lora_ga", "mica"),
+        served=True,
     ),
     # Around a normalisation the module reads what leaves it and adds to what enters it.
     "BOTTLENECK": PeftMethod(

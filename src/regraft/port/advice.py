@@ -43,6 +43,21 @@ def derived_said(base: Pretrained) -> str | None:
     )
 
 
+def quantised_said(teacher: Pretrained, student: Pretrained) -> str | None:
+    """Say what differs where one model is quantised and the other is not; else None."""
+    in_bits = [
+        base.gguf_file != "" or getattr(base.config, "quantization_config", None) is not None
+        for base in (teacher, student)
+    ]
+    if in_bits[0] == in_bits[1]:
+        return None
+    which = ("quantised", "the rounding of its weights") if in_bits[0] else ("in full precision", "full precision")
+    return (
+        f"The module was trained on {teacher.name}, which is {which[0]}; it has learned beside {which[1]}, and "
+        f"{student.name} rounds otherwise: expect a small loss, even between the same weights."
+    )
+
+
 def operation_said(relation: Relation, record: PeftMethod) -> str | None:
     """Say of a module that multiplies or rotates base weights what a copy is where these differ; else None."""
     if not record.of_bases or relation.kind not in ("distilled", "related"):

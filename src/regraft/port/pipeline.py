@@ -92,7 +92,8 @@ class Port:
         if teacher is None and not module.base_model:
             raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
         named = module.base_model if teacher is None else teacher, student
-        models = resolve(named[0], run.trust_remote_code), resolve(named[1], run.trust_remote_code)
+        how = run.trust_remote_code, run.loading
+        models = resolve(named[0], *how), resolve(named[1], *how)
         relation, by_name = relate(*models), options.align is not None
         evidence: Evidence = "texts" if texts is not None else "moments" if moments is not None else "none"
         options = options.settled(evidence, relation.kind == "same")
