@@ -241,6 +241,10 @@ def test_there_is_no_choice_by_name_apart_or_with_a_decoder_beside(
     module = make_module(teacher, "lora", labels=3)
     for options in ({"align": "ridge", "sequential": True}, {"sequential": False}, {"scale": 0}):
         assert port(module, teacher, student, **options).report["candidates"] == []
+    searched = port(module, teacher, student, align="ridge", sequential=True, scale="auto").report
+    assert (searched["candidates"], len(searched["scales"])) == ([], 5)
+    assert searched["tensors"]["base_model.model.classifier.weight"]["action"] == "mapped"
+    assert max(searched["scales"].values()) > 1  # percent of agreement
     beside = make_model("bart", layers=2)
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     get_peft_model(transformers.AutoModel.from_pretrained(beside), config).save_pretrained(tmp_path)

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from ..activations.batches import Batch
 from ..activations.pairing import Encoding, Ints
 from ..alignment.maps import Map
+from ..errors import SamplingError
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..models.sites import PER_TEXT, SpacePair
 from ..modules.config import PREFIX
@@ -32,6 +33,7 @@ from .plan import Plan
 Read = tuple[Batch, Tensor, Tensor]
 """A batch of held-out texts, and what the teacher's head reads of it and what the student's does."""
 
+NO_TEXTS = "there are no held-out texts to judge by, expected a tenth of the texts; give more"
 # PEFT's task types whose answers can be laid side by side.
 ANSWERING = ("TOKEN_CLS", "SEQ_CLS")
 
@@ -47,6 +49,11 @@ class TaskHead:
         config = self._model.config.get_text_config()
         if config.pad_token_id is None:  # decoders look for the last token before the padding
             config.pad_token_id = base.tokenizer().pad_token_id
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of its tensors in a module."""
+        return {PREFIX + name for name, _ in self._model.named_parameters()}
 
     def __call__(self, tensors: Mapping[str, Tensor], encoding: Encoding, states: Tensor, per_text: bool) -> Tensor:
         """Answer a batch.
@@ -89,28 +96,29 @@ class Answers:
         space: the pair of spaces that the heads read.
     """
 
-    @classmethod
-    def of(
-        cls, plan: Plan, module: Module, teacher: Pretrained, student: Pretrained, heads: Collection[SpacePair]
-    ) -> Answers | None:
-        """Prepare for the head of a port; None where it has none, or one whose answers cannot be laid side by side."""
-        answering = module.config.get("task_type") in ANSWERING and plan.head == "teacher" and heads
-        return cls(plan, module, teacher, student, *heads) if answering else None
-
     def __init__(self, plan: Plan, module: Module, teacher: Pretrained, student: Pretrained, space: SpacePair) -> None:
         """Build both heads without weights."""
         self._task_type, labels = str(module.config["task_type"]), head_rows(module.tensors)
         assert labels is not None
-        head_class = HEAD_CLASSES[self._task_type]
-        self.space, self._module = space, module
-        self._labels = plan.labels
+        self.space, self._module, self._labels = space, module, plan.labels
         own = tuple(target for target in plan.targets if target.place is None and not target.shared)
         self._head = replace(plan, targets=own)
         rows = [part.rows for target in own for part in target.parts if part.rows is not None]
         # Of the teacher's labels those of the student, in its order.
         self._rows = list(rows[0]) if rows else list(range(labels))
-        self._teacher = TaskHead(teacher, head_class, labels)
-        self._student = TaskHead(student, head_class, len(self._rows))
+        self._teacher = TaskHead(teacher, HEAD_CLASSES[self._task_type], labels)
+        self._student = TaskHead(student, HEAD_CLASSES[self._task_type], len(self._rows))
+        self._complete = self._teacher.keys <= module.tensors.keys() and self._student.keys <= {t.key for t in own}
+
+    @classmethod
+    def of(
+        cls, plan: Plan, module: Module, teacher: Pretrained, student: Pretrained, heads: Collection[SpacePair]
+    ) -> Answers | None:
+        """Prepare for the head of a port; None where it has none, or one whose answers cannot be laid side by side."""
+        if not heads or plan.head != "teacher" or module.config.get("task_type") not in ANSWERING:
+            return None
+        answers = cls(plan, module, teacher, student, *heads)
+        return answers if answers._complete else None
 
     def agreement(self, maps: Mapping[SpacePair, Map], read: Iterator[Read]) -> Agreement:
         """Compare the answers.
@@ -118,9 +126,14 @@ class Answers:
         Args:
             maps: that of what the head reads.
             read: the held-out texts.
+
+        Raises:
+            SamplingError: there are none.
         """
         tensors = transfer_tensors(self._head, self._module.tensors, maps)
         found = [self._of_batch(tensors, *batch) for batch in read]
+        if not found:
+            raise SamplingError(NO_TEXTS)
         counts = [0, *np.cumsum([batch_texts for *_, batch_texts in found])]
         its, mine = (np.concatenate([batch[side] for batch in found]) for side in (0, 1))
         text = np.concatenate([batch[2] + first for batch, first in zip(found, counts, strict=False)])

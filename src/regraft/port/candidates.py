@@ -20,7 +20,7 @@ from ..errors import SamplingError
 from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..tasks.agreement import Agreement
-from .answers import Answers
+from .answers import NO_TEXTS, Answers
 from .execution import port_module
 from .forecast import Fidelity, fidelity
 from .in_place import InPlace
@@ -171,7 +171,8 @@ class Candidates:
         heads: Sequence[SpacePair],
         answers: Answers | None,
         judge: Callable[[Module], float] | None,
-        judged: bool,
+        chooses: bool,
+        searches: bool,
     ) -> None:
         """Prepare.
 
@@ -181,11 +182,12 @@ class Candidates:
             heads: the pairs of spaces that a task head reads, to be mapped; none without one.
             answers: compares the answers of heads; None where there are none that could be.
             judge: scores a port instead.
-            judged: whether there is a choice.
+            chooses: whether there is a choice of bodies and heads.
+            searches: whether there is one of scales.
         """
         self._fitting, self._both, self._heads, self._answers, self._judge = fitting, both, heads, answers, judge
-        self._judged = judged
-        self._read = list(heads) if heads or judge is not None or not judged else [both.outputs()]
+        self._chooses, self._judged = chooses, chooses or searches
+        self._read = list(heads) if heads or judge is not None or not self._judged else [both.outputs()]
         both.teach(self._read)
 
     def of(self, body: Fit, scale: float, again: bool) -> list[Candidate]:
@@ -198,7 +200,8 @@ class Candidates:
         """
         if again:
             self._both.place(body.maps, scale, again=True)
-        moments = self._both.moments(self._read, f"{body.origin} at scale {scale:g}", again) if self._read else {}
+        title = f"the {body.origin} body, scale {scale:g}"
+        moments = self._both.moments(self._read, title, again) if self._read else {}
         return [
             Candidate(body, head, scale, self._figure(body, head, scale, moments) if self._judged else Figure())
             for head in self._heads_on(body, moments)
@@ -206,7 +209,7 @@ class Candidates:
 
     def _heads_on(self, body: Fit, moments: Mapping[SpacePair, SplitMoments]) -> list[Fit]:
         mapped = self._fitting.fit("mapped", moments, self._heads, body.maps)
-        if self._answers is None or not self._fitting.can_copy(self._heads):
+        if not self._chooses or self._answers is None or not self._fitting.can_copy(self._heads):
             return [mapped]
         copied = self._fitting.fit("copied", moments, self._heads, body.maps)
         return [copied] if mapped.is_copy else [copied, mapped]
@@ -219,5 +222,5 @@ class Candidates:
         widths = {pair: (len(split.fit.mean_s), len(split.fit.mean_t)) for pair, split in moments.items()}
         (score,) = fit_pairs("ridge", widths, moments)[1]
         if score.r2_read is None:
-            raise SamplingError("there are no held-out tokens to judge by, expected a tenth of the texts; give more")
+            raise SamplingError(NO_TEXTS)
         return Figure("R2", score.r2_read)

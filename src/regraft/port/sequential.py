@@ -98,26 +98,24 @@ def fit_in_sequence(
         chooses = method_named(str(options.align)).chooses and scale != 0 and both.has_outputs
         there, *others = _bodies([pair for pair in pairs if pair not in heads], fitting, both, scale, chooses)
         answers = Answers.of(plan, module, teacher, student, heads)
-        candidates = Candidates(fitting, both, heads, answers, judge, chooses or searched)
+        candidates = Candidates(fitting, both, heads, answers, judge, chooses, searched)
         tried = candidates.of(there, scale, again=False)
         for body in others:
             tried += candidates.of(body, scale, again=True)
         moved = choose(tried).body
-        missing = ([0.0] if chooses else []) + [factor for factor in SCALES if searched and factor != scale]
-        for factor in dict.fromkeys(missing):
-            tried += candidates.of(moved, factor, again=True)
+        for factor in SCALES if searched else (0.0,) if chooses else ():
+            if factor != scale:
+                tried += candidates.of(moved, factor, again=True)
         sample = Sample(source_of(teacher, student, options, ordered), {}, *both.counts, both.held_out_texts)
     best = choose(tried)
-    of_scales = [one for one in tried if one.body is moved]
+    by_scale = {factor: [one for one in tried if one.body is moved and one.scale == factor] for factor in SCALES}
     return Fitted(
         {**best.body.maps, **best.head.maps},
         [*best.body.scores, *best.head.scores],
         sample,
         [*best.body.places, *best.head.places],
         best.scale,
-        {factor: choose([one for one in of_scales if one.scale == factor]).figure.value for factor in SCALES}
-        if searched
-        else {},
+        {factor: choose(some).figure.value for factor, some in by_scale.items() if searched},
         tried if chooses else [],
         best if chooses else None,
     )
