@@ -101,6 +101,7 @@ def test_the_loss_is_that_of_pytorch() -> None:
     torch.testing.assert_close(distance_of_answers(others, 2.0)(numbers, others).mean(), theirs)
 
 
+@pytest.mark.slow
 def test_two_tokenizers_and_pairs_of_texts(make_model: Make, make_module: Make) -> None:
     teacher = regraft.load(make_module(make_model(layers=2), labels=3))
     student = regraft.load(make_module(make_model(width=24, layers=2, unigram=True), labels=3))
@@ -311,6 +312,7 @@ def test_what_was_refined_is_a_module_as_any_other(make_model: Make, make_module
 # The command line
 
 
+@pytest.mark.slow
 def test_refine_from_the_command_line(
     make_model: Make, make_module: Make, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

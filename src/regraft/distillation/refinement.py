@@ -111,7 +111,7 @@ def refine(
         **options.model_dump(mode="json"),
         "teacher": teaches.source,
         "teacher_hash": teaches.hash(),
-        "teacher_model": teaches.base_model,
+        "teacher_model": str(teacher_model) if isinstance(teacher_model, str | Path) else teaches.base_model,
         "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts)},
         "model": base.name,
         "model_weights": base.weights_id,
