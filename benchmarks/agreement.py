@@ -30,6 +30,8 @@ from regraft.tasks.options import DataOptions
 FITTED, ASKED = 300, 300
 # With fewer ports a cell has no ranks to speak of.
 FEWEST = 4
+# The divergence with its sign turned, so that more of each is better.
+FIGURES = ("agreement", "KL", "expectation")
 
 
 def texts_of(data: Mapping[str, Any]) -> list[Any]:
@@ -76,9 +78,9 @@ def look(store: Store) -> list[dict[str, Any]]:
 
 
 def ranks(rows: list[dict[str, Any]], figure: str, outcome: str) -> float | None:
-    known = [(row[figure], row[outcome]) for row in rows if row[figure] is not None]
-    differ = len(known) >= FEWEST and all(np.ptp(values) > 0 for values in zip(*known, strict=True))
-    return float(spearmanr(*zip(*known, strict=True)).statistic) if differ else None
+    pairs = [(row[figure], row[outcome]) for row in rows]
+    differ = len(pairs) >= FEWEST and all(np.ptp(values) > 0 for values in zip(*pairs, strict=True))
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic) if differ else None
 
 
 def within(rows: list[dict[str, Any]], figure: str, outcome: str) -> float | None:
@@ -94,16 +96,13 @@ def main(folder: Path) -> None:
     ways: list[Callable[..., float | None]] = [ranks, within]
     table = []
     for task in dict.fromkeys(row["task"] for row in every):
-        for known, here in (
-            ("all ports", [row for row in every if row["task"] == task]),
-            ("with an expectation", [row for row in every if row["task"] == task and row["expectation"] is not None]),
-        ):
-            for figure in ("agreement", "KL", "expectation"):
+        own = [row for row in every if row["task"] == task]
+        known = [row for row in own if row["expectation"] is not None]
+        for ports, here, figures in (("all", own, FIGURES[:2]), ("with an expectation", known, FIGURES)):
+            for figure in figures:
                 values = [way(here, figure, outcome) for outcome in ("before", "gain") for way in ways]
-                if any(value is not None for value in values):
-                    table.append(
-                        [task, known, str(len(here)), figure, *("" if one is None else f"{one:.2f}" for one in values)]
-                    )
+                shown = ["" if value is None else f"{value:.2f}" for value in values]
+                table.append([task, ports, str(len(here)), figure, *shown])
     header = ["task", "ports", "trainings", "figure"]
     print(markdown([*header, "score before", "within cells", "gain", "within cells"], table))
 

@@ -19,7 +19,7 @@ from regraft.report.collect import collect
 def test_its_grid_is_the_paper_in_miniature() -> None:
     grid = make_grid(read_experiment(SHIPPED["demo"]))
     check(grid)
-    assert len(grid.cells) == 148
+    assert len(grid.cells) == 164
     places = {(number.setting, number.task, number.language, number.peft) for number in grid.numbers}
     assert len(places) == 2 * 2 * 2 * 2
     assert {number.seed for number in grid.numbers if number.row == "student"} == {0, 1}

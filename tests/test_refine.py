@@ -19,8 +19,9 @@ from conftest import load_peft, make_texts
 import regraft
 from regraft.distillation import kept_answers as kept
 from regraft.distillation import refinement
-from regraft.distillation.answers import ask
+from regraft.distillation.answers import Answers, ask
 from regraft.distillation.kept_answers import kept_answers
+from regraft.distillation.lesson import Lesson, held_out_texts
 from regraft.distillation.losses import distance_of_answers
 from regraft.errors import ModelError, ModuleFileError, RegraftError, SamplingError, TaskError
 from regraft.models.pretrained import resolve
@@ -67,9 +68,9 @@ def test_a_student_like_its_teacher_is_kept_as_it_is(make_model: Make, make_modu
     assert refined.hash() == module.hash()
 
 
-@pytest.mark.parametrize(("kind", "task_type"), [("lora", "TOKEN_CLS"), ("bottleneck", "SEQ_CLS")])
-def test_a_head_that_was_disturbed_is_mended(make_model: Make, make_module: Make, kind: str, task_type: str) -> None:
-    teacher = regraft.load(make_module(make_model(**SMOOTH), kind, labels=3, task_type=task_type))
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+def test_a_head_that_was_disturbed_is_mended(make_model: Make, make_module: Make, kind: str) -> None:
+    teacher = regraft.load(make_module(make_model(**SMOOTH), kind, labels=3))
     teacher = of_many_answers(teacher)
     refined = refine(disturbed(teacher), teacher, steps=80, learning_rate=3e-2)
     before, after = agreement(refined)
@@ -100,6 +101,7 @@ def test_the_loss_is_that_of_pytorch() -> None:
     torch.testing.assert_close(distance_of_answers(others, 2.0)(numbers, others).mean(), theirs)
 
 
+@pytest.mark.slow
 def test_two_tokenizers_and_pairs_of_texts(make_model: Make, make_module: Make) -> None:
     teacher = regraft.load(make_module(make_model(layers=2), labels=3))
     student = regraft.load(make_module(make_model(width=24, layers=2, unigram=True), labels=3))
@@ -108,6 +110,37 @@ def test_two_tokenizers_and_pairs_of_texts(make_model: Make, make_module: Make) 
     teacher = of_many_answers(regraft.load(make_module(make_model(layers=2), labels=2, task_type="SEQ_CLS")))
     pairs = list(zip(TEXTS, make_texts(120, seed=3), strict=True))
     assert refine(teacher, teacher, pairs).provenance["refinement"]["step"] == 0
+
+
+def test_texts_are_drawn_each_once_before_any_again_in_batches_of_like_length() -> None:
+    answers = Answers(torch.zeros(1, 2), np.zeros(1, int), np.zeros(1, int), (), "SEQ_CLS")
+    held_out = held_out_texts(1000, seed=0)
+    assert len(held_out) == 100
+    assert held_out.tolist() == sorted({*held_out.tolist()})
+    lesson = Lesson(make_texts(1000), answers, held_out, max_length=256, batch_size=10)
+    order = lesson.drawn(180, seed=0)
+    assert sorted(order[:900]) == sorted(order[900:]) == lesson.learnt.tolist()
+    assert not {*order} & {*held_out.tolist()}
+    assert order == lesson.drawn(180, seed=0) != lesson.drawn(180, seed=1)
+    lengths = np.array([len(lesson.texts[number]) for number in order]).reshape(180, 10)
+    assert lengths.std(1).mean() < lengths.std() / 4
+    assert (np.diff(lengths.mean(1)) > 0).any()  # short batches and long ones take turns
+    assert (np.diff(lengths.mean(1)) < 0).any()
+    few = replace(lesson, texts=make_texts(60), held_out=held_out_texts(60, 0))
+    assert sorted(few.drawn(8, seed=0)) == sorted([*few.learnt.tolist()] * 2)
+    assert [len({*few.drawn(8, seed=0)[start : start + 10]}) for start in range(0, 80, 10)] == [10] * 8
+
+
+def test_what_was_grown_is_trained(make_model: Make, make_module: Make, tmp_path: Path) -> None:
+    base = make_model(**SMOOTH)
+    teacher = regraft.load(make_module(base, labels=3))
+    refined = refine(
+        disturbed(teacher), teacher, TEXTS, tmp_path / "out", grow="all-linear", rank=8, learning_rate=3e-2
+    )
+    written = {key: tensor for key, tensor in refined.tensors.items() if "lora_B" in key}
+    assert len(written) == 2 * 6
+    assert all(tensor.shape[1] == 8 and (tensor != 0).any(0).all() for tensor in written.values())
+    load_peft(base, tmp_path / "out", labels=3)
 
 
 # The teacher's answers are kept
@@ -272,11 +305,14 @@ def test_what_was_refined_is_a_module_as_any_other(make_model: Make, make_module
     assert loaded.report["align"] == "copy"
     load_peft(student, tmp_path / "out", labels=3)
     assert "Refined" in (tmp_path / "out" / "README.md").read_text()
+    ported = regraft.transfer(loaded, student)  # a head that was drawn at random and has learnt since may move on
+    assert ported.report["head"] == "teacher"
 
 
 # The command line
 
 
+@pytest.mark.slow
 def test_refine_from_the_command_line(
     make_model: Make, make_module: Make, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -22,7 +22,7 @@ _WHAT = (
     "The paper in miniature. A module is trained on a teacher, ported to a student, and the student trains on from "
     "there; the baseline starts from random numbers. Matching: the student was distilled from the teacher. "
     "Incompatible: the two were pretrained apart, and dimensions are matched by correlation and linear assignment "
-    "(lsa).\n\n"
+    "(lsa); the row with refine100 never sees a label, only what the teacher's module answers.\n\n"
     "The models are micro models that ship with regraft: two to four layers, pretrained for minutes on sentences made "
     "up by a grammar. They show how the method works. How well it works on real models is another question: see the "
     "end.\n"

@@ -73,7 +73,8 @@ def kept_answers(
     told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
     place = directory / hash_rows([*told_by.values(), max_length])
     # Whoever comes second, such as another process of one training, finds what the first one kept.
-    with FileLock(directory / f"{place.name}.lock"):
+    # A soft lock, a file that is there, would outlive a process that is killed.
+    with FileLock(directory / f"{place.name}.lock", fallback_to_soft=False):
         kept = _read(place)
         try:
             base = resolve(module.base_model if model is None else model, trust_remote_code)

@@ -134,21 +134,24 @@ class Lesson:
         return np.setdiff1d(np.arange(len(self.texts)), self.held_out)
 
     def drawn(self, batches: int, seed: int) -> list[int]:
-        """Draw the texts of so many batches, each once before any comes again; those of a batch are of like length.
+        """Draw the texts of so many batches; those of a batch are of like length.
 
-        The order depends on the seed alone, so that a resumed training goes on with the texts that are left.
+        Each text comes once in a pass, but for those that fill no batch. The order depends on the seed alone, so that a
+        resumed training goes on with the texts that are left.
         """
-        dice, learnt, size = generator(seed, "order of texts"), torch.from_numpy(self.learnt), self.batch_size
-        passes = -(-batches * size // len(learnt))
-        drawn = torch.cat([learnt[torch.randperm(len(learnt), generator=dice)] for _ in range(passes)])
-        pool = size * min(max(len(learnt) // (4 * size), 1), _POOL)
-        order: list[int] = []
-        for start in range(0, batches * size, pool):
-            some = drawn[start : min(start + pool, batches * size)].tolist()
-            some.sort(key=lambda number: len("".join(self.texts[number])))
-            for batch in torch.randperm(len(some) // size, generator=dice).tolist():
-                order += some[batch * size : (batch + 1) * size]
-        return order
+        dice, size = generator(seed, "order of texts"), self.batch_size
+        learnt = torch.from_numpy(self.learnt).repeat(-(-size // len(self.learnt)))
+        lengths = [len("".join(text)) for text in self.texts]
+        a_pass = len(learnt) // size
+        pool = min(max(a_pass // 4, 1), _POOL)
+        drawn: list[list[int]] = []
+        while len(drawn) < batches:
+            shuffled = learnt[torch.randperm(len(learnt), generator=dice)][: a_pass * size].tolist()
+            for start in range(0, a_pass * size, pool * size):
+                some = sorted(shuffled[start : start + pool * size], key=lengths.__getitem__)
+                order = torch.randperm(len(some) // size, generator=dice).tolist()
+                drawn += [some[batch * size : (batch + 1) * size] for batch in order]
+        return [number for batch in drawn[:batches] for number in batch]
 
     @property
     def task(self) -> Task:
@@ -169,19 +172,21 @@ class Lesson:
         Raises:
             TaskError: it gives one answer to all texts, or none at all.
         """
-        for numbers, which in ((np.arange(len(self.texts)), "texts"), (self.held_out, "held-out texts")):
-            rows = np.isin(self.answers.text, numbers)
-            logits = self.answers.logits[torch.from_numpy(rows)].numpy()
-            if not rows.any():
-                raise TaskError(f"{teacher} has no answer to any of the {len(numbers)} {which}; give texts of words")
-            found = agree(self.answers.task_type, logits, logits, self.answers.text[rows], self.answers.labels)
-            if found.constant:
-                label = f" ({self.answers.labels[int(logits[0].argmax())]})" if self.answers.labels else ""
+        logits, labels = self.answers.logits, self.answers.labels
+        judged = torch.from_numpy(np.isin(self.answers.text, self.held_out))
+        parts = ((logits, len(self.texts), "texts"), (logits[judged], len(self.held_out), "held-out texts"))
+        for some, count, which in parts:
+            if not len(some):
+                raise TaskError(f"{teacher} has no answer to any of the {count} {which}; give texts of words")
+            said = some if some.shape[1] == 1 else some.argmax(1)
+            if (said == said[0]).all():
+                label = f" ({labels[int(said[0])]})" if labels and some.shape[1] > 1 else ""
                 raise TaskError(
-                    f"{teacher} gives one answer{label} to all of the {len(numbers)} {which}, so there is nothing to "
-                    "learn; give more texts, of the kind that it was trained on"
+                    f"{teacher} gives one answer{label} to all of the {count} {which}, so there is nothing to learn; "
+                    "give more texts, of the kind that it was trained on"
                 )
-        return found.metric
+        its = logits[judged].numpy()
+        return agree(self.answers.task_type, its, its, self.answers.text[judged.numpy()], labels).metric
 
     def agreement(self, model: Any, base: Pretrained) -> Agreement:
         """Compare a model's answers to the held-out texts with the teacher's.

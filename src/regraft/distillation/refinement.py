@@ -33,7 +33,7 @@ from .kept_answers import kept_answers
 from .lesson import Lesson, check_pair, distinct, held_out_texts, in_order_of
 from .losses import distance_of_answers
 from .options import AUTO, RefineOptions
-from .refiner import METRICS, Refiner, StopWhereNothingIsGained
+from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
 
 # Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
 _LOOKS, _BETWEEN = 10, 25
@@ -111,7 +111,7 @@ def refine(
         **options.model_dump(mode="json"),
         "teacher": teaches.source,
         "teacher_hash": teaches.hash(),
-        "teacher_model": teaches.base_model,
+        "teacher_model": str(teacher_model) if isinstance(teacher_model, str | Path) else teaches.base_model,
         "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts)},
         "model": base.name,
         "model_weights": base.weights_id,
@@ -133,7 +133,7 @@ def refine(
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
         curve = learning_curve(trainer.state.log_history, METRICS, split="held-out")
         looks = [row for row in curve if "split" in row]
-        best = max(looks, key=lambda row: row[METRICS[-1]])  # of equals the first: the start, if it is among them
+        best = max(looks, key=lambda row: standing(row[METRICS[-1]], row["loss"]))
         if best["step"] == 0:
             set_peft_model_state_dict(adapted, dict(larger.tensors))
         refinement = {
@@ -181,7 +181,7 @@ def _trainer(
             save_strategy="steps",
             save_steps=between,
             load_best_model_at_end=True,
-            metric_for_best_model=METRICS[-1],
+            metric_for_best_model=STANDING,
             logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
             logging_steps=between,
             train_sampling_strategy="sequential",

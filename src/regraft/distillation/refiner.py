@@ -13,9 +13,16 @@ from .lesson import Lesson, LessonCollator
 
 METRICS = ("low", "high", "agreement")
 """What evaluation logs beside the loss: the ends of the agreement's 95% interval, and the agreement, in percent."""
+STANDING = "standing"
+"""What evaluation logs for states to be compared by, see `standing`."""
 _AGREEMENT = f"eval_{METRICS[-1]}"
 # So many looks without a gain end a training.
 _PATIENCE = 3
+
+
+def standing(agreement: float, divergence: float) -> float:
+    """Rank a state by its agreement and, of equals, by its divergence: on few texts many states agree alike."""
+    return agreement - 1e-6 * divergence
 
 
 class Refiner(Trainer):  # type: ignore[misc]
@@ -49,7 +56,7 @@ class Refiner(Trainer):  # type: ignore[misc]
         """Compare the answers to the held-out texts; every process looks at all of them."""
         found = self.lesson.agreement(self.model.eval(), self.base)
         values = (*found.interval, found.percent)
-        metrics = {"eval_loss": found.divergence}
+        metrics = {"eval_loss": found.divergence, f"eval_{STANDING}": standing(found.percent, found.divergence)}
         metrics |= {f"eval_{name}": value for name, value in zip(METRICS, values, strict=True)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
