@@ -444,7 +444,7 @@ def test_own_data_train_port_and_score_by_commands(
 def test_an_unknown_task_is_refused(run: Callable, tmp_path: Path) -> None:
     code, _, error = run("train", "--model", "missing", "--task", "nil", "--out", tmp_path / "out")
     assert code == 2
-    assert "unknown task 'nil', expected one of classification, ner, nli, pi; did you mean 'nli'?" in error
+    assert "unknown task 'nil', expected one of classification, lm, ner, nli, pi; did you mean 'nli'?" in error
 
 
 def test_unknown_sites_are_refused(run: Callable, make_model: Callable[..., str], tmp_path: Path, texts: Path) -> None:
