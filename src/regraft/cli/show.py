@@ -28,6 +28,7 @@ from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
 from ..port.serving import serving_said
+from ..tasks.agreement import NUMBERS
 from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
@@ -224,15 +225,21 @@ def show_comparison(console: Console, found: Comparison) -> None:
         console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
     if found.matched == "positions" and found.labels:
         console.print("Labels are matched by position: not both modules name theirs")
-    numbers = found.commonest is None
-    far = "squared error" if numbers else "KL"
+    far = "squared error" if found.agreement.metric == NUMBERS else "KL"
     table = Table("the teacher's answer is given by", found.agreement.metric, "95% interval", far)
-    for name, one in (("the student", found.agreement), ("its head alone", found.head_alone)):
+    alone = "its head alone" if found.bits_per_byte is None else "its model alone"
+    for name, one in (("the student", found.agreement), (alone, found.head_alone)):
         low, high = one.interval
         table.add_row(name, f"{one.percent:.1f}", f"{low:.1f} to {high:.1f}", f"{one.divergence:.3f}")
-    table.add_row("one number for all" if numbers else f"always {found.commonest}", f"{found.floor:.1f}", "", "")
+    if found.bits_per_byte is None:
+        always = "one number for all" if found.commonest is None else f"always {found.commonest}"
+        table.add_row(always, f"{found.floor:.1f}", "", "")
     console.print(table)
-    console.print("A bare student has no head to answer with: the last row is what knowing nothing scores.")
+    if found.bits_per_byte is None:
+        console.print("A bare student has no head to answer with: the last row is what knowing nothing scores.")
+    else:
+        teacher, student, bare = (f"{found.bits_per_byte[name]:.4f}" for name in ("teacher", "student", "alone"))
+        console.print(f"Bits per byte: the student {student}, its model alone {bare}, the teacher {teacher}")
     if found.calibration is not None:
         sure = found.calibration
         console.print(

@@ -47,6 +47,14 @@ def _said(port: Port) -> str:
     except TaskError as error:
         return f"No verdict: {error}."
     low, high = found.agreement.interval
+    if found.bits_per_byte is not None:
+        teacher, student, alone = (found.bits_per_byte[name] for name in ("teacher", "student", "alone"))
+        return (
+            f"On {found.texts} held-out texts the port needs {student:.3f} bits per byte, its model alone {alone:.3f}, "
+            f"the teacher {teacher:.3f}; the probabilities of the two overlap by {found.agreement.percent:.1f} "
+            f"(95% interval {low:.1f} to {high:.1f}), without the module by {found.head_alone.percent:.1f}."
+            f"{_judged(found)}"
+        )
     always = "one number for all" if found.commonest is None else f"always {found.commonest}"
     return (
         f"On {found.texts} held-out texts the port gives the teacher's answers with a {found.agreement.metric} of "
@@ -59,4 +67,5 @@ def _judged(found: Comparison) -> str:
     low = found.agreement.interval[0]
     if low <= found.floor:
         return " That is no better than knowing nothing."
-    return " The head alone does as well." if low <= found.head_alone.percent else ""
+    alone = "head" if found.bits_per_byte is None else "model"
+    return f" The {alone} alone does as well." if low <= found.head_alone.percent else ""

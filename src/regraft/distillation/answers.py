@@ -1,4 +1,4 @@
-"""What a module answers to plain texts: logits of words or of whole texts, whatever the tokenizer.
+"""What a module answers to plain texts: logits of words or of whole texts, or how likely they are.
 
 A row is a word or a text, so that answers of two models can be laid side by side. A word is answered by its first
 piece, as modules are trained (`tasks.encoding`), and words are told apart before any tokenizer sees them.
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,8 +25,8 @@ from ..modules.module import Module
 from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
-
-Ints = NDArray[np.int64]
+from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
+from .rows import Ints, Rows
 
 # Punctuation around a word is words of its own, and so is each character of a script without spaces, as in BERT.
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -39,23 +38,9 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The answers that a batch of texts has.
-
-    Attributes:
-        text: (rows,) the number of the text in the batch.
-        word: (rows,) the number of the word in the text; 0 for a whole text.
-        token: (rows,) the token that answers; None where the model answers for the whole text.
-    """
-
-    text: Ints
-    word: Ints
-    token: Ints | None
-
-    def take(self, logits: Tensor) -> Tensor:
-        """Take the rows, (rows, labels), of what a model gives for the batch."""
-        return logits if self.token is None else logits[torch.from_numpy(self.text), torch.from_numpy(self.token)]
+def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    logits: Tensor = model(**inputs).logits
+    return logits
 
 
 @dataclass(frozen=True)
@@ -63,13 +48,20 @@ class AnswerKind:
     """How modules of a task type answer.
 
     Attributes:
-        of: what a row of the answers is: ``"words"`` or ``"texts"``.
+        of: what a row of the answers is: ``"words"``, ``"texts"`` or ``"tokens"``.
         encode: from a tokenizer, texts and the number of tokens after which they are cut to the model's inputs and the
             rows that they have.
+        says: from a model and its inputs to what it says, of which rows are taken.
+        distance: the loss of each row, of the student's, the teacher's and the number of the text of each; None where
+            it depends on what the teacher gave, see `losses.distance_of_answers`.
+        has_head: whether a task head answers; else the model's own does.
     """
 
     of: str
-    encode: Callable[[Any, Sequence[Text], int], tuple[Any, Rows]]
+    encode: Callable[[Any, Sequence[Text], int], tuple[Mapping[str, Tensor], Rows]]
+    says: Callable[[Any, Mapping[str, Tensor]], Tensor] = _logits
+    distance: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    has_head: bool = True
 
 
 def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
@@ -101,6 +93,7 @@ def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
 ANSWERS: Mapping[str, AnswerKind] = {
     "TOKEN_CLS": AnswerKind("words", _encode_words),
     "SEQ_CLS": AnswerKind("texts", _encode_texts),
+    "CAUSAL_LM": AnswerKind("tokens", encode_tokens, log_likelihoods, likelihood_distance, has_head=False),
 }
 """PEFT's task type -> how its modules answer."""
 
@@ -110,9 +103,9 @@ class Answers:
     """What a module answers to some texts.
 
     Attributes:
-        logits: (rows, labels), in float32.
+        logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`.
         text: (rows,) the number of the text, ascending.
-        word: (rows,) the number of the word in it; 0 for a whole text.
+        word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.
         task_type: PEFT's name of what the module is for.
     """
@@ -149,6 +142,8 @@ def answers_refused(module: Module) -> str:
     task_type = str(module.config.get("task_type"))
     if task_type not in ANSWERS:
         return f"{module.source}: {unknown_choice('task type', task_type, ANSWERS)}"
+    if not ANSWERS[task_type].has_head:
+        return ""
     if head_rows(module.tensors) is None:
         return f"{module.source} has no task head, so it answers nothing; expected a module with its head"
     if module.head_is_random:
@@ -241,6 +236,7 @@ def answered(
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
         encoded, rows = kind.encode(tokenizer, [texts[number] for number in numbers], min(max_length, base.longest))
+        inputs = {name: tensor.to(model.device) for name, tensor in encoded.items()}
         with torch.inference_mode():
-            logits = model(**encoded.to(model.device)).logits
-        yield rows.take(logits).float().cpu(), np.array(numbers, dtype=np.int64)[rows.text], rows.word
+            said = kind.says(model, inputs)
+        yield rows.take(said).float().cpu(), np.array(numbers, dtype=np.int64)[rows.text], rows.word

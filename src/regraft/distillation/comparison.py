@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
 from ..tasks.agreement import Agreement, agree
 from .answers import ANSWERS, Answers, answer_kind, ask
+from .likelihood import bits_per_byte
 from .options import AskOptions
 
 Floats = NDArray[np.floating]
@@ -78,6 +79,8 @@ class Comparison:
         floor: what always giving it would score, in percent; of numbers, 0.
         calibration: None of numbers.
         labels: one by one; empty of numbers.
+        bits_per_byte: of language models, of the ``teacher``, the ``student`` and the student's model ``alone``: the
+            bits that each needs for a byte of the texts; None of others.
     """
 
     teacher: str
@@ -93,6 +96,7 @@ class Comparison:
     floor: float
     calibration: Calibration | None
     labels: tuple[LabelAgreement, ...]
+    bits_per_byte: Mapping[str, float] | None = None
 
 
 def compare(
@@ -134,7 +138,12 @@ def compare(
     how = {**(options or AskOptions()).model_dump(), "device": device, "progress": progress}
     its = ask(bases[0], teacher, texts, **how)
     mine, alone = (ask(bases[1], student, texts, head_alone=bare, **how) for bare in (False, True))
-    return _compared(teacher, student, columns, its, mine, alone)
+    found = _compared(teacher, student, columns, its, mine, alone)
+    if ANSWERS[its.task_type].has_head:
+        return found
+    said = {"teacher": its, "student": mine, "alone": alone}
+    bits = {name: bits_per_byte(one.logits, one.text, one.word, texts) for name, one in said.items()}
+    return replace(found, bits_per_byte=bits)
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ def _match(teacher: Module, student: Module, base_t: Pretrained, base_s: Pretrai
             f"{teacher.source} answers with the labels {', '.join(its)}, {student.source} with {', '.join(mine)}, "
             "expected the same ones; compare modules of one task"
         )
-    return _Columns(teacher.labels or student.labels or its or mine, tuple(range(rows[0])), "positions")
+    return _Columns(teacher.labels or student.labels or its or mine, tuple(range(max(rows[0], 1))), "positions")
 
 
 def _compared(

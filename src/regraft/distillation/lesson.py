@@ -18,7 +18,8 @@ from ..modules.module import Module
 from ..seeding import generator
 from ..tasks.agreement import Agreement, agree
 from ..tasks.records import Task
-from .answers import ANSWERS, Answers, Ints, answer_kind, answered, collected, tokenizer_of
+from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .rows import Ints
 
 # A tenth of the texts is held out to judge by; so many at least, as many as are left to learn from, and at most.
 _HELD_OUT, _FEWEST, _MOST = 0.1, 20, 1000
@@ -72,7 +73,7 @@ def check_pair(student: Module, teacher: Module) -> None:
             f"{student.source} has task type {kinds[0]}, its teacher {teacher.source} {kinds[1]}, expected the same"
         )
     rows = [head_rows(module.tensors) for module in (student, teacher)]
-    if rows[0] is None:
+    if rows[0] is None and answer_kind(teacher).has_head:
         raise ModuleFileError(
             f"{student.source} has no task head that could learn answers; port the teacher's with its head"
         )
@@ -127,6 +128,11 @@ class Lesson:
     held_out: Ints
     max_length: int
     batch_size: int
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How both models answer."""
+        return ANSWERS[self.answers.task_type]
 
     @property
     def learnt(self) -> Ints:
@@ -195,7 +201,7 @@ class Lesson:
             TaskError: the two answer no word in common, or the model's answers are no numbers.
         """
         texts, task_type = [self.texts[number] for number in self.held_out], self.answers.task_type
-        batches = answered(model, base, ANSWERS[task_type], texts, self.batch_size, self.max_length)
+        batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
         found = collected(batches, self.answers.labels, task_type)
         student, teacher, text = replace(found, text=self.held_out[found.text]).beside(self.answers)
         if not student.isfinite().all():
@@ -207,7 +213,7 @@ class LessonCollator:
     """Make batches of texts, with the teacher's answers to those rows that the student has as well."""
 
     def __init__(self, lesson: Lesson, base: Pretrained) -> None:
-        self.lesson, self.kind = lesson, ANSWERS[lesson.answers.task_type]
+        self.lesson, self.kind = lesson, lesson.kind
         self.tokenizer, self.max_length = tokenizer_of(base, self.kind), min(lesson.max_length, base.longest)
 
     def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:

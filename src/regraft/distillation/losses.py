@@ -69,7 +69,7 @@ def mean_over(values: Tensor, tokens: Tensor) -> Tensor:
     return values.masked_fill(~tokens, 0).sum() / tokens.sum().clamp(min=1)
 
 
-def distance_of_answers(answers: Tensor, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+def distance_of_answers(answers: Tensor, temperature: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Give the loss that says how far a student's answers are from its teacher's.
 
     Args:
@@ -77,10 +77,10 @@ def distance_of_answers(answers: Tensor, temperature: float) -> Callable[[Tensor
         temperature: what logits are divided by.
 
     Returns:
-        From rows of the student's and of the teacher's to (rows,): of logits their divergence; of numbers the squared
-        difference in units of the teacher's variance.
+        From rows of the student's and of the teacher's, and the texts that they are of, to (rows,): of logits their
+        divergence; of numbers the squared difference in units of the teacher's variance.
     """
     if answers.shape[1] > 1:
-        return lambda student, teacher: divergence(student, teacher, temperature)
+        return lambda student, teacher, _: divergence(student, teacher, temperature)
     variance = float(answers.var())
-    return lambda student, teacher: (student.float() - teacher).square().sum(-1) / variance
+    return lambda student, teacher, _: (student.float() - teacher).square().sum(-1) / variance

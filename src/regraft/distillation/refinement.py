@@ -168,7 +168,7 @@ def _trainer(
     trainer = Refiner(
         lesson,
         base,
-        distance_of_answers(lesson.answers.logits, options.temperature),
+        lesson.kind.distance or distance_of_answers(lesson.answers.logits, options.temperature),
         model=adapted,
         args=training_arguments(
             work,

@@ -31,14 +31,14 @@ class Refiner(Trainer):  # type: ignore[misc]
     control: TrainerControl
 
     def __init__(
-        self, lesson: Lesson, base: Pretrained, distance: Callable[[Tensor, Tensor], Tensor], **options: Any
+        self, lesson: Lesson, base: Pretrained, distance: Callable[[Tensor, Tensor, Tensor], Tensor], **options: Any
     ) -> None:
         """Take what is learnt.
 
         Args:
             lesson: texts, and the teacher's answers.
             base: the student's base model.
-            distance: from (rows, labels) of the student and of the teacher to (rows,).
+            distance: from (rows, labels) of the student and of the teacher, and the texts of these, to (rows,).
             options: of the Trainer.
         """
         super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
@@ -48,9 +48,10 @@ class Refiner(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts."""
         of_teacher = ("answers", "answers_text", "answers_token")
-        logits = model(**{name: value for name, value in inputs.items() if name not in of_teacher}).logits
-        rows = logits[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
-        return self.distance(rows, inputs["answers"]).sum() / max(len(rows), 1)
+        read = {name: value for name, value in inputs.items() if name not in of_teacher}
+        said = self.lesson.kind.says(model, read)
+        rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
+        return self.distance(rows, inputs["answers"], inputs["answers_text"]).sum() / max(len(rows), 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Compare the answers to the held-out texts; every process looks at all of them."""

@@ -18,8 +18,10 @@ Ints = NDArray[np.int64]
 
 # Of the bootstrap that says how sure an agreement is.
 _RESAMPLES = 1000
+# What answers are compared by.
+SPANS, LABELS, NUMBERS, CHUNKS = "span F1", "accuracy", "rank correlation", "likelihood overlap"
 # The labels of spans, as conlleval knows them.
-_SPANS = ("B-", "I-", "E-", "S-")
+_OF_SPANS = ("B-", "I-", "E-", "S-")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Agreement:
     """How far a student's answers are the teacher's.
 
     Attributes:
-        metric: ``"span F1"``, the teacher's spans standing for the right ones; ``"accuracy"``; or, of numbers,
-            ``"rank correlation"``.
+        metric: ``"span F1"``, the teacher's spans standing for the right ones; ``"accuracy"``; of numbers
+            ``"rank correlation"``; of language models ``"likelihood overlap"``: one minus the difference of the
+            probabilities that both give a chunk of text.
         percent: its value.
         interval: 95% of the values that other texts of this kind would give.
         divergence: of the student's answers from the teacher's: mean Kullback-Leibler divergence in nats; of numbers
-            the mean squared difference in units of the teacher's variance.
+            the mean squared difference in units of the teacher's variance; of language models, that of a chunk being
+            what it is.
         texts: how many there were.
         constant: whether the teacher gives one answer to all of them, so that agreeing with it says nothing.
     """
@@ -49,8 +53,10 @@ def agree(task_type: str, teacher: Floats, student: Floats, text_of_row: Ints, l
     """Compare the answers of two modules.
 
     Args:
-        task_type: ``"TOKEN_CLS"``, a row for each word, in order; or ``"SEQ_CLS"``, a row for each text.
-        teacher: (rows, labels) logits; (rows, 1) numbers where it was trained on numbers.
+        task_type: ``"TOKEN_CLS"``, a row for each word, in order; ``"SEQ_CLS"``, a row for each text; or
+            ``"CAUSAL_LM"``, a row for each chunk of a text that both models give a probability.
+        teacher: (rows, labels) logits; (rows, 1) numbers where it was trained on numbers, and log-likelihoods of what
+            is before the end of a chunk, in nats.
         student: the same of the student.
         text_of_row: (rows,) the number of the text that a row is of.
         labels: names of the columns; where they name spans (``"B-PER"``, ``"I-PER"``, ``"O"``), these are compared.
@@ -66,14 +72,16 @@ def agree(task_type: str, teacher: Floats, student: Floats, text_of_row: Ints, l
         raise TaskError("found no text that both models answer, expected some hundred; give more texts")
     texts = np.unique(text_of_row, return_inverse=True)[1]
     count = int(texts.max()) + 1
+    if task_type == "CAUSAL_LM":
+        return _of_chunks(teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64), texts, count)
     if teacher.shape[1] == 1:
         return _of_numbers(teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64), count)
     mine, its = student.argmax(1), teacher.argmax(1)
-    metric, counts = "accuracy", _counted(texts, count, mine == its, np.ones(len(its)))
+    metric, counts = LABELS, _counted(texts, count, mine == its, np.ones(len(its)))
     if task_type == "TOKEN_CLS" and _names_spans(labels):
         spans = _span_counts(mine, its, texts, count, labels)
         if spans[:, 1].sum() > 0:
-            metric, counts = "span F1", spans
+            metric, counts = SPANS, spans
     far = divergence(teacher, student).mean()
     return Agreement(metric, _percent(counts), _interval(counts), float(far), count, bool((its == its[0]).all()))
 
@@ -91,7 +99,7 @@ def divergence(teacher: Floats, student: Floats) -> Floats:
 
 
 def _names_spans(labels: Sequence[str]) -> bool:
-    return bool(labels) and all(label == "O" or label.startswith(_SPANS) for label in labels)
+    return bool(labels) and all(label == "O" or label.startswith(_OF_SPANS) for label in labels)
 
 
 def _span_counts(mine: Ints, its: Ints, texts: Ints, count: int, labels: Sequence[str]) -> Floats:
@@ -123,13 +131,25 @@ def _interval(counts: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _of_chunks(teacher: Floats, student: Floats, texts: Ints, count: int) -> Agreement:
+    """Compare probabilities of chunks, given the log-likelihoods up to their ends."""
+    starts = np.append(True, np.diff(texts) != 0)
+    its, mine = (
+        np.minimum(totals - np.where(starts, 0, np.append(0, totals[:-1])), 0) for totals in (teacher, student)
+    )
+    same = 1 - np.abs(np.exp(its) - np.exp(mine))
+    counts = _counted(texts, count, same, np.ones(len(its)))
+    far = divergence(*(np.column_stack([one, np.log(-np.expm1(one - 1e-9))]) for one in (its, mine))).mean()
+    return Agreement(CHUNKS, _percent(counts), _interval(counts), float(far), count, False)
+
+
 def _of_numbers(teacher: Floats, student: Floats, count: int) -> Agreement:
     """Compare numbers by their ranks; the interval is Fieller, Hartley & Pearson's (1957), by Fisher's z."""
     spread = float(teacher.var())
     if spread == 0 or count < 4:
-        return Agreement("rank correlation", 0.0, (-100.0, 100.0), 0.0, count, spread == 0)
+        return Agreement(NUMBERS, 0.0, (-100.0, 100.0), 0.0, count, spread == 0)
     rank = 0.0 if student.var() == 0 else float(spearmanr(teacher, student).statistic)
     z, error = np.arctanh(min(max(rank, -1 + 1e-12), 1 - 1e-12)), 1.96 * np.sqrt(1.06 / (count - 3))
     low, high = 100 * np.tanh((z - error, z + error))
     far = float(((student - teacher) ** 2).mean()) / spread
-    return Agreement("rank correlation", 100 * rank, (float(low), float(high)), far, count, False)
+    return Agreement(NUMBERS, 100 * rank, (float(low), float(high)), far, count, False)

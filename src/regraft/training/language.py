@@ -32,13 +32,19 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         """
         batch = self._prepare_inputs(inputs)
         tokens, attended, labels = (batch[name] for name in ("input_ids", "attention_mask", "labels"))
-        at_once = max(1, _LOGITS // (tokens.shape[1] * self.model.config.get_text_config().vocab_size))
+        at_once = rows_at_once(self.model, tokens.shape[1])
         parts = zip(*(column.split(at_once) for column in (tokens, attended, labels)), strict=True)
         with torch.no_grad():
             nats = torch.cat(
                 [token_losses(model(input_ids=ids, attention_mask=mask).logits, own).sum(1) for ids, mask, own in parts]
             )
         return None, nats, torch.stack([(labels[:, 1:] != IGNORED).sum(1), batch["bytes"]], dim=1)
+
+
+def rows_at_once(model: Any, length: int) -> int:
+    """Say of how many rows of so many tokens a language model may give its logits at once."""
+    vocabulary: int = model.config.get_text_config().vocab_size
+    return max(1, _LOGITS // (length * vocabulary))
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,32 @@
+"""Rows of answers: what of a text a model answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The answers that a batch of texts has.
+
+    Attributes:
+        text: (rows,) the number of the text in the batch.
+        word: (rows,) what in the text is answered: the number of a word, the place where a token ends, 0 for a whole
+            text.
+        token: (rows,) the token that answers; None where the model answers for the whole text.
+    """
+
+    text: Ints
+    word: Ints
+    token: Ints | None
+
+    def take(self, answers: Tensor) -> Tensor:
+        """Take the rows, (rows, labels), of what a model gives for the batch."""
+        return answers if self.token is None else answers[torch.from_numpy(self.text), torch.from_numpy(self.token)]
