@@ -75,6 +75,8 @@ def plan(
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
+    if port.memory is not None:
+        console.print(str(port.memory), soft_wrap=True)
     if scored is not None:
         console.print(scored.check(loaded, port.plan.head, port.plan.labels).sentence("The port"), soft_wrap=True)
     show.show_alignment(console, port.ported.report)
