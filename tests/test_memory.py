@@ -13,6 +13,7 @@ import pytest
 from conftest import make_texts
 
 import regraft
+from regraft.errors import SamplingError
 from regraft.port.pipeline import Port
 
 # The port of a small pair comes first: libraries are there, then. Figures are in kB.
@@ -86,6 +87,9 @@ def test_what_memory_has_no_room_for_is_on_disk(
     assert none.total == whole.total - whole.held
     assert "GB more on disk" in str(none)
     assert Port.of(module, student, teacher, texts=texts, sequential=False).memory is None
+    for few in (["sun", "moon"], ["?", "!"]):
+        with pytest.raises(SamplingError, match="expected at least 64"):
+            _ = Port.of(module, student, teacher, texts=few).memory
 
 
 def test_plan_says_what_a_port_in_sequence_will_take(

@@ -82,7 +82,9 @@ def expected_memory(
     """
     both = [_Model.of(base, run) for base in (teacher, student)]
     model_t, model_s = both
-    batches = list(Batches(teacher, student, in_order(texts), options))
+    made = Batches(teacher, student, in_order(texts), options)
+    batches = list(made)
+    made.counts()
     tokens = [batch.teacher.ids.size for batch in batches], [batch.student.ids.size for batch in batches]
     paired = [batch.pairs.count for batch in batches]
     pairs = observable(model_t.skeleton, model_s.skeleton, {*plan.widths, *plan.reads})
@@ -116,9 +118,10 @@ class _Model:
     def of(base: Pretrained, run: RunOptions) -> _Model:
         skeleton = base.skeleton()
         dtype = run.torch_dtype or getattr(base.config, "dtype", None) or torch.float32
-        return _Model(
-            skeleton, find_sites(skeleton, base.family), dtype.itemsize, base.config.get_text_config().hidden_size
-        )
+        sites = find_sites(skeleton, base.family)
+        narrowest = min(shape.in_width for shape in sites.values())
+        hidden = getattr(base.config.get_text_config(), "hidden_size", narrowest)
+        return _Model(skeleton, sites, dtype.itemsize, hidden)
 
     @property
     def weights(self) -> int:
@@ -181,7 +184,8 @@ class _Sizes:
 
     def _made(self, pair: SpacePair) -> int:
         """What is worked out of a pair: the covariance across whole, the others in the directions they span."""
-        (d_s, d_t), (k_s, k_t) = self.widths(pair), self.plan.ranks[pair]
+        d_s, d_t = self.widths(pair)
+        k_s, k_t = self.plan.ranks.get(pair, (d_s, d_t))
         within = sum(k * k + (d * k if k < d else 0) for d, k in ((d_s, k_s), (d_t, k_t)))
         return d_s * d_t + within
 
