@@ -77,6 +77,8 @@ def plan(
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
         return
+    if port.memory is not None:
+        console.print(str(port.memory), soft_wrap=True)
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     show.show_alignment(console, port.ported.report)

@@ -246,16 +246,7 @@ class InPlace:
         self._taught |= spaces
 
     def _source(self, pair: SpacePair, pairs: Collection[SpacePair]) -> SpacePair | None:
-        """Name the pair that a linear layer makes this one of in both models, if it is one of `pairs`."""
-        reads = {
-            _reads(model, sites, (layer, pair.name))
-            for model, sites, layer in (
-                (self._model_s, self._sites_s, pair.student_layer),
-                (self._model_t, self._sites_t, pair.teacher_layer),
-            )
-        }
-        source = replace(pair, name=reads.pop())
-        return source if not reads and source in pairs else None
+        return made_of(pair, pairs, (self._model_s, self._sites_s), (self._model_t, self._sites_t))
 
     def _through(self, split: SplitMoments, pair: SpacePair) -> SplitMoments:
         """Work out the moments of a pair of spaces from those of what linear layers make them of."""
@@ -277,17 +268,37 @@ def _needs(target: Target) -> set[SpacePair]:
     return {pair for part in target.parts for pair in part.pairs} | folds
 
 
-def _reads(model: Any, sites: Mapping[Place, SiteShape], space: Space) -> str:
-    """Name the space that a plain linear layer makes a space of; empty where none does."""
+Sites = Mapping[Place, SiteShape]
+
+
+def made_of(
+    pair: SpacePair, pairs: Collection[SpacePair], student: tuple[Any, Sites], teacher: tuple[Any, Sites]
+) -> SpacePair | None:
+    """Name the pair that a linear layer makes this one of in both models, with their sites, if it is one of `pairs`."""
+    spaces = (pair.student_layer, pair.name), (pair.teacher_layer, pair.name)
+    reads = {_reads(*model, space) for model, space in zip((student, teacher), spaces, strict=True)}
+    source = replace(pair, name=reads.pop())
+    return source if not reads and source in pairs else None
+
+
+def site_read(sites: Sites, space: Space) -> str:
+    """Name what the site reads that a space is on one of the sides of; empty where there is none."""
     found = find_space(sites, *space)
-    if found is None or found.side == "in":
-        return ""
-    if type(base_layer(model.get_submodule(found.shape.path))) is not torch.nn.Linear:
+    if found is None:
         return ""
     return next(site_of(name).reads for (_, name), shape in sites.items() if shape.path == found.shape.path)
 
 
-def _weight(model: Any, sites: Mapping[Place, SiteShape], space: Space) -> tuple[Tensor, Tensor]:
+def _reads(model: Any, sites: Sites, space: Space) -> str:
+    """Name the space that a plain linear layer makes a space of; empty where none does."""
+    found = find_space(sites, *space)
+    if found is None or found.side == "in":
+        return ""
+    plain = type(base_layer(model.get_submodule(found.shape.path))) is torch.nn.Linear
+    return site_read(sites, space) if plain else ""
+
+
+def _weight(model: Any, sites: Sites, space: Space) -> tuple[Tensor, Tensor]:
     """Give weight and bias of the linear layer that makes a space, in double precision."""
     found = find_space(sites, *space)
     assert found is not None

@@ -22,6 +22,7 @@ from .bases import bases_refused
 from .execution import port_module
 from .forecast import Forecast, fidelity
 from .limits import copy_advice
+from .memory import Memory, expected_memory
 from .options import Evidence, PortOptions
 from .parts import Target, copied_action
 from .plan import Plan, make_plan
@@ -120,6 +121,13 @@ class Port:
             )
         refused = bases_refused(plan, self.module, self.teacher, self.student)
         return replace(plan, problems=(refused,)) if refused else plan
+
+    @cached_property
+    def memory(self) -> Memory | None:
+        """What it is expected to take; loads no weights. None unless it is fitted in sequence."""
+        if not self.options.sequential or self.texts is None:
+            return None
+        return expected_memory(self.plan, self.teacher, self.student, self.texts, self.options, self.run)
 
     @cached_property
     def fitted(self) -> Fitted:

@@ -1,0 +1,201 @@
+"""How much memory a port in sequence is expected to take at its peak, term by term.
+
+Counted is what regraft asks for: not Python and its libraries, and not what the system's allocator keeps of what it was
+given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from ..activations.batches import Batches, in_order
+from ..activations.observation import observable
+from ..activations.options import RunOptions
+from ..activations.sampling import FOLDS
+from ..models.pretrained import Pretrained
+from ..models.sites import TASK_HEAD_SPACES, Place, SiteShape, SpacePair, find_sites
+from .in_place import made_of, site_read
+from .options import PortOptions
+from .plan import Plan
+from .spaces import judged_pairs
+
+_DOUBLE = 8
+# Matrices of the width of a space that fitting a map takes at once: the covariance, its eigenvectors and what LAPACK's
+# divide and conquer needs for them (two, and a copy), what is solved for, the map that is there already.
+_TO_FIT = 8
+# Vectors of a token while a layer runs: its input, what it is added to and the sum; in between two of the widest.
+_OUTER, _INNER = 3, 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a port in sequence is expected to take.
+
+    Attributes:
+        weights: of both models.
+        held: of what enters the next layer of both models and of what the teacher computes in one, in memory.
+        on_disk: of the rest of it.
+        maps: of all pairs of spaces, kept to the end.
+        stage: of the one that takes most: its moments, with a batch while they are taken, or with what is worked out
+            from them and the factors of covariances while maps are fitted.
+    """
+
+    weights: int
+    held: int
+    on_disk: int
+    maps: int
+    stage: int
+
+    @property
+    def total(self) -> int:
+        """All but what is on disk."""
+        return self.weights + self.held + self.maps + self.stage
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        terms = {"weights": self.weights, "activations": self.held, "maps": self.maps, "moments": self.stage}
+        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in terms.items())
+        disk = f"; {_gigabytes(self.on_disk)} GB more on disk" if self.on_disk else ""
+        return f"Expected peak memory: {_gigabytes(self.total)} GB beside Python and its libraries ({parts}{disk})."
+
+
+def expected_memory(
+    plan: Plan, teacher: Pretrained, student: Pretrained, texts: Sequence[str], options: PortOptions, run: RunOptions
+) -> Memory:
+    """Work out what a port in sequence takes, from shapes and the number of tokens; no weights are loaded.
+
+    Args:
+        plan: what needs maps.
+        teacher: the model the module was trained on.
+        student: the model it goes to.
+        texts: what both will run on.
+        options: how the module is ported, settled.
+        run: where the models run; one GPU holds weights and the batch, the rest is the CPU's.
+
+    Raises:
+        SamplingError: texts or tokenizers that do not serve.
+    """
+    both = [_Model.of(base, run) for base in (teacher, student)]
+    model_t, model_s = both
+    made = Batches(teacher, student, in_order(texts), options)
+    batches = list(made)
+    made.counts()
+    tokens = [batch.teacher.ids.size for batch in batches], [batch.student.ids.size for batch in batches]
+    paired = [batch.pairs.count for batch in batches]
+    pairs = observable(model_t.skeleton, model_s.skeleton, {*plan.widths, *plan.reads})
+    sizes = _Sizes(plan, model_s, model_t, pairs)
+    layers = [list(pairs) for _, pairs in groupby(sorted(pairs), key=lambda pair: pair.student_layer)]
+    states = sum(sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
+    taught = max((sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) for here in layers), default=0)
+    held = states + sum(paired) * taught * model_t.item
+    in_memory = min(held, int(run.hold_memory * 1e9))
+    stages = [stage for here in layers for stage in sizes.stages(here)]
+    running = max(max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
+    return Memory(
+        sum(model.weights for model in both),
+        in_memory,
+        held - in_memory,
+        sum((1 + (pair in plan.writes)) * d_s * d_t for pair, (d_s, d_t) in plan.widths.items()) * _DOUBLE,
+        max((sizes.of_stage(stage, running, max(paired)) for stage in stages), default=running),
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What counts of a model."""
+
+    skeleton: Any
+    sites: Mapping[Place, SiteShape]
+    item: int
+    hidden: int
+
+    @staticmethod
+    def of(base: Pretrained, run: RunOptions) -> _Model:
+        skeleton = base.skeleton()
+        dtype = run.torch_dtype or getattr(base.config, "dtype", None) or torch.float32
+        sites = find_sites(skeleton, base.family)
+        narrowest = min(shape.in_width for shape in sites.values())
+        hidden = getattr(base.config.get_text_config(), "hidden_size", narrowest)
+        return _Model(skeleton, sites, dtype.itemsize, hidden)
+
+    @property
+    def weights(self) -> int:
+        return self.item * sum(int(parameter.numel()) for parameter in self.skeleton.parameters())
+
+    @property
+    def per_token(self) -> int:
+        widest = max(shape.out_width for shape in self.sites.values())
+        return (_OUTER * self.hidden + _INNER * widest) * self.item
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What the moments of pairs of spaces take."""
+
+    plan: Plan
+    student: _Model
+    teacher: _Model
+    pairs: Sequence[SpacePair]
+
+    def widths(self, pair: SpacePair) -> tuple[int, int]:
+        return self.plan.widths.get(pair, (self.student.hidden, self.teacher.hidden))
+
+    def source(self, pair: SpacePair) -> SpacePair | None:
+        sides = (self.student.skeleton, self.student.sites), (self.teacher.skeleton, self.teacher.sites)
+        return made_of(pair, self.pairs, *sides)
+
+    def seen(self, pairs: Iterable[SpacePair]) -> list[SpacePair]:
+        """Leave out what is worked out from another pair."""
+        return sorted({self.source(pair) or pair for pair in pairs})
+
+    def stages(self, pairs: Iterable[SpacePair]) -> list[list[SpacePair]]:
+        """Sort by what is read: the sites that read one space are one stage; what heads read is the last of all."""
+
+        def stage(pair: SpacePair) -> str:
+            read = site_read(self.student.sites, (pair.student_layer, pair.name))
+            return pair.name if pair.name in TASK_HEAD_SPACES else read
+
+        return [list(some) for _, some in groupby(sorted(pairs, key=stage), key=stage)]
+
+    def of_stage(self, stage: Sequence[SpacePair], running: int, paired: int) -> int:
+        """Give the most that a stage takes.
+
+        Args:
+            stage: its pairs of spaces.
+            running: what a batch takes while a model runs.
+            paired: how many tokens of it are paired.
+        """
+        seen, folded = self.seen(stage), judged_pairs(self.plan.reads)
+        whole = {pair: _whole(*self.widths(pair)) for pair in seen}
+        taken = sum((2 + FOLDS * (pair in folded)) * size for pair, size in whole.items())
+        # A batch's own, and the sum that takes the place of what was there; what was seen, and that about its mean.
+        adding = 2 * max(whole.values()) * _DOUBLE + 2 * paired * self._seen_per_token(seen)
+        made = sum(2 * self._made(pair) for pair in stage if self.source(pair) is not None)
+        fitting = (made + max(self._to_fit(pair) for pair in stage)) * _DOUBLE
+        return taken * _DOUBLE + max(running, adding, fitting)
+
+    def _seen_per_token(self, seen: Sequence[SpacePair]) -> int:
+        return sum(sum(self.widths(pair)) for pair in seen) * self.student.item
+
+    def _made(self, pair: SpacePair) -> int:
+        """What is worked out of a pair: the covariance across whole, the others in the directions they span."""
+        d_s, d_t = self.widths(pair)
+        k_s, k_t = self.plan.ranks.get(pair, (d_s, d_t))
+        within = sum(k * k + (d * k if k < d else 0) for d, k in ((d_s, k_s), (d_t, k_t)))
+        return d_s * d_t + within
+
+    def _to_fit(self, pair: SpacePair) -> int:
+        return _TO_FIT * max(self.widths(pair)) ** 2 if pair in self.plan.widths else 0
+
+
+def _whole(d_s: int, d_t: int) -> int:
+    return d_s * d_s + d_t * d_t + d_s * d_t
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2g}" if size < 1e10 else f"{size / 1e9:.0f}"

@@ -1,0 +1,104 @@
+"""What a port in sequence is expected to take is what its process takes, and what `plan` says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_texts
+
+import regraft
+from regraft.errors import SamplingError
+from regraft.port.pipeline import Port
+
+# The port of a small pair comes first: libraries are there, then. Figures are in kB.
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+import regraft
+from regraft.port.pipeline import Port
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+torch.set_num_threads(1)
+texts, *names = sys.argv[1:]
+texts = Path(texts).read_text().splitlines()
+for module, student, teacher in (names[:3], names[3:]):
+    port = Port.of(regraft.load(module), student, teacher, texts=texts, quiet=True)
+    expected, before = port.memory.total, status("VmRSS")
+    port.fitted
+print(expected / 1024, status("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells no peak")
+@pytest.mark.parametrize(
+    ("model_type", "widths", "targets"), [("bert", (1024, 1024), ["query", "value"]), ("llama", (512, 384), None)]
+)
+def test_the_expected_peak_is_that_of_the_process(
+    make_model: Callable[..., str],
+    make_module: Callable[..., str],
+    tmp_path: Path,
+    model_type: str,
+    widths: tuple[int, int],
+    targets: list[str] | None,
+) -> None:
+    """Weights and moments of the first, activations and maps of the second make most of it."""
+    targets = targets or ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    names = []
+    for wide_t, wide_s in ((32, 32), widths):
+        teacher, student = make_model(model_type, wide_t, layers=2), make_model(model_type, wide_s, layers=2, seed=1)
+        names += [make_module(teacher, target_modules=targets), student, teacher]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(" ".join(make_texts(5, seed)) for seed in range(60)))
+    # What is given back is given back to the system.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "OMP_NUM_THREADS": "1"}
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(texts), *names], env=environment, check=True, capture_output=True, text=True
+    )
+    expected, found = map(float, child.stdout.split()[-2:])
+    assert expected == pytest.approx(found, rel=0.15)
+
+
+def test_what_memory_has_no_room_for_is_on_disk(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2, unigram=True)
+    module = regraft.load(make_module(teacher, labels=3))
+    texts = make_texts(60)
+    whole, budget, none = (
+        Port.of(module, student, teacher, texts=texts, hold_memory=hold).memory for hold in (4, 1e-4, 0)
+    )
+    assert whole is not None
+    assert budget is not None
+    assert none is not None
+    assert (whole.on_disk, none.held) == (0, 0)
+    assert none.on_disk == whole.held == budget.held + budget.on_disk
+    assert budget.held == 100_000
+    assert none.total == whole.total - whole.held
+    assert "GB more on disk" in str(none)
+    assert Port.of(module, student, teacher, texts=texts, sequential=False).memory is None
+    for few in (["sun", "moon"], ["?", "!"]):
+        with pytest.raises(SamplingError, match="expected at least 64"):
+            _ = Port.of(module, student, teacher, texts=few).memory
+
+
+def test_plan_says_what_a_port_in_sequence_will_take(
+    make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, run: Callable[..., tuple]
+) -> None:
+    teacher, student = make_model(layers=4), make_model(layers=2, width=48)
+    (tmp_path / "texts.txt").write_text("\n".join(make_texts(60)))
+    command = ("plan", make_module(teacher), "--student", student, "--texts", tmp_path / "texts.txt", "--quiet")
+    code, output, _ = run(*command)
+    assert code == 0
+    assert re.search(r"Expected peak memory: [\d.e-]+ GB beside Python and its libraries \(weights", output)
+    assert "peak memory" not in run(*command, "--apart")[1]
