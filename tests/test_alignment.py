@@ -92,7 +92,7 @@ def test_linear_maps_are_scored_by_what_they_predict() -> None:
     maps, scores = fit_pairs("ridge", {SPACE: (5, 8)}, {SPACE: full})
     assert (scores[0].kind, scores[0].matched, scores[0].assigned, scores[0].held_out) == ("linear", 5, None, None)
     assert scores[0].r2_read > 0.99
-    assert scores[0].r2_write > 0.98
+    assert scores[0].r2_write > 0.9
     assert isinstance(maps[SPACE], Linear)
     _, scores = fit_pairs("lsa", {SPACE: (5, 8)}, {SPACE: full})
     assert scores[0].kind == "one-to-one"
