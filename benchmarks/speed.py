@@ -37,7 +37,7 @@ from regraft.alignment.moments import Moments, SplitMoments
 from regraft.files.texts import read_texts
 from regraft.models.pretrained import resolve
 from regraft.models.sites import SpacePair
-from regraft.port import sequential
+from regraft.port import candidates
 from regraft.port.spaces import fit_pairs, space_pairs
 
 BATCH, LENGTH = 32, 256
@@ -99,7 +99,7 @@ def in_sequence(name: str, teacher: str, student: str, sites: str, folder: Path,
     )
     model.save_pretrained(folder / "lora")
     module, fits = regraft.load(folder / "lora"), 0.0
-    fit_pairs_unclocked = sequential.fit_pairs
+    fit_pairs_unclocked = candidates.fit_pairs
 
     def clocked(*given: Any) -> Any:
         nonlocal fits
@@ -115,10 +115,10 @@ def in_sequence(name: str, teacher: str, student: str, sites: str, folder: Path,
 
     bare_passes(teacher, student, texts[:64])
     bare = processor_seconds(lambda: bare_passes(teacher, student, texts))
-    sequential.fit_pairs = clocked
+    candidates.fit_pairs = clocked
     options = {"align": "auto", "batch_size": BATCH, "max_length": LENGTH, "progress": False}
     ported = processor_seconds(lambda: regraft.transfer(module, student, teacher, texts=texts, **options))
-    sequential.fit_pairs = fit_pairs_unclocked
+    candidates.fit_pairs = fit_pairs_unclocked
     return [
         f"in sequence, {name}, {len(texts)} sentences",
         f"{bare:.1f} s",

@@ -298,7 +298,7 @@ def test_a_key_is_what_it_was_before_options_were_records(monkeypatch: pytest.Mo
         with monkeypatch.context() as before:
             before.setattr(jobs, "RECIPE", 1)
             assert key_of(job) == key
-    assert jobs.RECIPE == 3
+    assert jobs.RECIPE == 4
     assert key_of(Train(source("m"), "lora", None, pi, TrainOptions(), 1)) == "6d78df653a114874"
 
 

@@ -55,6 +55,26 @@ def test_every_pair_is_of_a_text() -> None:
     assert pairs.text_of_pair(student.ids.shape[1]).tolist() == [0, 1, 1, 1]
 
 
+def test_pairs_that_begin_a_word() -> None:
+    """The first piece of a word does, a space inside its span or not, and punctuation, and what is behind that."""
+    text = "unreal cats: so"
+    spans = [(0, 2), (2, 6), (6, 11), (11, 12), (12, 13), (13, 14), (14, 15)]  # un real " cats" : " " s o
+    pairs = OFFSETS([text], encoded(spans), encoded(spans))
+    assert pairs.begin_words([text], encoded(spans)).tolist() == [True, False, True, True, True, False]
+    glued = "a:b"
+    spans = [(0, 1), (1, 2), (2, 3)]
+    assert OFFSETS([glued], encoded(spans), encoded(spans)).begin_words([glued], encoded(spans)).all()
+
+
+def test_by_position_special_tokens_begin_no_word() -> None:
+    tokenizer = wordpiece_tokenizer()
+    text = "the unbelievable photographers"
+    encoding = encode(tokenizer, [text], 32)
+    pairs = Position(tokenizer, tokenizer)([text], encoding, encoding)
+    assert pairs.count == encoding.ids.size > 5  # with those at both ends
+    assert pairs.begin_words([text], encoding).sum() == 3
+
+
 def test_offsets_that_cross_are_joined() -> None:
     pairs = OFFSETS(["abcd"], encoded([(0, 1), (1, 3), (3, 4)]), encoded([(0, 2), (2, 4)]))
     assert groups(pairs) == [([1, 2, 3], [1, 2])]

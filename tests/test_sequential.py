@@ -89,7 +89,7 @@ def test_auto_in_sequence_gives_a_permuted_twin_the_teachers_logits(
     assert (report["align"], report["sequential"], report["scale"]) == ("auto", True, 1)
     if scale == "auto":  # the right one is known
         assert list(report["scales"]) == [str(scale) for scale in SCALES]
-        assert report["scales"]["1.0"] == max(report["scales"].values()) == pytest.approx(1, abs=1e-6)
+        assert report["scales"]["1.0"] == max(report["scales"].values()) == 100
     else:
         assert report["scales"] == {}
 
@@ -157,7 +157,9 @@ def test_the_same_again_gives_the_same(
     if scale == "auto":
         scales = {float(tried): share for tried, share in first.report["scales"].items()}
         assert tuple(scales) == SCALES
-        assert scales[first.report["scale"]] == max(scales.values())
+        (chosen,) = (one for one in first.report["candidates"] if one["chosen"])
+        best = max(first.report["candidates"], key=lambda one: one["value"])
+        assert scales[first.report["scale"]] == chosen["value"] >= best["value"] - best["error"]
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
@@ -203,11 +205,13 @@ def test_a_judge_chooses_the_scale(pair: tuple[str, str], make_module: Callable[
 
     def judge(candidate: regraft.Module) -> float:
         seen.append(candidate)
-        return -abs(len(seen) - 4)  # the fourth is best: the nearest to 1 are tried first
+        return -abs(len(seen) - 4)  # the fourth is best: of 1, 0 and the others
 
     ported = regraft.transfer(module, student, texts=TEXTS, scale="auto", judge=judge, progress=False)
     assert len(seen) == len(SCALES)
-    assert ported.report["scale"] == 0
+    assert ported.report["scale"] == 1.5
+    assert ported.report["scales"] == {"0.0": -2, "0.5": -1, "1.0": -3, "1.5": 0, "2.0": -1}
+    assert {one["metric"] for one in ported.report["candidates"]} == {"score"}
     assert all(torch.equal(seen[3].tensors[key], tensor) for key, tensor in ported.tensors.items())
 
 

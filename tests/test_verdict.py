@@ -85,7 +85,8 @@ def test_a_port_to_its_own_model_agrees_whatever_the_order_of_its_labels(
 def test_without_an_answer_the_forecast_remains(make_model: Make, make_module: Make, run: Run, texts: Path) -> None:
     base, student = make_model(), make_model("distilbert", width=48, layers=2)
     for module, options in ((make_module(base, labels=3), ("--head", "fresh")), (make_module(base), ())):
-        code, out, error = run("plan", module, "--student", student, "--texts", texts, "--quiet", *options)
+        here = ("--student", student, "--texts", texts, "--align", "ridge", "--apart", "--quiet")
+        code, out, error = run("plan", module, *here, *options)
         assert code == 0, error
         assert "held-out texts the port gives" not in out
         assert "This port " in out or "No verdict" in out

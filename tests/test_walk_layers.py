@@ -108,9 +108,9 @@ def test_each_layer_runs_once_in_the_teacher_and_once_per_stage_in_the_student(
                 part.register_forward_hook(lambda *_, at=(who, number, name): calls.append(at))
     port(module, (loaded[1], tokenizer), (loaded[0], tokenizer), align="auto", scale=scale)
     batches = 4
-    # Four more scales take a run of the student each; its final states are seen at the scale that is in place.
-    more = 4 * batches if scale == "auto" else 0
-    final = batches if scale == "auto" else 0
+    # A silent body takes a run of the student, three more scales one each; final states are seen with what is in place.
+    more = (4 if scale == "auto" else 1) * batches
+    final = batches
     for number in range(4):
         assert calls.count((0, number, "query")) == batches + (final if number == 3 else 0)
         # One run of a batch tells what comes before what. Then there is a look at what queries and values read, and a
@@ -124,9 +124,10 @@ def test_moments_that_follow_from_those_of_an_input_are_those_that_are_observed(
     pair: tuple[str, str, regraft.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student, module = pair
-    derived = port(module, student, teacher)
+    options = {"align": "ridge", "sequential": True}  # whose body is what is fitted
+    derived = port(module, student, teacher, **options)
     monkeypatch.setattr(InPlace, "_source", lambda *_: None)
-    observed = port(module, student, teacher)
+    observed = port(module, student, teacher, **options)
     assert derived.report["scores"] != observed.report["scores"]
     first = {key: tensor for key, tensor in observed.tensors.items() if ".layer.0." in key}
     assert len(first) == 12

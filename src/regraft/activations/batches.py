@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SamplingError
@@ -29,10 +31,12 @@ class Texts:
     Attributes:
         count: how many.
         of_pair: (n,) the number of the text that each pair of tokens is from.
+        begins: (n,) whether a pair begins a word, see `pairing.Pairs.begin_words`.
     """
 
     count: int
     of_pair: Tensor
+    begins: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,7 @@ class Batches:
             self._tokens += pairs.student_tokens
             if not pairs.count:
                 continue
-            of_pair = torch.from_numpy(pairs.text_of_pair(student.ids.shape[1]))
-            yield Batch(teacher, student, pairs, Texts(len(texts), of_pair) if number in held_out else None)
+            yield Batch(teacher, student, pairs, _texts(texts, student, pairs) if number in held_out else None)
 
     def counts(self) -> tuple[int, int, int]:
         """Say how much was paired in the batches made so far: pairs, student tokens that were paired, all of them.
@@ -112,6 +115,11 @@ class Batches:
                 + ("give more texts" if self._pairing == "offsets" else "give more texts or use pairing 'offsets'")
             )
         return self._pairs, self._paired, self._tokens
+
+
+def _texts(texts: Sequence[str], student: Encoding, pairs: Pairs) -> Texts:
+    of_pair = pairs.text_of_pair(student.ids.shape[1])
+    return Texts(len(texts), torch.from_numpy(of_pair), pairs.begin_words(texts, student))
 
 
 def in_order(texts: Sequence[Text]) -> list[str]:

@@ -76,6 +76,31 @@ class Pairs:
         texts[self.student_pair] = self.student_rows // length
         return texts
 
+    def begin_words(self, texts: Sequence[str], student: Encoding) -> NDArray[np.bool_]:
+        """Tell which pairs begin a word, (count,): first in the text, behind white space, or at or behind punctuation.
+
+        Special tokens begin none. A tokenizer that reports no offsets cannot tell; then all others do.
+
+        Args:
+            texts: those of the batch.
+            student: as its student reads them.
+        """
+        length = student.ids.shape[1]
+        first = self.student_rows[np.searchsorted(self.student_pair, np.arange(self.count))]
+        begins: NDArray[np.bool_] = student.special.reshape(-1)[first] == 0
+        if student.spans is not None:
+            spans = student.spans.reshape(-1, 2)[first]
+            said = zip(first // length, spans.tolist(), strict=True)
+            begins &= [_begins_word(texts[text][:end], start) for text, (start, end) in said]
+        return begins
+
+
+def _begins_word(text: str, start: int) -> bool:
+    """Tell whether what is visible of a text from some character on begins a word."""
+    token = text[start:].lstrip()
+    before = text[: len(text) - len(token)][-1:]
+    return bool(token) and not (before.isalnum() and token[0].isalnum())
+
 
 class Position:
     """The same piece string at the same index, padding excluded (the authors' code)."""

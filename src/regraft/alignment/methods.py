@@ -115,6 +115,7 @@ class Method:
         identity: whether its maps change nothing, so that the spaces have to be equally wide.
         draws: whether its maps depend on the seed.
         silent: whether its maps write nothing.
+        chooses: whether a port in sequence chooses between its maps, none, and a module that writes nothing.
     """
 
     fit: Callable[[Problem], Map | Choice]
@@ -125,6 +126,7 @@ class Method:
     identity: bool = False
     draws: bool = False
     silent: bool = False
+    chooses: bool = False
 
     @property
     def needs_moments(self) -> bool:
@@ -267,6 +269,7 @@ def _blocks(problem: Problem) -> Linear:
     "docs/guide.md",
     needs="covariances",
     kind="linear",
+    chooses=True,
 )
 def _auto(problem: Problem) -> Choice:
     """Fit the candidates and keep the first that is as good as the best.

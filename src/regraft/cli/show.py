@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -67,6 +67,8 @@ def _maps(plan: Plan, targets: list[Target]) -> tuple[str, str]:
     )
 
 
+# What the figures of candidates are of where they are no agreements.
+_JUDGED = {"R2": "R2 of the teacher's final hidden states", "score": "the score of labelled rows"}
 _MEASURES = {"r": "assigned", "held-out r": "held_out", "R2 read": "r2_read", "R2 write": "r2_write"}
 
 
@@ -126,11 +128,30 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
             *([choice(score)] if by_choice else []),
         )
     console.print(table)
+    if report.get("candidates"):
+        _show_candidates(console, report["candidates"])
     if report.get("scales"):
-        tried = ", ".join(f"{float(factor):g}: {share:.3f}" for factor, share in report["scales"].items())
+        tried = ", ".join(f"{float(factor):g}: {share:.4g}" for factor, share in report["scales"].items())
         console.print(f"scale {report['scale']:g}; by scale: {tried}")
     if report.get("expected"):
         _show_fidelity(console, report)
+
+
+def _show_candidates(console: Console, candidates: Sequence[Mapping[str, Any]]) -> None:
+    metric = candidates[0]["metric"]
+    judged = _JUDGED.get(metric, f"{metric} with the teacher's answers")
+    table = Table(title=f"Chosen by {judged}, on held-out texts")
+    for column in ("body", "head", "scale", metric, "divergence", ""):
+        justify: Literal["left", "right"] = "right" if column in ("scale", metric, "divergence") else "left"
+        table.add_column(column, justify=justify, no_wrap=True)
+    for one in sorted(candidates, key=lambda one: -one["value"]):
+        error = f" ± {one['error']:.1f}" if one["error"] else ""
+        value = _number(one["value"]) if metric == "R2" else f"{one['value']:.1f}{error}"
+        divergence = f"{one['divergence']:.3f}" if one["error"] else ""
+        table.add_row(
+            one["body"], one["head"] or "", f"{one['scale']:g}", value, divergence, "chosen" if one["chosen"] else ""
+        )
+    console.print(table)
 
 
 def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:

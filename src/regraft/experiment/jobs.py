@@ -17,7 +17,8 @@ from ..training.options import EvaluateOptions, TrainOptions
 # Part of every key. Raised when a change of the code changes results, so that old ones are not taken for new ones.
 # 2: a start whose task head is kept competes with the checkpoints, so that `validation` and `test` may be its scores.
 # 3: maps are fitted in stages within a layer in sequence, and ridge writes where nothing varies in the teacher.
-RECIPE = 3
+# 4: body and head of a port in sequence are chosen apart, by its answers, which choose its scale too.
+RECIPE = 4
 
 
 @dataclass(frozen=True)

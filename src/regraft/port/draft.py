@@ -17,7 +17,7 @@ from ..modules.peft_types import PEFT_TYPES, shape_at
 from .fused import Fused
 from .layers import Group, Share
 from .limits import shared_refused, widths_refused
-from .parts import Action, Fold, Part, Target, Via
+from .parts import Action, Fold, Part, Target, Via, copied_action
 from .task_head import TaskHeadPlan
 
 
@@ -116,9 +116,7 @@ class Draft:
         folded = self.method.kind == "linear" and any(part.fold for part in parts)
         if folded or (pairs and not self.method.identity):
             return "mapped"
-        if parts[0].rows is not None:
-            return "reordered"
-        return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"
+        return copied_action(parts)
 
     def _part(self, role: Role, place: Place, share: Share, holding: Holding) -> Part:
         biased = {other.beside for other in holding.tensors}

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..activations.batches import Batch, Batches
-from ..activations.observation import Space, observable, of_student, of_teacher
+from ..activations.observation import Activations, Space, observable, of_student, of_teacher
 from ..activations.options import RunOptions
 from ..activations.sampling import Sums
 from ..activations.shelf import Shelf, holding
@@ -101,6 +101,7 @@ class InPlace:
 
     Attributes:
         counts: number of pairs of tokens, of student tokens that were paired, and of all student tokens.
+        has_outputs: whether the final hidden states of both models tell all that the module does.
         held_out_texts: how many texts are held out.
     """
 
@@ -129,6 +130,9 @@ class InPlace:
         self._taught: set[Space] = set()
         # A list of layers beside the model's own is not the one that is walked through.
         whole = any(stack_of(pair.name) for pair in needed)
+        final = self.outputs()
+        ends = (self._sites_s, final.student_layer), (self._sites_t, final.teacher_layer)
+        self.has_outputs = not whole and all(find_space(*end, final.name) is not None for end in ends)
         self._teacher = Walk(*teacher, "teacher", [batch.teacher for batch in batches], shelf, whole)
         self._student = Walk(*student, "student", [batch.student for batch in batches], shelf, whole)
         for base, walk in ((self._base_t, self._teacher), (self._base_s, self._student)):
@@ -184,6 +188,7 @@ class InPlace:
         titled = tqdm(runs, f"Sampling for {what}", len(self._batches), unit="batch", disable=self._quiet)
         for number, (batch, observed) in enumerate(zip(self._batches, titled, strict=True)):
             x_t = {space: self._shelf["taught", space, number] for space in taught}
+            self._keep_read("student", number, observed)
             sums.add(of_student(observed, batch.pairs, self._base_s.family), x_t, batch.held_out)
         found = sums.moments()
         return {
@@ -218,11 +223,24 @@ class InPlace:
         """Name the pair of the final hidden states."""
         return SpacePair(depth(self._sites_s) - 1, depth(self._sites_t) - 1, "final_hidden")
 
+    def read(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Give, batch by batch, what task heads read of held-out texts, as last seen: the teacher's, the student's."""
+        for number, batch in enumerate(self._batches):
+            if batch.held_out is not None:
+                yield batch, self._shelf["read", "teacher", number], self._shelf["read", "student", number]
+
+    def _keep_read(self, who: str, number: int, observed: Activations) -> None:
+        """Hold all that a task head reads of a batch that is held out, beside what is paired of it."""
+        for (_, name), states in observed.items():
+            if name in TASK_HEAD_SPACES and self._batches[number].held_out is not None:
+                self._shelf["read", who, number] = states
+
     def _hold(self, spaces: set[Space]) -> None:
         if not spaces:
             return
         runs = self._teacher.look(spaces, leave=True)
         for number, (batch, observed) in enumerate(zip(self._batches, runs, strict=True)):
+            self._keep_read("teacher", number, observed)
             for space, x in of_teacher(observed, batch.pairs, self._base_t.family).items():
                 self._shelf["taught", space, number] = x
         self._taught |= spaces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,3 +97,10 @@ class Target:
     def reads(self) -> tuple[tuple[Part, Via], ...]:
         """The maps of what it reads, per part; what a weight reads is its last axis."""
         return tuple((part, via) for part in self.parts if (via := part.vias[-1]) is not None and via.reads)
+
+
+def copied_action(parts: Sequence[Part]) -> Action:
+    """Name what happens to a tensor that no map acts on."""
+    if parts[0].rows is not None:
+        return "reordered"
+    return "copied" if len(parts) == 1 and parts[0].weight == 1 else "averaged"

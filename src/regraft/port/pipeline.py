@@ -23,7 +23,7 @@ from .execution import port_module
 from .forecast import Forecast, fidelity
 from .limits import copy_advice
 from .options import Evidence, PortOptions
-from .parts import Target
+from .parts import Target, copied_action
 from .plan import Plan, make_plan
 from .sequential import Fitted, fit_in_sequence
 from .spaces import fit_pairs, judged_pairs
@@ -257,12 +257,13 @@ def _account(port: Port) -> dict[str, Any]:
         "head": plan.head,
         "sequential": options.sequential,
         "scale": fitted.scale,
+        "candidates": [{**one.describe(), "chosen": one is fitted.chosen} for one in fitted.candidates],
         "scales": {str(factor): share for factor, share in fitted.scales.items()},
         "seed": options.seed,
         "sampled": fitted.sample.describe() if fitted.sample else None,
         "sample": asdict(fitted.sample.source) if fitted.sample else None,
         "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
-        "tensors": {target.key: _made(target, fitted.scale) for target in plan.targets},
+        "tensors": {target.key: _made(target, fitted) for target in plan.targets},
         "left": dict(plan.left),
         "lost": list(plan.lost),
     }
@@ -273,11 +274,14 @@ def _account(port: Port) -> dict[str, Any]:
     return account
 
 
-def _made(target: Target, scale: float) -> dict[str, Any]:
-    factor = scale if target.scaled else 1.0
+def _made(target: Target, fitted: Fitted) -> dict[str, Any]:
+    action, factor = target.action, fitted.scale if target.scaled else 1.0
+    # What a plan does not know: which body and which head are chosen, and a scale that is searched.
+    if fitted.chosen is not None and action == "mapped":
+        part = fitted.chosen.head if target.place is None else fitted.chosen.body
+        action = copied_action(target.parts) if part.origin == "copied" else action
     return {
-        # A plan does not know a scale that is still to be searched.
-        "action": "scaled" if target.action == "copied" and factor != 1 else target.action,
+        "action": "scaled" if action == "copied" and factor != 1 else action,
         "shape": list(target.shape),
         "from": {part.tensor: part.weight * factor for part in target.parts},
     }
