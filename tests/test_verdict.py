@@ -31,7 +31,7 @@ def figures(out: str) -> tuple[int, str, list[float]]:
     """How many texts, the metric, and the percentages of the port, its head alone and the floor."""
     found = re.search(
         r"On (\d+) held-out texts the port gives the teacher's answers with a ([\w ]+) of ([\d.]+) \(95% interval "
-        r"[\d.]+ to [\d.]+\); its head alone ([\d.]+), always [\w-]+ ([\d.]+)\.",
+        r"[\d.]+ to [\d.]+; divergence [\d.]+\); its head alone ([\d.]+), always [\w-]+ ([\d.]+)\.",
         out,
     )
     assert found is not None, out
