@@ -25,6 +25,7 @@ from regraft.distillation.lesson import Lesson, held_out_texts
 from regraft.distillation.losses import distance_of_answers
 from regraft.errors import ModelError, ModuleFileError, RegraftError, SamplingError, TaskError
 from regraft.models.pretrained import resolve
+from regraft.training.attachment import attach
 
 Make = Callable[..., str]
 TEXTS = make_texts(120)
@@ -281,6 +282,15 @@ def test_what_cannot_be_refined_is_refused_in_a_sentence(make_model: Make, make_
         assert not (tmp_path / f"{number}").exists()
 
 
+def test_models_that_answer_no_word_in_common_are_told(make_model: Make, make_module: Make) -> None:
+    base = resolve(make_model(layers=2))
+    module = regraft.load(make_module(base.name, labels=3))
+    answers = ask(base, module, TEXTS, progress=False)
+    lesson = Lesson(TEXTS, replace(answers, word=answers.word + 1000), held_out_texts(120, 0), 256, 32)
+    with pytest.raises(TaskError, match="found no text that both models answer"):
+        lesson.agreement(attach(base, module, lesson.task), base)
+
+
 def test_labels_in_another_order_are_matched_by_name(make_model: Make, make_module: Make) -> None:
     names = ["O", "B-PER", "I-PER"]
     plain = regraft.load(make_module(make_model(layers=2), labels=3))
@@ -322,7 +332,7 @@ def test_refine_from_the_command_line(
     transfer = ("transfer", teacher, "--student", student, "--texts", texts, "--quiet", "--out")
     code, out, _ = run(*transfer, tmp_path / "once", "--refine", 26)
     assert code == 0, out
-    assert "to the teacher's answers" in out
+    assert "agreement with the teacher" in out
     port = tmp_path / "port"
     assert run(*transfer, port)[0] == 0
     options = ("--teacher", teacher, "--texts", texts, "--steps", 26, "--out", tmp_path / "twice", "--quiet")

@@ -237,7 +237,10 @@ def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
     """Print how often the student gives the teacher's answer, before and after a refinement."""
     agreement, texts = report["agreement"], report["texts"]
     table = Table(f"on {texts['held_out']} held-out texts", "before", "after")
-    for name, measure in ((f"{report['metric']} to the teacher's answers", "percent"), ("divergence", "divergence")):
+    for name, measure in (
+        (f"agreement with the teacher ({report['metric']})", "percent"),
+        ("divergence", "divergence"),
+    ):
         table.add_row(name, *(_agreed(agreement[when], measure) for when in ("before", "after")))
     console.print(table)
     if report["step"] == 0:
