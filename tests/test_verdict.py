@@ -31,7 +31,7 @@ def figures(out: str) -> tuple[int, str, list[float]]:
     """How many texts, the metric, and the percentages of the port, its head alone and the floor."""
     found = re.search(
         r"On (\d+) held-out texts the port gives the teacher's answers with a ([\w ]+) of ([\d.]+) \(95% interval "
-        r"[\d.]+ to [\d.]+\); its head alone ([\d.]+), always [\w-]+ ([\d.]+)\.",
+        r"[\d.]+ to [\d.]+; divergence [\d.]+\); its head alone ([\d.]+), always [\w-]+ ([\d.]+)\.",
         out,
     )
     assert found is not None, out
@@ -85,7 +85,8 @@ def test_a_port_to_its_own_model_agrees_whatever_the_order_of_its_labels(
 def test_without_an_answer_the_forecast_remains(make_model: Make, make_module: Make, run: Run, texts: Path) -> None:
     base, student = make_model(), make_model("distilbert", width=48, layers=2)
     for module, options in ((make_module(base, labels=3), ("--head", "fresh")), (make_module(base), ())):
-        code, out, error = run("plan", module, "--student", student, "--texts", texts, "--quiet", *options)
+        here = ("--student", student, "--texts", texts, "--align", "ridge", "--apart", "--quiet")
+        code, out, error = run("plan", module, *here, *options)
         assert code == 0, error
         assert "held-out texts the port gives" not in out
         assert "This port " in out or "No verdict" in out
