@@ -17,6 +17,7 @@ from ..activations.batches import Batches, in_order
 from ..activations.observation import observable
 from ..activations.options import RunOptions
 from ..activations.sampling import FOLDS
+from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, Place, SiteShape, SpacePair, find_sites
 from .in_place import made_of, site_read
@@ -65,7 +66,7 @@ class Memory:
 
 
 def expected_memory(
-    plan: Plan, teacher: Pretrained, student: Pretrained, texts: Sequence[str], options: PortOptions, run: RunOptions
+    plan: Plan, teacher: Pretrained, student: Pretrained, texts: Sequence[Text], options: PortOptions, run: RunOptions
 ) -> Memory:
     """Work out what a port in sequence takes, from shapes and the number of tokens; no weights are loaded.
 
