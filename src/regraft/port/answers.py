@@ -77,7 +77,7 @@ class TaskHead:
         batch = {name: torch.from_numpy(values).to(states.device) for name, values in inputs.items()}
         with torch.no_grad():
             logits: Tensor = functional_call(self._model, own, kwargs=batch, strict=False).logits
-        return logits.flatten(0, -2)
+        return logits.flatten(0, -2).cpu()
 
 
 class _Below(torch.nn.Module):
