@@ -194,7 +194,8 @@ def test_the_figures_are_of_the_ports_own_answers_on_held_out_texts_alone(
     one = judged(ported)[chosen(ported)]
     assert (one["metric"], one["value"]) == (expected.metric, pytest.approx(expected.percent))
     assert one["divergence"] == pytest.approx(expected.divergence, rel=1e-4)
-    assert ported.report["candidates"][0]["error"] > 0
+    low, high = expected.interval
+    assert 1.96 * 2 * one["error"] == pytest.approx(high - low)
 
 
 def test_labels_in_another_order_are_judged_by_name(
