@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import regraft
 from regraft.cli.main import main
-from regraft.models.pretrained import HEAD_CLASSES
+from regraft.distillation.answers import ask
+from regraft.files.texts import Text
+from regraft.models.pretrained import HEAD_CLASSES, resolve
 
 # Tiny models only wait for each other on more. The variable is for processes that tests start, those of pytest-xdist
 # included, and for the BLAS of numpy in them.
@@ -209,6 +212,16 @@ def make_module(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         return str(path)
 
     return make
+
+
+def of_many_answers(directory: str, texts: Sequence[Text]) -> str:
+    """Move the bias of the head of a module that `make_module` wrote, so that no answer is its answer to all texts."""
+    module = regraft.load(directory)
+    bias = "base_model.model.classifier.bias"
+    logits = ask(resolve(module.base_model), module, texts, progress=False).logits
+    tensors = {**module.tensors, bias: module.tensors[bias] - logits.median(0).values}
+    save_file(tensors, Path(directory) / "adapter_model.safetensors", {"format": "pt"})
+    return directory
 
 
 def load_base(base: str, labels: int | None = None, task_type: str = "TOKEN_CLS") -> Any:

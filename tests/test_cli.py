@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import make_texts
+from conftest import make_texts, of_many_answers
 from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
@@ -235,7 +235,7 @@ def test_plan_refuses_before_it_fits_and_by_the_modules_name(
 def test_a_module_that_writes_nothing_gets_no_verdict(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
-    module = make_module(make_model(layers=4), "lora", labels=3)
+    module = of_many_answers(make_module(make_model(layers=4), "lora", labels=3), texts.read_text().splitlines())
     here = ("plan", module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts, "--quiet")
     for options in (("--align", "zero"), ("--apart", "--scale", "0")):
         for head, said in (("fresh", False), ("teacher", True)):

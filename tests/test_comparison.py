@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import load_base, make_texts, write_split
+from conftest import load_base, make_texts, of_many_answers, write_split
 from sklearn.metrics import precision_recall_fscore_support
 
 import regraft
@@ -26,12 +26,16 @@ NAMES = ("O", "B-PER", "I-PER")
 TEXTS = make_texts(40)
 
 
+def answering(directory: str) -> regraft.Module:
+    return regraft.load(of_many_answers(directory, TEXTS))
+
+
 def named(module: regraft.Module, *labels: str) -> regraft.Module:
     return replace(module, provenance={"labels": list(labels)})
 
 
 def test_a_module_agrees_with_itself(make_model: Make, make_module: Make) -> None:
-    module = named(regraft.load(make_module(make_model(), labels=3)), *NAMES)
+    module = named(answering(make_module(make_model(), labels=3)), *NAMES)
     found = regraft.compare(module, module, TEXTS, progress=False)
     assert (found.agreement.metric, found.agreement.percent, found.agreement.interval) == ("span F1", 100, (100, 100))
     assert found.agreement.divergence == pytest.approx(0)
@@ -43,7 +47,7 @@ def test_a_module_agrees_with_itself(make_model: Make, make_module: Make) -> Non
 
 @pytest.mark.parametrize("labels", [NAMES, ("DET", "NOUN", "VERB")])
 def test_labels_are_matched_by_name(make_model: Make, make_module: Make, labels: tuple[str, ...]) -> None:
-    module = regraft.load(make_module(make_model(), labels=3))
+    module = answering(make_module(make_model(), labels=3))
     order = [2, 0, 1]
     tensors = {key: tensor[order] if "classifier" in key else tensor for key, tensor in module.tensors.items()}
     student = named(replace(module, tensors=tensors), *(labels[row] for row in order))
@@ -63,8 +67,8 @@ def test_names_of_a_configuration_count_where_the_other_module_confirms_them(
         model.save_pretrained(tmp_path)
         transformers.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
         teacher, student = (
-            named(regraft.load(make_module(base, labels=3)), *NAMES),
-            regraft.load(make_module(base, labels=3)),
+            named(answering(make_module(base, labels=3)), *NAMES),
+            answering(make_module(base, labels=3)),
         )
         found = regraft.compare(teacher, student, TEXTS, model=tmp_path, progress=False)
         assert found.matched == ("names" if confirmed else "positions")
@@ -92,7 +96,7 @@ def test_the_head_alone_is_the_bare_model_with_that_head(
 
 def test_the_head_alone_is_what_peft_gives_with_the_adapter_at_zero(make_model: Make, make_module: Make) -> None:
     base = make_model()
-    module = regraft.load(make_module(base, labels=3))
+    module = answering(make_module(base, labels=3))
     zeros = {key: tensor * 0 if "lora_B" in key else tensor for key, tensor in module.tensors.items()}
     silent = replace(module, tensors=zeros)
     found = regraft.compare(module, module, TEXTS, progress=False)
@@ -102,7 +106,7 @@ def test_the_head_alone_is_what_peft_gives_with_the_adapter_at_zero(make_model: 
 
 def test_labels_and_calibration_are_counted_as_others_count_them(make_model: Make, make_module: Make) -> None:
     base = make_model()
-    teacher = named(regraft.load(make_module(base, labels=3)), *NAMES)
+    teacher = named(answering(make_module(base, labels=3)), *NAMES)
     student = regraft.load(make_module(base, "bottleneck", labels=3))
     found = regraft.compare(teacher, student, TEXTS, progress=False)
     its, mine = (ask(resolve(base), module, TEXTS, progress=False).logits for module in (teacher, student))
@@ -130,11 +134,11 @@ def test_labels_and_calibration_are_counted_as_others_count_them(make_model: Mak
 def test_the_floor_is_the_commonest_answer(make_model: Make, make_module: Make) -> None:
     """Of texts its share; of spans nothing, where it is that no span is."""
     base = make_model()
-    texts = regraft.load(make_module(base, labels=2, task_type="SEQ_CLS"))
+    texts = answering(make_module(base, labels=2, task_type="SEQ_CLS"))
     found = regraft.compare(texts, texts, TEXTS, progress=False)
     assert found.agreement.metric == "accuracy"
     assert found.floor == pytest.approx(max(one.share for one in found.labels))
-    words = regraft.load(make_module(base, labels=3))
+    words = answering(make_module(base, labels=3))
     for order in (NAMES, (*NAMES[1:], NAMES[0]), (NAMES[2], *NAMES[:2])):
         if (found := regraft.compare(named(words, *order), words, TEXTS, progress=False)).commonest == "O":
             assert found.floor == 0
@@ -144,7 +148,7 @@ def test_the_floor_is_the_commonest_answer(make_model: Make, make_module: Make) 
 
 
 def test_numbers_are_compared_by_rank(make_model: Make, make_module: Make) -> None:
-    module = regraft.load(make_module(make_model(), labels=1, task_type="SEQ_CLS"))
+    module = answering(make_module(make_model(), labels=1, task_type="SEQ_CLS"))
     found = regraft.compare(module, module, TEXTS, progress=False)
     assert found.agreement.metric == "rank correlation"
     assert found.agreement.percent == pytest.approx(100)
@@ -152,7 +156,7 @@ def test_numbers_are_compared_by_rank(make_model: Make, make_module: Make) -> No
 
 
 def test_modules_of_two_tokenizers_are_compared_word_by_word(make_model: Make, make_module: Make) -> None:
-    teacher = named(regraft.load(make_module(make_model(), labels=3)), *NAMES)
+    teacher = named(answering(make_module(make_model(), labels=3)), *NAMES)
     student = named(regraft.load(make_module(make_model(width=24, unigram=True), labels=3)), *NAMES)
     found = regraft.compare(teacher, student, TEXTS, progress=False)
     assert (found.rows, found.cut) == (sum(len(text.split()) for text in TEXTS), 0)
@@ -164,11 +168,13 @@ def test_pairs_of_texts_are_answered_together(make_model: Make, make_module: Mak
     base = make_model()
     teacher, student = (make_module(base, kind, labels=2, task_type="SEQ_CLS") for kind in ("lora", "bottleneck"))
     pairs = list(zip(TEXTS, make_texts(40, seed=5), strict=True))
+    of_many_answers(teacher, [*pairs])
     table = tmp_path / "pairs.tsv"
     table.write_text("premise\thypothesis\n" + "".join(f"{one}\t{two}\n" for one, two in pairs))
     loaded = regraft.load(teacher), regraft.load(student)
     expected = regraft.compare(*loaded, pairs, progress=False)
-    assert expected.agreement != regraft.compare(*loaded, TEXTS, progress=False).agreement
+    single = [ask(resolve(base), loaded[1], texts, progress=False).logits for texts in (pairs, TEXTS)]
+    assert not torch.allclose(*single)
     code, out, _ = run(
         "compare", teacher, student, "--texts", table, "--column", "premise,hypothesis", "--json", "--quiet"
     )
@@ -181,7 +187,8 @@ def test_the_command_prints_tables_or_one_object(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     base = make_model()
-    teacher, student = make_module(base, labels=3), make_module(make_model(width=24, unigram=True), labels=3)
+    teacher = of_many_answers(make_module(base, labels=3), TEXTS)
+    student = make_module(make_model(width=24, unigram=True), labels=3)
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     call = ("compare", teacher, student, "--texts", texts, "--quiet")
@@ -207,9 +214,9 @@ def test_the_command_prints_tables_or_one_object(
 
 def test_what_cannot_be_compared_is_refused(make_model: Make, make_module: Make) -> None:
     base = make_model()
-    module = regraft.load(make_module(base, labels=3))
+    module = answering(make_module(base, labels=3))
     other = regraft.load(make_module(base, labels=4))
-    texts = regraft.load(make_module(base, labels=3, task_type="SEQ_CLS"))
+    texts = answering(make_module(base, labels=3, task_type="SEQ_CLS"))
     headless = regraft.load(make_module(base))
     constant = {
         key: torch.tensor([9.0, 0, 0]) if key.endswith("classifier.bias") else tensor * 0.01

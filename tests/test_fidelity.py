@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pytest
 import torch
-from conftest import make_texts
+from conftest import make_texts, of_many_answers
 from scipy import stats
 from torch import Tensor
 
@@ -289,7 +289,7 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
-    module = make_module(teacher, "lora", 9)
+    module = of_many_answers(make_module(teacher, "lora", 9), make_texts(80))
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(make_texts(80)))
     (tmp_path / "run").mkdir()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import make_texts
+from conftest import make_texts, of_many_answers
 
 import regraft
 from regraft.activations.batches import Batches, in_order, unfitted_texts
@@ -54,7 +54,8 @@ def test_unfitted_texts_are_those_of_the_held_out_batches(make_model: Make) -> N
 def test_plan_and_transfer_end_with_the_agreement(
     make_model: Make, make_module: Make, run: Run, texts: Path, tmp_path: Path
 ) -> None:
-    module, student = make_module(make_model(), labels=3), make_model("distilbert", width=48, layers=2)
+    module = of_many_answers(make_module(make_model(), labels=3), TEXTS)
+    student = make_model("distilbert", width=48, layers=2)
     call = (module, "--student", student, "--texts", texts, "--teacher-labels", ",".join(LABELS), "--quiet")
     code, planned, error = run("plan", *call)
     assert code == 0, error
@@ -71,7 +72,7 @@ def test_plan_and_transfer_end_with_the_agreement(
 def test_a_port_to_its_own_model_agrees_whatever_the_order_of_its_labels(
     make_model: Make, make_module: Make, run: Run, texts: Path
 ) -> None:
-    module = make_module(make_model(), labels=3)
+    module = of_many_answers(make_module(make_model(), labels=3), TEXTS)
     here = ("plan", module, "--student", make_model(), "--texts", texts, "--quiet")
     order = ("--teacher-labels", ",".join(LABELS), "--labels", ",".join(LABELS[::-1]))
     for options in ((), order):
@@ -114,8 +115,8 @@ def test_too_few_texts_and_a_teacher_with_one_answer_get_no_verdict(
 
 
 def test_a_module_of_pairs_is_asked_pairs(make_model: Make, make_module: Make, run: Run, tmp_path: Path) -> None:
-    module = make_module(make_model(), labels=2, task_type="SEQ_CLS")
-    pairs = list(zip(make_texts(80), make_texts(80, seed=5), strict=True))
+    pairs = list(zip(TEXTS, make_texts(80, seed=5), strict=True))
+    module = of_many_answers(make_module(make_model(), labels=2, task_type="SEQ_CLS"), pairs)
     table = tmp_path / "pairs.tsv"
     table.write_text("premise\thypothesis\n" + "".join(f"{one}\t{two}\n" for one, two in pairs))
     call = (module, "--student", make_model(layers=2), "--texts", table, "--column", "premise,hypothesis", "--quiet")
