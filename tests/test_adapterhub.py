@@ -545,7 +545,7 @@ def test_convert_both_ways_and_what_it_prints(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("{module}", "--to", "onnx"), "unknown format 'onnx', expected one of adapterhub, lora, peft"),
+        (("{module}", "--to", "onnx"), "unknown format 'onnx', expected one of adapterhub, gguf, lora, merged, peft"),
         (("{module}", "--to", "adapterhub", "--model", "{bert1}"), "expected some of the 1 layers of the base model"),
         (("{module}", "--to", "adapterhub", "--name", "a.b"), "'a.b' cannot name an adapter"),
         (("{hub}", "--to", "adapterhub"), "names no base model, expected one; name it (--model)"),

@@ -106,17 +106,18 @@ def test_every_command_that_loads_models_hands_the_option_on(
         "regraft.models.pretrained": ("sample", "--teacher", model, "--student", model, "--texts", texts),
         "regraft.training.finetuning": ("train", "--model", model, "--data", ner_folder),
         "regraft.training.evaluation": ("evaluate", module, "--data", ner_folder),
+        "regraft.distillation.comparison": ("compare", module, module, "--texts", texts),
         "regraft.distillation.refinement": ("refine", module, "--teacher", module, "--texts", texts),
         "regraft.distillation.students": ("distill", "--teacher", model, "--texts", texts),
     }
     for place, command in commands.items():
         asked = []
 
-        def ask(_: object, trust_remote_code: bool = False, asked: list[bool] = asked) -> None:
+        def ask(_: object, trust_remote_code: bool = False, *_how: object, asked: list[bool] = asked) -> None:
             asked.append(trust_remote_code)
             raise ModelError("asked")
 
-        out = () if command[0] in ("plan", "evaluate") else ("--out", tmp_path / "out")
+        out = () if command[0] in ("plan", "evaluate", "compare") else ("--out", tmp_path / "out")
         with monkeypatch.context() as patch:
             patch.setattr(f"{place}.resolve", ask)
             _, _, error = run(*command, *out, *(("--trust-remote-code",) if allowed else ()))

@@ -91,15 +91,16 @@ def test_numbers_are_learnt_too(make_model: Make, make_module: Make) -> None:
 def test_the_loss_is_that_of_pytorch() -> None:
     dice = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(7, 3, generator=dice), torch.randn(7, 3, generator=dice)
+    texts = torch.arange(7)
     for temperature in (1.0, 2.0):
         theirs = torch.nn.functional.kl_div(
             (student / temperature).log_softmax(1), (teacher / temperature).softmax(1), reduction="batchmean"
         )
-        ours = distance_of_answers(teacher, temperature)(student, teacher).mean()
+        ours = distance_of_answers(teacher, temperature)(student, teacher, texts).mean()
         torch.testing.assert_close(ours, temperature**2 * theirs)
     numbers, others = student[:, :1], teacher[:, :1]
     theirs = torch.nn.functional.mse_loss(numbers, others) / others.var()
-    torch.testing.assert_close(distance_of_answers(others, 2.0)(numbers, others).mean(), theirs)
+    torch.testing.assert_close(distance_of_answers(others, 2.0)(numbers, others, texts).mean(), theirs)
 
 
 @pytest.mark.slow
