@@ -1,7 +1,7 @@
 """What refining is worth: a module trained on its teacher's answers, from several starts, beside one with labels.
 
     python recipes/micro_data.py --out micro-data
-    python benchmarks/refine.py --data micro-data --task ner --lang de --seeds 2 3 4 --out refined
+    python benchmarks/refine.py --data micro-data --task ner --lang de --seeds 2 3 --out refined
 
 Each line of ``scores.jsonl`` is a training: its start, its options, the agreement with the teacher on held-out texts,
 the span F1 or accuracy on the test split. Teachers are trained on all labels; no refined module sees one.
