@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import supported
-from conftest import make_texts, write_split
+from conftest import make_texts, of_many_answers, write_split
 
 from regraft.cli.main import commands as application
 
@@ -58,19 +58,37 @@ def test_the_commands_of_a_page_run_in_order(
         write_split(tmp_path / "data" / "en" / f"{split}.conllu", rows, seed=rows)
     for file in ("texts.txt", "corpus.txt", "part-1.txt", "part-2.txt"):
         (tmp_path / file).write_text("\n".join(make_texts(90, seed=len(file) + ord(file[5]))))
+    texts, second = ((tmp_path / file).read_text().split("\n") for file in ("texts.txt", "corpus.txt"))
+    pairs = list(zip(texts, second, strict=True))
+    (tmp_path / "pairs.tsv").write_text("\n".join("\t".join(row) for row in [("premise", "hypothesis"), *pairs]))
     for module in ("teacher-lora", "module-a", "module-b"):
-        (tmp_path / module).symlink_to(make_module(teacher, "lora", labels=9))
+        (tmp_path / module).symlink_to(of_many_answers(make_module(teacher, "lora", labels=9), texts))
+    nli = make_module(teacher, "lora", labels=3, task_type="SEQ_CLS")
+    (tmp_path / "teacher-nli").symlink_to(of_many_answers(nli, pairs))
     (tmp_path / "student-lora").symlink_to(make_module(other, "lora", labels=9))
+    # Of language models.
+    llama = make_model("llama", layers=2, tie_word_embeddings=True)
+    (tmp_path / "texts").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / "texts" / f"{split}.txt").write_text("\n".join(make_texts(20, seed=len(split))))
+    (tmp_path / "decoder-lora").symlink_to(make_module(llama, "lora", task_type="CAUSAL_LM"))
     ran = []
     for words in commands(ROOT / f"{name}.md" if name == "README" else ROOT / "docs" / f"{name}.md"):
         if {"my/set", "reviews/", "org/name:config", "minilm-wikineural", "demo"} & {*words} or words[0] == "report":
             continue  # on the hub, or minutes
         arguments = [places.get(word, word) if word != "student" or words[n - 1] != "--out" else word
                      for n, word in enumerate(words)]  # fmt: skip
+        if "--harness" in words:
+            continue  # an extra
+        if "lm" in words and words[0] == "train":
+            arguments[arguments.index(other)] = llama
+        if words[0] == "compare" and "ported" in words:  # of the module before it
+            port = (words[1], "--student", other, "--texts", "texts.txt", "--out", "ported", "--replace")
+            assert run("transfer", *port)[0] == 0
         if words[0] in ("train", "evaluate") and "--data" not in words:
             arguments += ["--data", "data"]
         if words[0] == "convert" and "DIR" in words:
-            arguments[arguments.index("data")] = "teacher-lora"
+            arguments[arguments.index("data")] = "decoder-lora" if "gguf" in words else "teacher-lora"
         if words[0] in ("train", "distill") and "--epochs" not in words:
             arguments += ["--epochs", "1"]
         code, out, err = run(*arguments, "--replace") if "--out" in words else run(*arguments)

@@ -16,7 +16,7 @@ from .card import merged_card
 from .config import check_portable, parse_config
 from .inventory import head_rows, labels_of_base, take_inventory
 from .model_directory import save_model
-from .module import Module
+from .module import FILES, GGUF_WEIGHTS, Module
 
 
 def save_merged(
@@ -32,7 +32,7 @@ def save_merged(
         module: of a type that merges into weights; its task head, if any, becomes the model's.
         path: the directory; it appears whole or not at all. transformers loads it.
         base: the base model; by default the one that the module names.
-        replace: replace what was merged there before.
+        replace: replace a module, or what was merged there before.
         trust_remote_code: let Python code run that the base model brings along.
 
     Returns:
@@ -50,7 +50,8 @@ def save_merged(
     model = _merged(module, resolved)
     merged = {"module": module.source, "peft_type": module.peft_type, "base": resolved.name}
     provenance = {**module.stamped(), "merged": {**merged, "class": type(model).__name__}}
-    save_model(Path(path), model, resolved.tokenizer(), provenance, merged_card, replace)
+    modules = (*FILES, GGUF_WEIGHTS)
+    save_model(Path(path), model, resolved.tokenizer(), provenance, merged_card, replace, instead_of=modules)
     return Path(path)
 
 

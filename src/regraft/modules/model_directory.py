@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def save_model(
     card: Callable[[Mapping[str, Any]], str],
     replace: bool,
     curve: Iterable[Any] | None = None,
+    instead_of: Collection[str] = (),
 ) -> None:
     """Write a model and its tokenizer, ``regraft.json``, a model card and perhaps a learning curve; all or nothing.
 
@@ -38,11 +39,12 @@ def save_model(
         card: writes the card of a provenance.
         replace: replace a model that regraft wrote there.
         curve: rows of ``curve.jsonl``.
+        instead_of: names of files of something else that regraft wrote and that may be replaced as well.
 
     Raises:
         ModuleFileError: the directory exists and may not be replaced.
     """
-    with new_directory(path, replace, model_files(path)) as directory:
+    with new_directory(path, replace, [*model_files(path), *instead_of]) as directory:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         if curve is not None:

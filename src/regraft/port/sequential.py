@@ -22,6 +22,7 @@ from ..activations.sampling import Sample, source_of
 from ..alignment.fitting import Score
 from ..alignment.maps import Map
 from ..alignment.methods import method_named
+from ..alignment.moments import SplitMoments
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, SpacePair
@@ -29,7 +30,7 @@ from ..modules.module import Module
 from .answers import Answers
 from .candidates import Candidate, Candidates, Fit, Fitting, choose
 from .forecast import Fidelity
-from .in_place import InPlace, in_place
+from .in_place import InPlace, Stage, in_place
 from .options import PortOptions
 from .plan import Plan
 
@@ -128,8 +129,12 @@ def _bodies(pairs: Sequence[SpacePair], fitting: Fitting, both: InPlace, scale: 
     for stages in both.layers(pairs):
         both.teach([pair for stage in stages for pair in stage])
         for stage in stages:
-            moments = both.moments(stage, f"layer {stage[0].student_layer}")
-            for body in bodies:
-                body.add(fitting.fit(body.origin, moments, stage, body.maps))
+            # Not kept by any name: the next stage's would be taken beside them.
+            _add(bodies, fitting, both.moments(stage, f"layer {stage[0].student_layer}"), stage)
             both.place(mapped.maps, scale)
     return [copied] if len(bodies) > 1 and mapped.is_copy else bodies
+
+
+def _add(bodies: Sequence[Fit], fitting: Fitting, moments: Mapping[SpacePair, SplitMoments], stage: Stage) -> None:
+    for body in bodies:
+        body.add(fitting.fit(body.origin, moments, stage, body.maps))
