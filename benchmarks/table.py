@@ -39,8 +39,8 @@ def soon(group: Group, row: str) -> list[bool]:
     found = []
     for result, baseline in group.pairs(row):
         curve, other = whole_curve(result), whole_curve(baseline)
-        took = next(point.step for point in other if point.score >= best(other))
-        reached = [point.step for point in curve if point.score >= best(other)]
+        took = next(point.step for point in other if point.score >= best(other, group.measured))
+        reached = [point.step for point in curve if point.score >= best(other, group.measured)]
         found.append(bool(reached) and reached[0] <= took / 2)
     return found
 
