@@ -232,7 +232,8 @@ def test_a_killed_refinement_ends_as_if_nothing_had_happened(
     curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]
     assert curves[0] == curves[1]
     assert not work.exists()
-    assert (steps == 40) == (whole.provenance["refinement"]["steps_taken"] == 40)
+    taken = whole.provenance["refinement"]["steps_taken"]
+    assert taken == 40 if steps == 40 else taken < refinement._AUTO_END  # which ended by itself
 
 
 def test_auto_ends_where_nothing_is_gained(
