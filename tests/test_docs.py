@@ -52,7 +52,7 @@ def test_the_commands_of_a_page_run_in_order(
     monkeypatch.chdir(tmp_path)
     teacher, student, other = make_model(layers=4), make_model(layers=2), make_model(width=48, layers=2)
     places = {"$TEACHER": teacher, "T": teacher, "S": other, "OTHER": other, "DIR": "data", "student": student}
-    places |= {"200": "5"}  # steps
+    places |= {"200": "5", "100,400,1600": "20,40"}  # steps, texts
     (tmp_path / "data" / "en").mkdir(parents=True)
     for split, rows in (("train", 60), ("val", 20), ("test", 20)):
         write_split(tmp_path / "data" / "en" / f"{split}.conllu", rows, seed=rows)

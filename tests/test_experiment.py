@@ -19,7 +19,7 @@ from micro.data import write_tasks
 from safetensors.torch import load_file, save_file
 
 from regraft.alignment.methods import METHODS
-from regraft.distillation.options import DistillOptions
+from regraft.distillation.options import DistillOptions, RefineOptions
 from regraft.errors import PlanError, RegraftError, TaskError
 from regraft.experiment import jobs
 from regraft.experiment.executors import Local
@@ -27,6 +27,7 @@ from regraft.experiment.grid import make_grid
 from regraft.experiment.jobs import (
     Distill,
     Reading,
+    Refine,
     SamplePair,
     Source,
     TaskSource,
@@ -45,7 +46,7 @@ from regraft.modules.module import load as load_module
 from regraft.port.layers import MATCHINGS
 from regraft.port.options import PortOptions, parse_start
 from regraft.report.collect import collect
-from regraft.training.options import TrainOptions
+from regraft.training.options import EvaluateOptions, TrainOptions
 
 TEXTS = str(Path(__file__).parents[1] / "README.md")
 
@@ -299,6 +300,13 @@ def test_a_key_is_what_it_was_before_options_were_records(monkeypatch: pytest.Mo
             before.setattr(jobs, "RECIPE", 1)
             assert key_of(job) == key
     assert jobs.RECIPE == 4
+    begins, scoring = (source("p"), "lora", None, source("s"), source("k"), source("t")), EvaluateOptions()
+    for options, key in (
+        (RefineOptions(steps=200, precision="float32"), "b89a8523b4e9be93"),
+        (RefineOptions(steps="auto", grow=("all-linear",), rank=16, temperature=2, seed=1), "40b087a2207be556"),
+    ):
+        assert key_of(Refine(*begins, ner, 60, options, scoring)) == key
+        assert key_of(Refine(*begins, ner, 60, options.model_copy(update={"hard": True}), scoring)) != key
     assert key_of(Train(source("m"), "lora", None, pi, TrainOptions(), 1)) == "85a32ae8780cc3db"
 
 

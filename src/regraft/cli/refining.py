@@ -10,7 +10,9 @@ from cyclopts import Parameter
 from ..activations.options import TextOptions
 from ..distillation.options import RefineOptions
 from ..errors import SamplingError
+from ..tasks.options import TaskOptions
 from .app import (
+    DATA,
     HOW,
     TEXTS,
     WHERE,
@@ -38,6 +40,8 @@ def refine(
     teacher_model: str | None = None,
     options: Annotated[RefineOptions, flat(HOW)] = RefineOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
+    by_texts: Annotated[str | None, Parameter(group=HOW)] = None,
     answers: Annotated[Path | None, Parameter(group=WHERE)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
@@ -51,7 +55,8 @@ def refine(
     The teacher answers every text once; its answers are kept for other students. A
     tenth of the texts is held out: of the states on the way, the start among them,
     the one is written that gives most of the teacher's answers to them. The same
-    command after a kill goes on where it was.
+    command after a kill goes on where it was. With --data or --task it learns from
+    labelled rows too, and is still judged by its teacher's answers.
 
     Example: regraft refine PORT --teacher MODULE --texts texts.txt --out refined
 
@@ -63,15 +68,19 @@ def refine(
         out: Directory for the module and its curve.
         model: Student's model. Default: as its module says.
         teacher_model: Teacher's. Default: as its module says.
+        by_texts: On fewer texts too, to compare: 100,400,1600
         answers: Where answers are kept. Default: your cache.
     """
     from ..distillation import refinement
+    from ..distillation.options import parse_sizes
     from ..models.families import register_family
     from ..training.devices import processes
+    from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
 
     register_family(families)
+    sizes = parse_sizes(by_texts)
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
@@ -88,11 +97,15 @@ def refine(
         replace=replace,
         progress=not quiet,
         tracking=Tracking.beside(out, track),
+        data=rows if rows.model_fields_set else None,
+        by_texts=sizes,
     )
     if processes().is_main_process:
         report = refined.provenance["refinement"]
         words = errors if as_json else console
         show.show_refinement(words, report)
+        if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
+            show.show_order(words, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
         words.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
         if as_json:
             print_json(report)

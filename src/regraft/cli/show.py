@@ -280,6 +280,14 @@ def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
     ):
         table.add_row(name, *(_agreed(agreement[when], measure) for when in ("before", "after")))
     console.print(table)
+    if "by_texts" in report:
+        table = Table("learnt from texts", f"agreement ({report['metric']})", "divergence")
+        for reached in report["by_texts"]:
+            table.add_row(str(reached["texts"]), *(_agreed(reached, measure) for measure in ("percent", "divergence")))
+        console.print(table)
+    if "labelled" in report:
+        labelled = report["labelled"]
+        console.print(f"Learnt beside it from {labelled['rows']} labelled rows of {labelled['data']}", soft_wrap=True)
     if report["step"] == 0:
         console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
     else:

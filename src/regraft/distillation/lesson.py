@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import ModuleFileError, SamplingError, TaskError
 from ..files.texts import Text
@@ -19,12 +18,13 @@ from ..seeding import generator
 from ..tasks.agreement import Agreement, agree
 from ..tasks.records import Task
 from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .labelled import LabelledRows
+from .options import RefineOptions
+from .order import drawn
 from .rows import Ints
 
 # A tenth of the texts is held out to judge by; so many at least, as many as are left to learn from, and at most.
 _HELD_OUT, _FEWEST, _MOST = 0.1, 20, 1000
-# So many batches are sorted by length together.
-_POOL = 16
 
 
 def distinct(texts: Sequence[Text]) -> list[Text]:
@@ -84,6 +84,26 @@ def check_pair(student: Module, teacher: Module) -> None:
         )
 
 
+def check_losses(teacher: Module, options: RefineOptions) -> None:
+    """Check that a teacher's answers are of the kind that the losses are for.
+
+    Raises:
+        TaskError: they have no largest, or two options contradict each other.
+    """
+    asked = [f"--{name}" for name in ("hard", "certainty") if getattr(options, name)]
+    numbers = head_rows(teacher.tensors) == 1
+    if asked and (numbers or not answer_kind(teacher).has_head):
+        raise TaskError(
+            f"found {asked[0]}, but {teacher.source} answers with {'numbers' if numbers else 'likelihoods'}, expected "
+            f"labels, one of which is its answer; leave out {asked[0]}"
+        )
+    if options.hard and options.temperature != 1:
+        raise TaskError(
+            f"found --temperature {options.temperature:g} beside --hard, which learns answers that nothing softens; "
+            "leave out one of them"
+        )
+
+
 def in_order_of(student: Module, answers: Answers, teacher: str) -> Answers:
     """Bring the columns of a teacher's answers into the order of the rows of a student's head, by name.
 
@@ -120,7 +140,9 @@ class Lesson:
         answers: the teacher's to all texts, the columns in the order of the student's head.
         held_out: numbers of the texts to judge by.
         max_length: tokens after which a text is cut.
-        batch_size: texts per batch.
+        batch_size: texts per batch, and labelled rows beside them.
+        labelled: rows with labels to learn from as well; None where there are none.
+        limit: learn from so many texts, the first; None from all.
     """
 
     texts: Sequence[Text]
@@ -128,6 +150,8 @@ class Lesson:
     held_out: Ints
     max_length: int
     batch_size: int
+    labelled: LabelledRows | None = None
+    limit: int | None = None
 
     @property
     def kind(self) -> AnswerKind:
@@ -137,27 +161,17 @@ class Lesson:
     @property
     def learnt(self) -> Ints:
         """Numbers of the texts to learn from."""
-        return np.setdiff1d(np.arange(len(self.texts)), self.held_out)
+        return np.setdiff1d(np.arange(len(self.texts)), self.held_out)[: self.limit]
 
     def drawn(self, batches: int, seed: int) -> list[int]:
-        """Draw the texts of so many batches; those of a batch are of like length.
-
-        Each text comes once in a pass, but for those that fill no batch. The order depends on the seed alone, so that a
-        resumed training goes on with the texts that are left.
-        """
-        dice, size = generator(seed, "order of texts"), self.batch_size
-        learnt = torch.from_numpy(self.learnt).repeat(-(-size // len(self.learnt)))
+        """Draw the texts of so many batches by the seed alone, see `order.drawn`."""
         lengths = [len("".join(text)) for text in self.texts]
-        a_pass = len(learnt) // size
-        pool = min(max(a_pass // 4, 1), _POOL)
-        drawn: list[list[int]] = []
-        while len(drawn) < batches:
-            shuffled = learnt[torch.randperm(len(learnt), generator=dice)][: a_pass * size].tolist()
-            for start in range(0, a_pass * size, pool * size):
-                some = sorted(shuffled[start : start + pool * size], key=lengths.__getitem__)
-                order = torch.randperm(len(some) // size, generator=dice).tolist()
-                drawn += [some[batch * size : (batch + 1) * size] for batch in order]
-        return [number for batch in drawn[:batches] for number in batch]
+        return drawn(self.learnt, lengths, self.batch_size, batches, generator(seed, "order of texts"))
+
+    def examples(self, batches: int, seed: int) -> dict[str, list[int]]:
+        """Draw what each step takes: the ``number`` of a text and, beside it, of a labelled ``row``."""
+        texts = {"number": self.drawn(batches, seed)}
+        return texts if self.labelled is None else {**texts, "row": self.labelled.drawn(self.batch_size, batches, seed)}
 
     @property
     def task(self) -> Task:
@@ -210,17 +224,25 @@ class Lesson:
 
 
 class LessonCollator:
-    """Make batches of texts, with the teacher's answers to those rows that the student has as well."""
+    """Make batches of texts, with the teacher's answers to those rows that the student has as well.
+
+    ``answers`` are (rows, labels), ``answers_text`` and ``answers_token`` say whose they are. Where there are labelled
+    rows, ``labelled`` is a batch of them.
+    """
 
     def __init__(self, lesson: Lesson, base: Pretrained) -> None:
         self.lesson, self.kind = lesson, lesson.kind
         self.tokenizer, self.max_length = tokenizer_of(base, self.kind), min(lesson.max_length, base.longest)
 
-    def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        """Encode the texts with these numbers; ``answers`` are (rows, labels), the other two say whose they are."""
+    def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+        """Encode the texts, and the labelled rows, with these numbers."""
         numbers = np.array([example["number"] for example in examples], dtype=np.int64)
         texts = [self.lesson.texts[number] for number in numbers]
         encoded, rows = self.kind.encode(self.tokenizer, texts, self.max_length)
         answers, found = self.lesson.answers.at(numbers[rows.text], rows.word)
-        batch = {**encoded, "answers": answers, "answers_text": torch.from_numpy(rows.text[found])}
-        return batch if rows.token is None else {**batch, "answers_token": torch.from_numpy(rows.token[found])}
+        batch: dict[str, Any] = {**encoded, "answers": answers, "answers_text": torch.from_numpy(rows.text[found])}
+        if rows.token is not None:
+            batch["answers_token"] = torch.from_numpy(rows.token[found])
+        if self.lesson.labelled is not None:
+            batch["labelled"] = self.lesson.labelled.batch([example["row"] for example in examples])
+        return batch

@@ -69,18 +69,36 @@ def mean_over(values: Tensor, tokens: Tensor) -> Tensor:
     return values.masked_fill(~tokens, 0).sum() / tokens.sum().clamp(min=1)
 
 
-def distance_of_answers(answers: Tensor, temperature: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def distance_of_answers(
+    answers: Tensor, temperature: float, hard: bool = False, certainty: bool = False
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Give the loss that says how far a student's answers are from its teacher's.
 
     Args:
         answers: (rows, labels) logits, or (rows, 1) numbers: all that the teacher gave.
         temperature: what logits are divided by.
+        hard: whether of logits only the largest counts.
+        certainty: whether rows of logits count by how sure the teacher is of them.
 
     Returns:
         From rows of the student's and of the teacher's, and the texts that they are of, to (rows,): of logits their
-        divergence; of numbers the squared difference in units of the teacher's variance.
+        divergence or, where they are `hard`, the cross-entropy of the largest, by `certainty` times the probability of
+        the largest in units of its mean; of numbers the squared difference in units of the teacher's variance.
     """
-    if answers.shape[1] > 1:
-        return lambda student, teacher, _: divergence(student, teacher, temperature)
-    variance = float(answers.var())
-    return lambda student, teacher, _: (student.float() - teacher).square().sum(-1) / variance
+    if answers.shape[1] == 1:
+        variance = float(answers.var())
+        return lambda student, teacher, _: (student.float() - teacher).square().sum(-1) / variance
+    usual = float(_certainty(answers).mean())
+
+    def distance(student: Tensor, teacher: Tensor, _: Tensor) -> Tensor:
+        if hard:
+            rows = F.cross_entropy(student.float(), teacher.argmax(-1), reduction="none")
+        else:
+            rows = divergence(student, teacher, temperature)
+        return rows * _certainty(teacher) / usual if certainty else rows
+
+    return distance
+
+
+def _certainty(logits: Tensor) -> Tensor:
+    return logits.float().softmax(-1).amax(-1)

@@ -8,8 +8,9 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
+from ..errors import TaskError
 from ..port.options import parse_layers
-from ..schema import TOKEN, Names, Options
+from ..schema import TOKEN, Names, Options, names
 from ..training.options import LearningOptions, StepOptions
 
 
@@ -85,6 +86,19 @@ def parse_steps(value: Any) -> Any:
 Steps = Annotated[int | Literal["auto"], BeforeValidator(parse_steps), TOKEN]
 
 
+def parse_sizes(value: str | None) -> tuple[int, ...]:
+    """Read numbers of texts, separated by commas.
+
+    Raises:
+        TaskError: one is none.
+    """
+    found = names(value) if value else ()
+    for one in found:
+        if not one.isdecimal():
+            raise TaskError(f"found --by-texts {one!r}, expected numbers of texts such as 100,400,1600")
+    return tuple(map(int, found))
+
+
 class RefineOptions(StepOptions):
     """How a module is trained on its teacher's answers."""
 
@@ -94,6 +108,10 @@ class RefineOptions(StepOptions):
     """Peak: of a linear schedule; auto keeps to it."""
     temperature: float = Field(default=1.0, gt=0)
     """Softens both models' answers."""
+    hard: bool = False
+    """Learn only which answer is the largest."""
+    certainty: bool = False
+    """Weigh answers by how sure the teacher is."""
     grow: Names = None
     """Sites to take in beside: all-linear or A,B."""
     rank: int | None = Field(default=None, ge=1)

@@ -5,6 +5,7 @@ transformers' Trainer on accelerate does the training, so its launchers work as 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
-from peft import set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 from transformers import PrinterCallback, set_seed
 
 from ..errors import TaskError
@@ -24,13 +25,16 @@ from ..files.texts import Text
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..modules.module import FILES, Module, load
 from ..schema import make
-from ..training.attachment import attach, detach
+from ..tasks.data import Loaded
+from ..tasks.options import TaskOptions
+from ..training.attachment import attach, check_head, detach
 from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .growth import grown
 from .kept_answers import kept_answers
-from .lesson import Lesson, check_pair, distinct, held_out_texts, in_order_of
+from .labelled import LabelledRows, labelled_rows
+from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of
 from .losses import distance_of_answers
 from .options import AUTO, RefineOptions
 from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
@@ -55,13 +59,18 @@ def refine(
     replace: bool = False,
     progress: bool = True,
     tracking: Tracking | None = None,
+    data: TaskOptions | None = None,
+    by_texts: Sequence[int] = (),
     **fields: Any,
 ) -> Module:
-    """Train a student's module on what the teacher's module answers to plain texts, without a label.
+    """Train a student's module on what the teacher's module answers to plain texts, without a label or beside some.
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference. A tenth of the texts, 20 to 1,000, is held out: of
     the states on the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+
+    With labelled rows as well, a step takes a batch of texts and one of rows, and the loss is the mean of the
+    divergence and of the task's own loss; what is kept is judged by agreement all the same.
 
     Args:
         module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.
@@ -77,11 +86,14 @@ def refine(
         replace: replace `out` where it exists.
         progress: whether to draw progress bars.
         tracking: where to show the training, by default nowhere.
+        data: a task and its data, to learn from the training rows as well but for those of held-out texts.
+        by_texts: numbers of texts; the start is refined on the first so many as well, to tell what their number limits.
         fields: single fields of `RefineOptions`, such as ``steps=200``.
 
     Returns:
         The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
-        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after.
+        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after; of labelled rows what was
+        ``labelled``; and ``by_texts`` what was reached on how many texts.
 
     Raises:
         RegraftError: modules, models, texts, options or directories that do not serve.
@@ -89,13 +101,18 @@ def refine(
     options = make(RefineOptions, fields, TaskError).over(options or RefineOptions())
     mixed = mixed_precision(options.precision)  # refuses what this machine cannot do before any work
     if out is not None:
-        check_writable(out, replace, FILES, [module, teacher, model, teacher_model])
+        check_writable(out, replace, FILES, [module, teacher, model, teacher_model, data and data.data])
     start, teaches = (one if isinstance(one, Module) else load(one) for one in (module, teacher))
     check_pair(start, teaches)
+    check_losses(teaches, options)
+    loaded = None if data is None else data.load()
+    if loaded is not None:
+        check_head(start, loaded.task)
     base = resolve(start.base_model if model is None else model, trust_remote_code)
     larger = grown(start, base, options.grow, options.rank, options.seed)
     texts = distinct(texts)
     held_out = held_out_texts(len(texts), options.seed)
+    sizes = _checked_sizes(by_texts, len(texts) - len(held_out))
     given = kept_answers(
         teaches,
         texts,
@@ -105,7 +122,15 @@ def refine(
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
-    lesson = Lesson(texts, in_order_of(start, given, teaches.source), held_out, options.max_length, options.batch_size)
+    given = in_order_of(start, given, teaches.source)
+    rows: LabelledRows | None = None
+    labelled: dict[str, Any] = {}
+    if data is not None and loaded is not None:
+        judged = [texts[number] for number in held_out]
+        rows = labelled_rows(loaded, given.labels, teaches, base, judged, options.max_length)
+        given = dataclasses.replace(given, labels=rows.order.labels)
+        labelled["labelled"] = _described(data, loaded, rows)
+    lesson = Lesson(texts, given, held_out, options.max_length, options.batch_size, rows)
     metric = lesson.check(teaches.source)
     described = {
         **options.model_dump(mode="json"),
@@ -118,6 +143,7 @@ def refine(
         "start": start.source,
         "start_hash": start.hash(),
         "mixed_precision": mixed,
+        **labelled,
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     with ExitStack() as stack:
@@ -126,23 +152,22 @@ def refine(
         else:
             with processes().main_process_first():
                 work = work_directory(out, described, replace)
-        set_seed(options.seed)
-        adapted = attach(base, larger, lesson.task)
-        trainer = _trainer(lesson, base, adapted, work, options, progress)
-        with tracked(trainer, tracking):
-            trainer.train(resume_from_checkpoint=last_checkpoint(work))
-        curve = learning_curve(trainer.state.log_history, METRICS, split="held-out")
-        looks = [row for row in curve if "split" in row]
-        best = max(looks, key=lambda row: standing(row[METRICS[-1]], row["loss"]))
-        if best["step"] == 0:
-            set_peft_model_state_dict(adapted, dict(larger.tensors))
+        reached = {}
+        for size in sizes:
+            few = dataclasses.replace(lesson, limit=size)
+            reached[size] = _looks(_learn(few, base, larger, work / f"texts-{size}", options, progress)[-1])[-1]
+        trainer, adapted, curve = _learn(lesson, base, larger, work, options, progress, tracking)
+        before, best = _looks(curve)
         refinement = {
             **described,
             "step": best["step"],
             "steps_taken": trainer.state.global_step,
             "metric": metric,
-            "agreement": {name: _scores(row) for name, row in (("before", looks[0]), ("after", best))},
+            "agreement": {"before": _scores(before), "after": _scores(best)},
         }
+        if reached:
+            reached[len(lesson.learnt)] = best
+            refinement["by_texts"] = [{"texts": size, **_scores(row)} for size, row in reached.items()]
         named = {"labels": list(lesson.answers.labels)} if lesson.answers.labels else {}
         provenance = {**start.provenance, **named, "refinement": refinement}
         source = f"{start.source}, refined" if out is None else str(out)
@@ -152,6 +177,37 @@ def refine(
             shutil.rmtree(work)
         trainer.accelerator.wait_for_everyone()
     return refined
+
+
+def _learn(
+    lesson: Lesson,
+    base: Pretrained,
+    start: Module,
+    work: Path,
+    options: RefineOptions,
+    progress: bool,
+    tracking: Tracking | None = None,
+) -> tuple[Refiner, PeftModel, list[dict[str, Any]]]:
+    """Train a module, from the last checkpoint where there is one.
+
+    Returns:
+        The trainer, the model with the module in the state that is kept, and the learning curve.
+    """
+    set_seed(options.seed)
+    adapted = attach(base, start, lesson.task)
+    trainer = _trainer(lesson, base, adapted, work, options, progress)
+    with tracked(trainer, tracking):
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    curve = learning_curve(trainer.state.log_history, METRICS, split="held-out")
+    if _looks(curve)[-1]["step"] == 0:
+        set_peft_model_state_dict(adapted, dict(start.tensors))
+    return trainer, adapted, curve
+
+
+def _looks(curve: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Take the look at the start, and the best one, from a learning curve."""
+    looks = [row for row in curve if "split" in row]
+    return looks[0], max(looks, key=lambda row: standing(row[METRICS[-1]], row["loss"]))
 
 
 def _trainer(
@@ -168,7 +224,8 @@ def _trainer(
     trainer = Refiner(
         lesson,
         base,
-        lesson.kind.distance or distance_of_answers(lesson.answers.logits, options.temperature),
+        lesson.kind.distance
+        or distance_of_answers(lesson.answers.logits, options.temperature, options.hard, options.certainty),
         model=adapted,
         args=training_arguments(
             work,
@@ -188,7 +245,7 @@ def _trainer(
             remove_unused_columns=False,  # the collator reads the numbers of texts
             ddp_find_unused_parameters=False,  # the loss reaches every weight that is trained
         ),
-        train_dataset=Dataset.from_dict({"number": lesson.drawn(batches, options.seed)}),
+        train_dataset=Dataset.from_dict(lesson.examples(batches, options.seed)),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -198,3 +255,18 @@ def _trainer(
 def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
     low, high, percent = (row[name] for name in METRICS)
     return {"percent": percent, "interval": [low, high], "divergence": row["loss"]}
+
+
+def _checked_sizes(by_texts: Sequence[int], learnt: int) -> list[int]:
+    for size in by_texts:
+        if not 0 < size < learnt:
+            raise TaskError(
+                f"found {size} among the numbers of texts to refine on as well, expected each from 1 to {learnt - 1}: "
+                f"there are {learnt} to learn from (--by-texts)"
+            )
+    return sorted({*by_texts})
+
+
+def _described(data: TaskOptions, loaded: Loaded, rows: LabelledRows) -> dict[str, Any]:
+    said = {"task": data.task, "data": loaded.source, "data_hash": loaded.fingerprint, "rows": rows.count}
+    return {**said, "labels": [*rows.order.labels], "labels_said_by": rows.order.said_by}

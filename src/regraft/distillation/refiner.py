@@ -45,13 +45,20 @@ class Refiner(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the model could do
         self.lesson, self.base, self.distance = lesson, base, distance
 
-    def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts."""
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts.
+
+        Where there are labelled rows, it is the mean of that and of the task's own loss on them.
+        """
         of_teacher = ("answers", "answers_text", "answers_token")
-        read = {name: value for name, value in inputs.items() if name not in of_teacher}
+        read = {name: value for name, value in inputs.items() if name not in (*of_teacher, "labelled")}
         said = self.lesson.kind.says(model, read)
         rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
-        return self.distance(rows, inputs["answers"], inputs["answers_text"]).sum() / max(len(rows), 1)
+        distance = self.distance(rows, inputs["answers"], inputs["answers_text"]).sum() / max(len(rows), 1)
+        if "labelled" not in inputs:
+            return distance
+        loss: Tensor = model(**inputs["labelled"]).loss
+        return (distance + loss) / 2
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Compare the answers to the held-out texts; every process looks at all of them."""

@@ -151,6 +151,8 @@ def _plain(value: Any) -> Any:
         case Distill():
             settings = dict(value.settings)
             return {**vars(value), "layers": settings.pop("layers"), "settings": settings}
+        case RefineOptions():
+            return {name: one for name, one in value if one or name not in ("hard", "certainty")}
         case Options():
             return dict(value)
         case _:
