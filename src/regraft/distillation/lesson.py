@@ -16,7 +16,7 @@ from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows
 from ..modules.module import Module
 from ..seeding import generator
-from ..tasks.agreement import Agreement, agree
+from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
 from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
 from .rows import Ints
@@ -179,20 +179,22 @@ class Lesson:
             TaskError: it gives one answer to all texts, or none at all.
         """
         logits, labels = self.answers.logits, self.answers.labels
-        judged = torch.from_numpy(np.isin(self.answers.text, self.held_out))
-        parts = ((logits, len(self.texts), "texts"), (logits[judged], len(self.held_out), "held-out texts"))
-        for some, count, which in parts:
+        task_type, text = self.answers.task_type, self.answers.text
+        judged = np.isin(text, self.held_out)
+        for rows, count, which in (
+            (np.ones_like(judged), len(self.texts), "texts"),
+            (judged, len(self.held_out), "held-out texts"),
+        ):
+            some = logits[torch.from_numpy(rows)].numpy()
             if not len(some):
                 raise TaskError(f"{teacher} has no answer to any of the {count} {which}; give texts of words")
-            said = some if some.shape[1] == 1 else some.argmax(1)
-            if (said == said[0]).all():
-                label = f" ({labels[int(said[0])]})" if labels and some.shape[1] > 1 else ""
+            if one_answer(task_type, some, text[rows]):
+                label = f" ({labels[int(some[0].argmax())]})" if labels and some.shape[1] > 1 else ""
                 raise TaskError(
                     f"{teacher} gives one answer{label} to all of the {count} {which}, so there is nothing to learn; "
                     "give more texts, of the kind that it was trained on"
                 )
-        its = logits[judged].numpy()
-        return agree(self.answers.task_type, its, its, self.answers.text[judged.numpy()], labels).metric
+        return agree(task_type, some, some, text[judged], labels).metric
 
     def agreement(self, model: Any, base: Pretrained) -> Agreement:
         """Compare a model's answers to the held-out texts with the teacher's.

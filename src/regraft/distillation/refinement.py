@@ -31,7 +31,6 @@ from ..training.tracking import Tracking, tracked
 from .growth import grown
 from .kept_answers import kept_answers
 from .lesson import Lesson, check_pair, distinct, held_out_texts, in_order_of
-from .losses import distance_of_answers
 from .options import AUTO, RefineOptions
 from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
 
@@ -60,8 +59,9 @@ def refine(
     """Train a student's module on what the teacher's module answers to plain texts, without a label.
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
-    by word or text by text; of numbers their squared difference. A tenth of the texts, 20 to 1,000, is held out: of
-    the states on the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+    by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
+    ends. A tenth of the texts, 20 to 1,000, is held out: of the states on the way, the start among them, the one is
+    kept that gives most of the teacher's answers to them.
 
     Args:
         module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.
@@ -168,7 +168,7 @@ def _trainer(
     trainer = Refiner(
         lesson,
         base,
-        lesson.kind.distance or distance_of_answers(lesson.answers.logits, options.temperature),
+        lesson.kind.distance(lesson.answers.logits, options.temperature),
         model=adapted,
         args=training_arguments(
             work,

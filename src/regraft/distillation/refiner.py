@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ..models.pretrained import Pretrained
+from .answers import Distance
 from .lesson import Lesson, LessonCollator
 
 METRICS = ("low", "high", "agreement")
@@ -30,15 +31,13 @@ class Refiner(Trainer):  # type: ignore[misc]
 
     control: TrainerControl
 
-    def __init__(
-        self, lesson: Lesson, base: Pretrained, distance: Callable[[Tensor, Tensor, Tensor], Tensor], **options: Any
-    ) -> None:
+    def __init__(self, lesson: Lesson, base: Pretrained, distance: Distance, **options: Any) -> None:
         """Take what is learnt.
 
         Args:
             lesson: texts, and the teacher's answers.
             base: the student's base model.
-            distance: from (rows, labels) of the student and of the teacher, and the texts of these, to (rows,).
+            distance: the loss.
             options: of the Trainer.
         """
         super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
@@ -46,12 +45,13 @@ class Refiner(Trainer):  # type: ignore[misc]
         self.lesson, self.base, self.distance = lesson, base, distance
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts."""
+        """Average the losses of a batch; 0 where the teacher answers none of its texts."""
         of_teacher = ("answers", "answers_text", "answers_token")
         read = {name: value for name, value in inputs.items() if name not in of_teacher}
         said = self.lesson.kind.says(model, read)
         rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
-        return self.distance(rows, inputs["answers"], inputs["answers_text"]).sum() / max(len(rows), 1)
+        losses = self.distance(rows, inputs["answers"], inputs["answers_text"])
+        return losses.sum() / max(len(losses), 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Compare the answers to the held-out texts; every process looks at all of them."""
