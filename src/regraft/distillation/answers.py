@@ -21,7 +21,7 @@ from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
-from ..tasks.agreement import Floats, whole_texts
+from ..tasks.agreement import Floats, mean_vectors, whole_texts
 from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
@@ -29,6 +29,7 @@ from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
 from .losses import distance_of_answers
 from .rows import Ints, Rows
 from .spans import encode_questions, span_distance, span_logits
+from .vectors import Bridge, angle, pooled
 from .words import words_of
 
 Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -52,9 +53,12 @@ class AnswerKind:
         says: from a model and its inputs to what it says, of which rows are taken.
         distance: the loss, from all that the teacher gave and the temperature that its answers are softened with.
         has_head: whether a task head answers; else the model's own does.
+        in_bits: whether answers are log-likelihoods, of which there are bits per byte.
         has_labels: whether the columns are labels, or one number, so that they may have names.
         uninformed: where no labels are answered, what who knows nothing would answer: what to call it, and from the
-            number of the text of each row to answers; None where there is no such thing.
+            teacher's answers and the number of the text of each row to answers; None where there is no such thing.
+        bridge: where the columns of two models are not the same, fits a map that takes the student's to the teacher's,
+            to rows of both.
     """
 
     of: str
@@ -62,8 +66,10 @@ class AnswerKind:
     says: Callable[[Any, Mapping[str, Tensor]], Tensor] = _logits
     distance: Callable[[Tensor, float], Distance] = distance_of_answers
     has_head: bool = True
+    in_bits: bool = False
     has_labels: bool = True
-    uninformed: tuple[str, Callable[[Ints], Floats]] | None = None
+    uninformed: tuple[str, Callable[[Floats, Ints], Floats]] | None = None
+    bridge: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] | None = None
 
 
 def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
@@ -103,8 +109,24 @@ ANSWERS: Mapping[str, AnswerKind] = {
         has_labels=False,
         uninformed=("the whole context", whole_texts),
     ),
+    "FEATURE_EXTRACTION": AnswerKind(
+        "texts",
+        _encode_texts,
+        pooled,
+        angle,
+        has_head=False,
+        has_labels=False,
+        uninformed=("the teacher's mean vector", mean_vectors),
+        bridge=Bridge.fitted,
+    ),
     "CAUSAL_LM": AnswerKind(
-        "tokens", encode_tokens, log_likelihoods, lambda *_: likelihood_distance, has_head=False, has_labels=False
+        "tokens",
+        encode_tokens,
+        log_likelihoods,
+        lambda *_: likelihood_distance,
+        has_head=False,
+        in_bits=True,
+        has_labels=False,
     ),
 }
 """PEFT's task type -> how its modules answer."""
@@ -116,7 +138,8 @@ class Answers:
 
     Attributes:
         logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`; of question
-            answering (rows, 2), of a word as the start and as the end of the answer, see `spans`.
+            answering (rows, 2), of a word as the start and as the end of the answer, see `spans`; of
+            a model without a head (rows, width) vectors, see `vectors`.
         text: (rows,) the number of the text, ascending.
         word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.

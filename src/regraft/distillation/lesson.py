@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +121,7 @@ class Lesson:
         held_out: numbers of the texts to judge by.
         max_length: tokens after which a text is cut.
         batch_size: texts per batch.
+        bridge: takes what the student says to what the teacher says, see `bridged`; None where nothing has to.
     """
 
     texts: Sequence[Text]
@@ -128,6 +129,7 @@ class Lesson:
     held_out: Ints
     max_length: int
     batch_size: int
+    bridge: Callable[[Tensor], Tensor] | None = None
 
     @property
     def kind(self) -> AnswerKind:
@@ -202,13 +204,29 @@ class Lesson:
         Raises:
             TaskError: the two answer no word in common, or the model's answers are no numbers.
         """
-        texts, task_type = [self.texts[number] for number in self.held_out], self.answers.task_type
-        batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
-        found = collected(batches, self.answers.labels, task_type)
-        student, teacher, text = replace(found, text=self.held_out[found.text]).beside(self.answers)
+        task_type = self.answers.task_type
+        student, teacher, text = self._beside(model, base, self.held_out)
+        if self.bridge is not None:
+            student = self.bridge(student)
         if not student.isfinite().all():
             raise TaskError("the training diverged; start over with a lower learning rate (--learning-rate)")
         return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
+
+    def bridged(self, model: Any, base: Pretrained) -> Lesson:
+        """Fit, where this kind of answers needs it, what takes a model's answers to the teacher's.
+
+        It is fitted to the texts to learn from and fixed from then on, so that what is learnt is the model's.
+        """
+        if self.kind.bridge is None:
+            return self
+        return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+
+    def _beside(self, model: Any, base: Pretrained, numbers: Ints) -> tuple[Tensor, Tensor, Ints]:
+        """Ask a model some of the texts; its answers, the teacher's to the same, and the numbers of their texts."""
+        texts = [self.texts[number] for number in numbers]
+        batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
+        found = collected(batches, self.answers.labels, self.answers.task_type)
+        return replace(found, text=numbers[found.text]).beside(self.answers)
 
 
 class LessonCollator:

@@ -60,8 +60,8 @@ def refine(
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
-    ends. A tenth of the texts, 20 to 1,000, is held out: of the states on the way, the start among them, the one is
-    kept that gives most of the teacher's answers to them.
+    ends, of sentence embeddings one minus the cosine. A tenth of the texts, 20 to 1,000, is held out: of the states on
+    the way, the start among them, the one is kept that gives most of the teacher's answers to them.
 
     Args:
         module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.

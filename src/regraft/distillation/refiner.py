@@ -42,7 +42,8 @@ class Refiner(Trainer):  # type: ignore[misc]
         """
         super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the model could do
-        self.lesson, self.base, self.distance = lesson, base, distance
+        # Only here the model is on its device; a training that goes on has not read its checkpoint yet.
+        self.lesson, self.base, self.distance = lesson.bridged(self.model.eval(), base), base, distance
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """Average the losses of a batch; 0 where the teacher answers none of its texts."""
@@ -50,6 +51,8 @@ class Refiner(Trainer):  # type: ignore[misc]
         read = {name: value for name, value in inputs.items() if name not in of_teacher}
         said = self.lesson.kind.says(model, read)
         rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
+        if self.lesson.bridge is not None:
+            rows = self.lesson.bridge(rows)
         losses = self.distance(rows, inputs["answers"], inputs["answers_text"])
         return losses.sum() / max(len(losses), 1)
 

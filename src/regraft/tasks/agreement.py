@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 _RESAMPLES = 1000
 # What answers are compared by.
 SPANS, LABELS, NUMBERS, CHUNKS = "span F1", "accuracy", "rank correlation", "likelihood overlap"
-PLACES = "answer F1"
+PLACES, COSINE = "answer F1", "cosine"
 # The labels of spans, as conlleval knows them.
 _OF_SPANS = ("B-", "I-", "E-", "S-")
 
@@ -33,12 +33,14 @@ class Agreement:
         metric: ``"span F1"``, the teacher's spans standing for the right ones; ``"accuracy"``; of numbers
             ``"rank correlation"``; of language models ``"likelihood overlap"``: one minus the difference of the
             probabilities that both give a chunk of text; of answers to questions ``"answer F1"``: F1 of the words of
-            the student's answer, the teacher's standing for the right one, averaged over texts.
+            the student's answer, the teacher's standing for the right one, averaged over texts; of vectors
+            ``"cosine"``, averaged likewise.
         percent: its value.
         interval: 95% of the values that other texts of this kind would give.
         divergence: of the student's answers from the teacher's: mean Kullback-Leibler divergence in nats; of numbers
             the mean squared difference in units of the teacher's variance; of language models, that of a chunk being
-            what it is; of answers to questions those of their start and of their end, added.
+            what it is; of answers to questions those of their start and of their end, added; of vectors one
+            minus the cosine.
         texts: how many there were.
         constant: whether the teacher gives one answer to all of them, so that agreeing with it says nothing.
     """
@@ -56,11 +58,12 @@ def agree(task_type: str, teacher: Floats, student: Floats, text_of_row: Ints, l
 
     Args:
         task_type: ``"TOKEN_CLS"``, a row for each word, in order; ``"SEQ_CLS"``, a row for each text;
-            ``"CAUSAL_LM"``, a row for each chunk of a text that both models give a probability; or ``"QUESTION_ANS"``,
-            a row for each word of a context, in order.
+            ``"CAUSAL_LM"``, a row for each chunk of a text that both models give a probability; ``"QUESTION_ANS"``, a
+            row for each word of a context, in order; or ``"FEATURE_EXTRACTION"``, a row for each text.
         teacher: (rows, labels) logits; (rows, 1) numbers where it was trained on numbers, and log-likelihoods of what
-            is before the end of a chunk, in nats; (rows, 2) logits of a word being the start and the end of the answer.
-        student: the same of the student.
+            is before the end of a chunk, in nats; (rows, 2) logits of a word being the start and the end of the answer;
+            (rows, width) vectors.
+        student: the same of the student, vectors mapped to the teacher's space.
         text_of_row: (rows,) the number of the text that a row is of.
         labels: names of the columns; where they name spans (``"B-PER"``, ``"I-PER"``, ``"O"``), these are compared.
 
@@ -184,12 +187,26 @@ def best_spans(answers: Floats, text_of_row: Ints) -> Ints:
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
-def whole_texts(text_of_row: Ints) -> Floats:
+def whole_texts(_: Floats, text_of_row: Ints) -> Floats:
     """Give the answers of who knows nothing: all words of a text, (rows, 2) as `best_spans` takes them."""
     answers = np.zeros((len(text_of_row), 2))
     for rows in _texts(text_of_row):
         answers[rows.start, 0] = answers[rows.stop - 1, 1] = 1
     return answers
+
+
+def _of_vectors(teacher: Floats, student: Floats, _: Ints, count: int, __: Sequence[str]) -> Agreement:
+    """Compare directions of vectors."""
+    lengths = np.linalg.norm(teacher, axis=1) * np.linalg.norm(student, axis=1)
+    cosines = (teacher * student).sum(1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    counts = np.column_stack([cosines, np.ones(count)])
+    constant, far = bool((teacher == teacher[0]).all()), 1 - float(cosines.mean())
+    return Agreement(COSINE, _percent(counts), _interval(counts), far, count, constant)
+
+
+def mean_vectors(teacher: Floats, _: Ints) -> Floats:
+    """Give the mean of a teacher's vectors as that of every text."""
+    return np.tile(teacher.mean(0), (len(teacher), 1))
 
 
 def _texts(text_of_row: Ints) -> Iterator[slice]:
@@ -242,4 +259,5 @@ _JUDGES: Mapping[str, _Judge] = {
     "SEQ_CLS": _Judge(_of_labels),
     "CAUSAL_LM": _Judge(_of_chunks),
     "QUESTION_ANS": _Judge(_of_places, best_spans),
+    "FEATURE_EXTRACTION": _Judge(_of_vectors, lambda vectors, _: vectors),
 }
