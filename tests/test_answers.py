@@ -10,7 +10,8 @@ import transformers
 from conftest import load_peft, make_texts
 
 import regraft
-from regraft.distillation.answers import ask, words_of
+from regraft.distillation.answers import ask
+from regraft.distillation.words import words_of
 from regraft.errors import ModuleFileError, TaskError
 from regraft.models.pretrained import resolve
 

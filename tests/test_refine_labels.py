@@ -266,8 +266,8 @@ def test_what_contradicts_the_answers_is_refused(
     says = replace(says, config={**says.config, "task_type": "CAUSAL_LM"})
     others = replace(teacher, provenance={"labels": ["a", "b", "c"]})
     refusals: list[tuple[type[RegraftError], str, Any, dict[str, Any]]] = [
-        (TaskError, "found --hard, but .* answers with numbers, expected labels", numbers, {"hard": True}),
-        (TaskError, "found --certainty, but .* answers with likelihoods", says, {"certainty": True}),
+        (TaskError, "found --hard, but .* does not answer with labels", numbers, {"hard": True}),
+        (TaskError, "found --certainty, but .* does not answer with labels", says, {"certainty": True}),
         (TaskError, "found --temperature 2 beside --hard", teacher, {"hard": True, "temperature": 2}),
         (ModuleFileError, "has task type TOKEN_CLS, expected SEQ_CLS", words, {"data": rows}),
         (ModuleFileError, "answers with the labels a, b, c, the data have LOC, O, PER", others, {"data": rows}),

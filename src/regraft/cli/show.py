@@ -28,7 +28,7 @@ from ..port.parts import Target
 from ..port.pipeline import Port
 from ..port.plan import Plan
 from ..port.serving import serving_said
-from ..tasks.agreement import NUMBERS
+from ..tasks.agreement import COSINE, NUMBERS
 from ..tasks.records import metric_named
 
 if TYPE_CHECKING:
@@ -217,6 +217,10 @@ def show_evaluation(console: Console, split: str, found: Evaluation, option: str
         console.print(doubt, soft_wrap=True)
 
 
+# How far the answers of two modules are apart, by what they are compared by.
+_FAR = {NUMBERS: "squared error", COSINE: "1 - cosine"}
+
+
 def show_comparison(console: Console, found: Comparison) -> None:
     """Print how far a student's answers are the teacher's: of the whole module, of its head alone, label by label."""
     rows = "" if found.rows == found.texts else f" ({found.rows} words)"
@@ -225,10 +229,9 @@ def show_comparison(console: Console, found: Comparison) -> None:
         console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
     if found.matched == "positions" and found.labels:
         console.print("Labels are matched by position: not both modules name theirs")
-    far = "squared error" if found.agreement.metric == NUMBERS else "KL"
+    far = _FAR.get(found.agreement.metric, "KL")
     table = Table("the teacher's answer is given by", found.agreement.metric, "95% interval", far)
-    alone = "its head alone" if found.bits_per_byte is None else "its model alone"
-    for name, one in (("the student", found.agreement), (alone, found.head_alone)):
+    for name, one in (("the student", found.agreement), (f"its {found.bare} alone", found.head_alone)):
         low, high = one.interval
         table.add_row(name, f"{one.percent:.1f}", f"{low:.1f} to {high:.1f}", f"{one.divergence:.3f}")
     if found.bits_per_byte is None:
@@ -236,7 +239,8 @@ def show_comparison(console: Console, found: Comparison) -> None:
         table.add_row(always, f"{found.floor:.1f}", "", "")
     console.print(table)
     if found.bits_per_byte is None:
-        console.print("A bare student has no head to answer with: the last row is what knowing nothing scores.")
+        no_head = "A bare student has no head to answer with: the" if found.bare == "head" else "The"
+        console.print(f"{no_head} last row is what knowing nothing scores.")
     else:
         teacher, student, bare = (f"{found.bits_per_byte[name]:.4f}" for name in ("teacher", "student", "alone"))
         console.print(f"Bits per byte: the student {student}, its model alone {bare}, the teacher {teacher}")

@@ -59,7 +59,7 @@ def _said(port: Port) -> str:
     return (
         f"On {found.texts} held-out texts the port gives the teacher's answers with a {found.agreement.metric} of "
         f"{found.agreement.percent:.1f} (95% interval {low:.1f} to {high:.1f}; divergence "
-        f"{found.agreement.divergence:.3f}); its head alone "
+        f"{found.agreement.divergence:.3f}); its {found.bare} alone "
         f"{found.head_alone.percent:.1f}, {always} {found.floor:.1f}.{_judged(found)}"
     )
 
@@ -68,5 +68,4 @@ def _judged(found: Comparison) -> str:
     low = found.agreement.interval[0]
     if low <= found.floor:
         return " That is no better than knowing nothing."
-    alone = "head" if found.bits_per_byte is None else "model"
-    return f" The {alone} alone does as well." if low <= found.head_alone.percent else ""
+    return f" The {found.bare} alone does as well." if low <= found.head_alone.percent else ""

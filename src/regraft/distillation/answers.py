@@ -6,7 +6,6 @@ piece, as modules are trained (`tasks.encoding`), and words are told apart befor
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,20 +21,20 @@ from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
+from ..tasks.agreement import Floats, mean_vectors, whole_texts
 from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
 from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
+from .losses import distance_of_answers
 from .rows import Ints, Rows
+from .spans import encode_questions, span_distance, span_logits
+from .vectors import Bridge, angle, pooled
+from .words import words_of
 
-# Punctuation around a word is words of its own, and so is each character of a script without spaces, as in BERT.
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}](?:[^\s{_IDEOGRAPHS}]*[^\W{_IDEOGRAPHS}])?|[^\w\s]|_+")
-
-
-def words_of(text: str) -> list[str]:
-    """Split a text into words: at white space, and punctuation around a word from the word."""
-    return _WORD.findall(text)
+Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From (rows, labels) of a student's answers and of its teacher's, and the number of the text of each row, (rows,), to
+losses, one for each row or one for each text."""
 
 
 def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -48,20 +47,30 @@ class AnswerKind:
     """How modules of a task type answer.
 
     Attributes:
-        of: what a row of the answers is: ``"words"``, ``"texts"`` or ``"tokens"``.
+        of: what a row of the answers is: ``"words"``, ``"texts"``, ``"tokens"`` or ``"words of contexts"``.
         encode: from a tokenizer, texts and the number of tokens after which they are cut to the model's inputs and the
             rows that they have.
         says: from a model and its inputs to what it says, of which rows are taken.
-        distance: the loss of each row, of the student's, the teacher's and the number of the text of each; None where
-            it depends on what the teacher gave, see `losses.distance_of_answers`.
+        distance: the loss, from all that the teacher gave, the temperature that its answers are softened with and,
+            where these are labels, whether the largest alone counts and whether rows count by how sure it is.
         has_head: whether a task head answers; else the model's own does.
+        in_bits: whether answers are log-likelihoods, of which there are bits per byte.
+        has_labels: whether the columns are labels, or one number, so that they may have names.
+        uninformed: where no labels are answered, what who knows nothing would answer: what to call it, and from the
+            teacher's answers and the number of the text of each row to answers; None where there is no such thing.
+        bridge: where the columns of two models are not the same, fits a map that takes the student's to the teacher's,
+            to rows of both.
     """
 
     of: str
     encode: Callable[[Any, Sequence[Text], int], tuple[Mapping[str, Tensor], Rows]]
     says: Callable[[Any, Mapping[str, Tensor]], Tensor] = _logits
-    distance: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    distance: Callable[[Tensor, float, bool, bool], Distance] = distance_of_answers
     has_head: bool = True
+    in_bits: bool = False
+    has_labels: bool = True
+    uninformed: tuple[str, Callable[[Floats, Ints], Floats]] | None = None
+    bridge: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] | None = None
 
 
 def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
@@ -93,7 +102,33 @@ def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
 ANSWERS: Mapping[str, AnswerKind] = {
     "TOKEN_CLS": AnswerKind("words", _encode_words),
     "SEQ_CLS": AnswerKind("texts", _encode_texts),
-    "CAUSAL_LM": AnswerKind("tokens", encode_tokens, log_likelihoods, likelihood_distance, has_head=False),
+    "QUESTION_ANS": AnswerKind(
+        "words of contexts",
+        encode_questions,
+        span_logits,
+        span_distance,
+        has_labels=False,
+        uninformed=("the whole context", whole_texts),
+    ),
+    "FEATURE_EXTRACTION": AnswerKind(
+        "texts",
+        _encode_texts,
+        pooled,
+        angle,
+        has_head=False,
+        has_labels=False,
+        uninformed=("the teacher's mean vector", mean_vectors),
+        bridge=Bridge.fitted,
+    ),
+    "CAUSAL_LM": AnswerKind(
+        "tokens",
+        encode_tokens,
+        log_likelihoods,
+        lambda *_: likelihood_distance,
+        has_head=False,
+        in_bits=True,
+        has_labels=False,
+    ),
 }
 """PEFT's task type -> how its modules answer."""
 
@@ -103,7 +138,9 @@ class Answers:
     """What a module answers to some texts.
 
     Attributes:
-        logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`.
+        logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`; of question
+            answering (rows, 2), of a word as the start and as the end of the answer, see `spans`; of
+            a model without a head (rows, width) vectors, see `vectors`.
         text: (rows,) the number of the text, ascending.
         word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.
@@ -165,10 +202,15 @@ def answer_kind(module: Module) -> AnswerKind:
     return ANSWERS[module.config["task_type"]]
 
 
+def labels_of(module: Module, base: Pretrained) -> tuple[str, ...]:
+    """Name the labels that a module answers with, by its own files or its base model's; empty where nobody does."""
+    return (module.labels or labels_of_base(module, base)) if answer_kind(module).has_labels else ()
+
+
 def task_of(module: Module, base: Pretrained) -> Task:
     """Describe what a module was trained for as far as its own files say; labels without a name are numbered."""
     rows = head_rows(module.tensors) or 0
-    names = module.labels or labels_of_base(module, base) or tuple(f"LABEL_{row}" for row in range(rows))
+    names = labels_of(module, base) or tuple(f"LABEL_{row}" for row in range(rows))
     return Task("as trained", module.config["task_type"], ("text",), "label", names, ())
 
 
@@ -216,7 +258,7 @@ def ask(
         unit="batch",
         disable=not progress,
     )
-    return collected(batches, module.labels or labels_of_base(module, base), task.task_type)
+    return collected(batches, labels_of(module, base), task.task_type)
 
 
 def collected(batches: Iterable[tuple[Tensor, Ints, Ints]], labels: tuple[str, ...], task_type: str) -> Answers:

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import Tensor
 
 from ..errors import ModuleFileError, TaskError
 from ..files.texts import Text
 from ..models.pretrained import ModelLike, Pretrained, resolve
-from ..modules.inventory import head_rows, labels_of_base
+from ..modules.inventory import head_rows
 from ..modules.module import Module
 from ..tasks.agreement import Agreement, agree
-from .answers import ANSWERS, Answers, answer_kind, ask
+from .answers import ANSWERS, AnswerKind, Answers, answer_kind, ask, labels_of
 from .likelihood import bits_per_byte
 from .options import AskOptions
+from .vectors import by_halves
 
 Floats = NDArray[np.floating]
 
@@ -74,11 +76,13 @@ class Comparison:
         cut: how many more answers of the teacher have none beside them, since the student's text was cut.
         matched: by what labels were matched: ``"names"`` or ``"positions"``.
         agreement: of the student with the teacher.
-        head_alone: of the student's task head on its bare model, without the rest of the module.
-        commonest: the teacher's most frequent answer; None of numbers.
-        floor: what always giving it would score, in percent; of numbers, 0.
-        calibration: None of numbers.
-        labels: one by one; empty of numbers.
+        head_alone: of the student's task head on its bare model, without the rest of the module; of that model alone
+            where no task head answers.
+        commonest: what who knows nothing would answer: the teacher's most frequent label, ``"the whole context"`` or
+            ``"the teacher's mean vector"``; None of numbers.
+        floor: what always answering it would score, in percent; of numbers, 0.
+        calibration: None where no labels are answered.
+        labels: one by one; empty where there are none.
         bits_per_byte: of language models, of the ``teacher``, the ``student`` and the student's model ``alone``: the
             bits that each needs for a byte of the texts; None of others.
     """
@@ -97,6 +101,11 @@ class Comparison:
     calibration: Calibration | None
     labels: tuple[LabelAgreement, ...]
     bits_per_byte: Mapping[str, float] | None = None
+
+    @property
+    def bare(self) -> str:
+        """What of the student answers without the rest of its module: its ``"head"`` or its ``"model"``."""
+        return "head" if ANSWERS[self.task_type].has_head else "model"
 
 
 def compare(
@@ -139,7 +148,7 @@ def compare(
     its = ask(bases[0], teacher, texts, **how)
     mine, alone = (ask(bases[1], student, texts, head_alone=bare, **how) for bare in (False, True))
     found = _compared(teacher, student, columns, its, mine, alone)
-    if ANSWERS[its.task_type].has_head:
+    if not ANSWERS[its.task_type].in_bits:
         return found
     said = {"teacher": its, "student": mine, "alone": alone}
     bits = {name: bits_per_byte(one.logits, one.text, one.word, texts) for name, one in said.items()}
@@ -182,7 +191,7 @@ def _match(teacher: Module, student: Module, base_t: Pretrained, base_s: Pretrai
         raise ModuleFileError(
             f"{teacher.source} is for {said[0]}, {student.source} for {said[1]}, expected modules of one task"
         )
-    its, mine = teacher.labels or labels_of_base(teacher, base_t), student.labels or labels_of_base(student, base_s)
+    its, mine = labels_of(teacher, base_t), labels_of(student, base_s)
     if sorted(its) == sorted(mine) and its:
         return _Columns(its, tuple(mine.index(name) for name in its), "names")
     if teacher.labels and student.labels:
@@ -199,21 +208,23 @@ def _compared(
     """Work out a comparison from the answers of the teacher, the student and the student's head alone."""
     here, there, text = mine.beside(its)
     right = there.numpy().astype(np.float64)
-    given, bare = (
-        answers[:, list(columns.order)].numpy().astype(np.float64) for answers in (here, alone.beside(its)[0])
-    )
+    kind = ANSWERS[its.task_type]
+    given, bare = (_in_terms_of(there, one, columns, kind) for one in (here, alone.beside(its)[0]))
     found, head = (agree(its.task_type, right, one, text, columns.names) for one in (given, bare))
     best = right.argmax(1)
-    numbers = right.shape[1] == 1
+    labelled = kind.has_labels and right.shape[1] > 1
     names = columns.names or tuple(f"LABEL_{row}" for row in range(right.shape[1]))
     if found.constant:
-        only = f"{right[0, 0]:g}" if numbers else names[best[0]]
+        only = f", {names[best[0]] if labelled else f'{right[0, 0]:g}'}," if kind.has_labels else ""
         raise TaskError(
-            f"{teacher.source} gives one answer, {only}, to all of {len(right)} {ANSWERS[its.task_type].of}, so that "
-            "agreeing with it says nothing; give texts of the kind it was trained for, and check that it was trained"
+            f"{teacher.source} gives one answer{only} to all of {len(right)} {kind.of}, so that agreeing with it says "
+            "nothing; give texts of the kind it was trained for, and check that it was trained"
         )
-    commonest = int(np.bincount(best).argmax())
-    constant = np.tile(np.eye(right.shape[1])[commonest], (len(right), 1))
+    uninformed = kind.uninformed
+    if labelled:
+        commonest = int(np.bincount(best).argmax())
+        uninformed = names[commonest], lambda _, rows: np.tile(np.eye(right.shape[1])[commonest], (len(rows), 1))
+    floor = uninformed and agree(its.task_type, right, uninformed[1](right, text), text, columns.names).percent
     return Comparison(
         teacher.source,
         student.source,
@@ -224,11 +235,20 @@ def _compared(
         columns.by,
         found,
         head,
-        None if numbers else names[commonest],
-        0.0 if numbers else agree(its.task_type, right, constant, text, columns.names).percent,
-        None if numbers else _calibration(right, given),
-        () if numbers else _by_label(names, best, given.argmax(1)),
+        uninformed[0] if uninformed else None,
+        floor or 0.0,
+        _calibration(right, given) if labelled else None,
+        _by_label(names, best, given.argmax(1)) if labelled else (),
     )
+
+
+def _in_terms_of(teacher: Tensor, student: Tensor, columns: _Columns, kind: AnswerKind) -> Floats:
+    """Bring the columns of a student's answers to those of its teacher's."""
+    if kind.bridge is not None:
+        student = by_halves(kind.bridge, student, teacher)
+    elif kind.has_labels:
+        student = student[:, list(columns.order)]
+    return student.numpy().astype(np.float64)
 
 
 def _by_label(names: Sequence[str], its: NDArray[np.int64], mine: NDArray[np.int64]) -> tuple[LabelAgreement, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import ModuleFileError, SamplingError, TaskError
 from ..files.texts import Text
@@ -15,7 +16,7 @@ from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows
 from ..modules.module import Module
 from ..seeding import generator
-from ..tasks.agreement import Agreement, agree
+from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
 from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
 from .labelled import LabelledRows
@@ -91,11 +92,10 @@ def check_losses(teacher: Module, options: RefineOptions) -> None:
         TaskError: they have no largest, or two options contradict each other.
     """
     asked = [f"--{name}" for name in ("hard", "certainty") if getattr(options, name)]
-    numbers = head_rows(teacher.tensors) == 1
-    if asked and (numbers or not answer_kind(teacher).has_head):
+    if asked and (head_rows(teacher.tensors) == 1 or not answer_kind(teacher).has_labels):
         raise TaskError(
-            f"found {asked[0]}, but {teacher.source} answers with {'numbers' if numbers else 'likelihoods'}, expected "
-            f"labels, one of which is its answer; leave out {asked[0]}"
+            f"found {asked[0]}, but {teacher.source} does not answer with labels, one of which would be its answer; "
+            f"leave out {asked[0]}"
         )
     if options.hard and options.temperature != 1:
         raise TaskError(
@@ -143,6 +143,7 @@ class Lesson:
         batch_size: texts per batch, and labelled rows beside them.
         labelled: rows with labels to learn from as well; None where there are none.
         limit: learn from so many texts, the first; None from all.
+        bridge: takes what the student says to what the teacher says, see `bridged`; None where nothing has to.
     """
 
     texts: Sequence[Text]
@@ -152,6 +153,7 @@ class Lesson:
     batch_size: int
     labelled: LabelledRows | None = None
     limit: int | None = None
+    bridge: Callable[[Tensor], Tensor] | None = None
 
     @property
     def kind(self) -> AnswerKind:
@@ -193,20 +195,22 @@ class Lesson:
             TaskError: it gives one answer to all texts, or none at all.
         """
         logits, labels = self.answers.logits, self.answers.labels
-        judged = torch.from_numpy(np.isin(self.answers.text, self.held_out))
-        parts = ((logits, len(self.texts), "texts"), (logits[judged], len(self.held_out), "held-out texts"))
-        for some, count, which in parts:
+        task_type, text = self.answers.task_type, self.answers.text
+        judged = np.isin(text, self.held_out)
+        for rows, count, which in (
+            (np.ones_like(judged), len(self.texts), "texts"),
+            (judged, len(self.held_out), "held-out texts"),
+        ):
+            some = logits[torch.from_numpy(rows)].numpy()
             if not len(some):
                 raise TaskError(f"{teacher} has no answer to any of the {count} {which}; give texts of words")
-            said = some if some.shape[1] == 1 else some.argmax(1)
-            if (said == said[0]).all():
-                label = f" ({labels[int(said[0])]})" if labels and some.shape[1] > 1 else ""
+            if one_answer(task_type, some, text[rows]):
+                label = f" ({labels[int(some[0].argmax())]})" if labels and some.shape[1] > 1 else ""
                 raise TaskError(
                     f"{teacher} gives one answer{label} to all of the {count} {which}, so there is nothing to learn; "
                     "give more texts, of the kind that it was trained on"
                 )
-        its = logits[judged].numpy()
-        return agree(self.answers.task_type, its, its, self.answers.text[judged.numpy()], labels).metric
+        return agree(task_type, some, some, text[judged], labels).metric
 
     def agreement(self, model: Any, base: Pretrained) -> Agreement:
         """Compare a model's answers to the held-out texts with the teacher's.
@@ -214,13 +218,29 @@ class Lesson:
         Raises:
             TaskError: the two answer no word in common, or the model's answers are no numbers.
         """
-        texts, task_type = [self.texts[number] for number in self.held_out], self.answers.task_type
-        batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
-        found = collected(batches, self.answers.labels, task_type)
-        student, teacher, text = replace(found, text=self.held_out[found.text]).beside(self.answers)
+        task_type = self.answers.task_type
+        student, teacher, text = self._beside(model, base, self.held_out)
+        if self.bridge is not None:
+            student = self.bridge(student)
         if not student.isfinite().all():
             raise TaskError("the training diverged; start over with a lower learning rate (--learning-rate)")
         return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
+
+    def bridged(self, model: Any, base: Pretrained) -> Lesson:
+        """Fit, where this kind of answers needs it, what takes a model's answers to the teacher's.
+
+        It is fitted to the texts to learn from and fixed from then on, so that what is learnt is the model's.
+        """
+        if self.kind.bridge is None:
+            return self
+        return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+
+    def _beside(self, model: Any, base: Pretrained, numbers: Ints) -> tuple[Tensor, Tensor, Ints]:
+        """Ask a model some of the texts; its answers, the teacher's to the same, and the numbers of their texts."""
+        texts = [self.texts[number] for number in numbers]
+        batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
+        found = collected(batches, self.answers.labels, self.answers.task_type)
+        return replace(found, text=numbers[found.text]).beside(self.answers)
 
 
 class LessonCollator:

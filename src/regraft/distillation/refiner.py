@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ..models.pretrained import Pretrained
+from .answers import Distance
 from .lesson import Lesson, LessonCollator
 
 METRICS = ("low", "high", "agreement")
@@ -30,20 +31,19 @@ class Refiner(Trainer):  # type: ignore[misc]
 
     control: TrainerControl
 
-    def __init__(
-        self, lesson: Lesson, base: Pretrained, distance: Callable[[Tensor, Tensor, Tensor], Tensor], **options: Any
-    ) -> None:
+    def __init__(self, lesson: Lesson, base: Pretrained, distance: Distance, **options: Any) -> None:
         """Take what is learnt.
 
         Args:
             lesson: texts, and the teacher's answers.
             base: the student's base model.
-            distance: from (rows, labels) of the student and of the teacher, and the texts of these, to (rows,).
+            distance: the loss.
             options: of the Trainer.
         """
         super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the model could do
-        self.lesson, self.base, self.distance = lesson, base, distance
+        # Only here the model is on its device; a training that goes on has not read its checkpoint yet.
+        self.lesson, self.base, self.distance = lesson.bridged(self.model.eval(), base), base, distance
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
         """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts.
@@ -54,7 +54,10 @@ class Refiner(Trainer):  # type: ignore[misc]
         read = {name: value for name, value in inputs.items() if name not in (*of_teacher, "labelled")}
         said = self.lesson.kind.says(model, read)
         rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
-        distance = self.distance(rows, inputs["answers"], inputs["answers_text"]).sum() / max(len(rows), 1)
+        if self.lesson.bridge is not None:
+            rows = self.lesson.bridge(rows)
+        losses = self.distance(rows, inputs["answers"], inputs["answers_text"])
+        distance = losses.sum() / max(len(losses), 1)
         if "labelled" not in inputs:
             return distance
         loss: Tensor = model(**inputs["labelled"]).loss

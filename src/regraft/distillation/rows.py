@@ -20,7 +20,8 @@ class Rows:
         text: (rows,) the number of the text in the batch.
         word: (rows,) what in the text is answered: the number of a word, the place where a token ends, 0 for a whole
             text.
-        token: (rows,) the token that answers; None where the model answers for the whole text.
+        token: (rows,) where among what is said of the text the answer is: the number of a token, or of a word where
+            words are what is said; None where the model answers for the whole text.
     """
 
     text: Ints
