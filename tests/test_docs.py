@@ -65,6 +65,9 @@ def test_the_commands_of_a_page_run_in_order(
         (tmp_path / module).symlink_to(of_many_answers(make_module(teacher, "lora", labels=9), texts))
     nli = make_module(teacher, "lora", labels=3, task_type="SEQ_CLS")
     (tmp_path / "teacher-nli").symlink_to(of_many_answers(nli, pairs))
+    questions = "\n".join("\t".join(row) for row in [("question", "context"), *pairs])
+    (tmp_path / "questions.tsv").write_text(questions)
+    (tmp_path / "teacher-qa").symlink_to(make_module(teacher, "lora", labels=2, task_type="QUESTION_ANS"))
     (tmp_path / "student-lora").symlink_to(make_module(other, "lora", labels=9))
     # Of language models.
     llama = make_model("llama", layers=2, tie_word_embeddings=True)
@@ -84,7 +87,8 @@ def test_the_commands_of_a_page_run_in_order(
             arguments[arguments.index(other)] = llama
         if words[0] == "compare" and "ported" in words:  # of the module before it
             port = (words[1], "--student", other, "--texts", "texts.txt", "--out", "ported", "--replace")
-            assert run("transfer", *port)[0] == 0
+            code, _, err = run("transfer", *port)
+            assert code == 0, err
         if words[0] in ("train", "evaluate") and "--data" not in words:
             arguments += ["--data", "data"]
         if words[0] == "convert" and "DIR" in words:
