@@ -16,7 +16,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 
 import regraft
 from regraft.cli.main import main
@@ -63,16 +63,10 @@ def make_texts(count: int, seed: int = 0) -> list[str]:
     return texts
 
 
-def wordpiece_tokenizer(vocab_size: int = 90) -> Any:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        make_texts(200), trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    )
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+def wordpiece_tokenizer(pieces: int = 90) -> Any:
+    """Return a tokenizer of 90 or 60 pieces, trained once on `make_texts(200)`: trained anew they vary by process."""
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_file(str(FIXTURES / f"wordpiece-{pieces}.json")),
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -81,18 +75,14 @@ def wordpiece_tokenizer(vocab_size: int = 90) -> Any:
     )
 
 
-def unigram_tokenizer(vocab_size: int = 120) -> Any:
-    """Return a SentencePiece-like tokenizer whose pieces carry the space before a word."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(
-        make_texts(200),
-        trainers.UnigramTrainer(vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False),
-    )
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+def unigram_tokenizer() -> Any:
+    """Return a SentencePiece-like tokenizer, trained likewise, whose pieces carry the space before a word."""
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+        tokenizer_object=Tokenizer.from_file(str(FIXTURES / "unigram.json")),
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
     )
 
 
