@@ -11,12 +11,12 @@ import transformers
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
 from ..errors import ModuleFileError, first_line
-from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.pretrained import ModelLike, Pretrained
 from .card import merged_card
 from .config import check_portable, parse_config
 from .inventory import head_rows, labels_of_base, take_inventory
 from .model_directory import save_model
-from .module import FILES, GGUF_WEIGHTS, Module
+from .module import FILES, GGUF_WEIGHTS, Module, base_of
 
 
 def save_merged(
@@ -44,9 +44,7 @@ def save_merged(
         ModelError: the base model cannot be loaded.
     """
     check_portable(module.config, module.source)
-    if base is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
-    resolved = resolve(module.base_model if base is None else base, trust_remote_code)
+    resolved = base_of(module, base, trust_remote_code)
     model = _merged(module, resolved)
     merged = {"module": module.source, "peft_type": module.peft_type, "base": resolved.name}
     provenance = {**module.stamped(), "merged": {**merged, "class": type(model).__name__}}

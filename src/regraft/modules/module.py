@@ -21,7 +21,7 @@ from ..files.directories import new_directory, write_json_lines
 from ..files.fingerprints import versions
 from ..files.hub import download, locate
 from ..files.reading import read_json, read_tensors
-from ..models.pretrained import ModelLike, resolve
+from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
 from .card import model_card
@@ -143,9 +143,7 @@ class Module:
             ModuleFileError: what the library cannot represent exactly, or a directory that may not be replaced.
             ModelError: no such base model.
         """
-        if base is None and not self.base_model:
-            raise ModuleFileError(f"{self.source} names no base model, expected one; name it (--model)")
-        resolved = resolve(self.base_model if base is None else base)
+        resolved = base_of(self, base)
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
         provenance = self.stamped()
@@ -163,6 +161,18 @@ class Module:
     def stamped(self) -> dict[str, Any]:
         """Give the content of ``regraft.json`` as it is written: with versions and the hash of the tensors."""
         return {**self.provenance, "versions": versions(), "hash": self.hash()}
+
+
+def base_of(module: Module, base: ModelLike | None = None, trust_remote_code: bool = False) -> Pretrained:
+    """Find the base model of a module: the one that is given or, by default, the one that it names.
+
+    Raises:
+        ModuleFileError: none is given, and it names none.
+        ModelError: no such base model.
+    """
+    if base is None and not module.base_model:
+        raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
+    return resolve(module.base_model if base is None else base, trust_remote_code)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import ModuleFileError, unknown_choice
 from ..files.directories import new_directory, write_json
-from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.pretrained import ModelLike, Pretrained
 from .card import model_card
 from .config import PREFIX, check_portable
 from .inventory import take_inventory
-from .module import CARD, FILES, GGUF_WEIGHTS, PROVENANCE, Module
+from .module import CARD, FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
 from .peft_types import PEFT_TYPES
 
 
@@ -81,9 +81,7 @@ def save_gguf(
         import gguf
     except ImportError as error:
         raise ModuleFileError("GGUF files need the package gguf; install it (pip install 'regraft[gguf]')") from error
-    if base is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
-    resolved = resolve(module.base_model if base is None else base)
+    resolved = base_of(module, base)
     architecture, alpha, tensors = _of_llama_cpp(module, resolved)
     with new_directory(path, replace, (*FILES, GGUF_WEIGHTS)) as directory:
         writer = gguf.GGUFWriter(directory / GGUF_WEIGHTS, architecture)

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModuleFileError, first_line
-from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.pretrained import ModelLike, Pretrained
 from .config import PREFIX, check_portable, head_class_of, parse_config, plain_config
-from .module import Module
+from .module import Module, base_of
 from .peft_types import PEFT_TYPES
 
 # What a LoRA's configuration takes over beside its targets: where it does not sit, and what was trained with it.
@@ -57,10 +57,8 @@ def convert_to_lora(
     """
     if rank < 1:
         raise ModuleFileError(f"found rank {rank} for a LoRA, expected 1 or more (--rank)")
-    if base is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
     _check(module)
-    resolved = resolve(module.base_model if base is None else base, trust_remote_code)
+    resolved = base_of(module, base, trust_remote_code)
     model = _with_module(module, resolved)
     tensors: dict[str, Tensor] = {}
     errors, biased, transposed = {}, False, False
