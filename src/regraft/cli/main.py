@@ -28,6 +28,8 @@ COMMANDS = {
     "compare": ("comparing:compare", "Compare what two modules answer, on texts without labels."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
     "convert": ("converting:convert", "Convert a module to other formats, or into a whole model."),
+    "info": ("describing:info", "Tell what a module, a model, a sample or a store is."),
+    "families": ("describing:list_families", "List the model types that ship with a record."),
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
