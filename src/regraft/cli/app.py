@@ -67,22 +67,22 @@ OUTPUT = Group("Output", sort_key=6)
 
 
 WELCOME = """\
-regraft ports trained PEFT modules (LoRA, adapters) from one transformer to
-another. Will yours work there? Port it, finish it without labels, load it in PEFT:
+regraft ports trained PEFT modules (LoRA, adapters) from one pretrained
+transformer to another. Will it work? Port it. Finish it without labels:
 
   regraft plan MODULE --student MODEL
   regraft transfer MODULE --student MODEL --out PORTED
   regraft refine PORTED --teacher MODULE --texts FILE --out FINISHED
 
-Beside that it trains, scores and compares modules, distills students, runs whole
-experiments and converts files. See it on models that ship: regraft demo
+PEFT loads what it writes. It also trains, scores and compares modules, distills
+students and runs whole experiments. On models that ship: regraft demo
 All commands: regraft --help. Of one: regraft plan --help
 """
 
 
 def application() -> App:
     """Make the application, without a command."""
-    app = App(
+    return App(
         name="regraft",
         version=lambda: f"regraft {version('regraft')}",
         help="Port trained PEFT modules from one pretrained transformer to another.\n\n"
@@ -93,12 +93,6 @@ def application() -> App:
         group_arguments=WHAT,
         group_parameters=WHAT,
     )
-    app.default(_welcome)
-    return app
-
-
-def _welcome() -> None:
-    console.out(WELCOME, end="", highlight=False)
 
 
 def flat(group: Group) -> Parameter:

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from .app import application, errors, option
+from .app import WELCOME, application, console, errors, option
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -67,6 +67,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.argv[1:]:
+        console.out(WELCOME, end="", highlight=False)
+        return
     try:
         commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
     except CycloptsError as error:
