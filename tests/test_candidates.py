@@ -282,7 +282,7 @@ def test_the_command_says_what_it_chose_from(
     texts.write_text("\n".join(TEXTS))
     module, student = make_module(make_model(layers=4), labels=3), make_model(layers=2)
     monkeypatch.setattr(app.console, "width", 80)
-    code, out, error = run("plan", module, "--student", student, "--texts", texts, "--quiet")
+    code, out, error = run("plan", module, "--student", student, "--texts", texts)
     assert code == 0, error
     table = out[out.index("Chosen by accuracy with the teacher") :].splitlines()[:11]
     rows = [row for row in table if re.match(". (copied|mapped|silent) .*±", row)]

@@ -16,7 +16,6 @@ from transformers import ByT5Tokenizer
 
 import regraft
 from regraft.alignment.methods import METHODS
-from regraft.cli.show import choice
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_sample_shards_once_and_port_from_their_sum(
     models = ("--teacher", teacher, "--student", student)
     for name, part in (("one", lines[:64]), ("two", lines[64:])):
         (tmp_path / f"{name}.txt").write_text("\n".join(part))
-        code, out, _ = run("sample", *models, "--texts", tmp_path / f"{name}.txt", "--out", tmp_path / name, "--quiet")
+        code, out, _ = run("sample", *models, "--texts", tmp_path / f"{name}.txt", "--out", tmp_path / name)
         assert code == 0
         assert "student tokens (100%); 13 pairs of spaces" in out
     moments = ("--moments", tmp_path / "one", "--moments", tmp_path / "two")
@@ -92,8 +91,8 @@ def test_texts_may_be_conllu_and_moments_equal_texts(
         )
     )
     module = make_module(teacher, "lora")
-    shared = ("transfer", module, "--student", student, "--align", "lsa", "--quiet")
-    run("sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", tmp_path / "m", "--quiet")
+    shared = ("transfer", module, "--student", student, "--align", "lsa")
+    run("sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", tmp_path / "m")
     for name, source in (
         ("a", ("--texts", texts)),
         ("b", ("--texts", conllu)),
@@ -110,7 +109,7 @@ def test_texts_alone_are_enough_for_maps_fitted_in_sequence(
 ) -> None:
     teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
     module = make_module(teacher, "lora", labels=3)
-    here = ("transfer", module, "--student", student, "--texts", texts, "--quiet")
+    here = ("transfer", module, "--student", student, "--texts", texts)
     made = {}
     for name, options in (
         ("default", ()),
@@ -142,7 +141,7 @@ def test_a_scaled_port_says_so(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], tmp_path: Path, texts: Path
 ) -> None:
     student, module = make_model(layers=2), make_module(make_model(layers=4), "lora", labels=3)
-    here = ("transfer", module, "--student", student, "--quiet")
+    here = ("transfer", module, "--student", student)
     _, out, _ = run(*here, "--scale", "0.5", "--out", tmp_path / "half")
     assert "6 copied, 4 scaled; 8 teacher tensors left behind" in out
     assert "scale 0.5: of all that the module writes" in out
@@ -163,10 +162,6 @@ def test_a_scaled_port_says_so(
     card = (tmp_path / "whole" / "README.md").read_text()
     assert "| alignment | auto, fitted in sequence |" in card
     assert "| scale |" not in card
-    scores = [
-        {"method": "ridge", "candidates": candidates} for candidates in ({"ridge": 0.5}, {"ridge": 0.5, "lsa": 0.2})
-    ]
-    assert [choice(score) for score in scores] == ["ridge", "ridge (lsa 0.20)"]
 
 
 @pytest.mark.slow
@@ -176,7 +171,7 @@ def test_plan_with_texts_alone_says_whether_the_port_will_help(
     module = make_module(make_model(layers=4), "bottleneck", labels=3)
     student = make_model("distilbert", width=48, layers=2)
     for options in ((), ("--apart", "--scale", "0.5"), ("--scale", "auto")):
-        code, out, error = run("plan", module, "--student", student, "--texts", texts, "--quiet", *options)
+        code, out, error = run("plan", module, "--student", student, "--texts", texts, *options)
         assert code == 0, error
         assert "Alignment: auto; spaces: measured" in out
         assert re.search(r"(On \d+ held-out texts the port gives|No verdict: ).*\.$", out)
@@ -192,7 +187,7 @@ def test_plan_chooses_the_scale_as_transfer_does(
     ner_folder: Path,
 ) -> None:
     module = make_module(make_model(layers=4), "lora", labels=9)
-    here = (module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts, "--quiet")
+    here = (module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts)
     here = (*here, "--scale", "auto", "--data", ner_folder)
     code, planned, error = run("plan", *here)
     assert code == 0, error
@@ -240,7 +235,7 @@ def test_a_module_that_writes_nothing_gets_no_verdict(
     run: Callable, make_model: Callable[..., str], make_module: Callable[..., str], texts: Path
 ) -> None:
     module = of_many_answers(make_module(make_model(layers=4), "lora", labels=3), texts.read_text().splitlines())
-    here = ("plan", module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts, "--quiet")
+    here = ("plan", module, "--student", make_model("distilbert", width=48, layers=2), "--texts", texts)
     for options in (("--align", "zero"), ("--apart", "--scale", "0")):
         for head, said in (("fresh", False), ("teacher", True)):
             code, out, error = run(*here, *options, "--head", head)
@@ -278,7 +273,7 @@ def bad_inputs(make_model: Callable, make_module: Callable, tmp: Path, texts: Pa
     (tmp / "few.txt").write_text("the old river\nthe young city\n")
     (tmp / "taken").mkdir()
     (tmp / "taken" / "notes.txt").write_text("mine")
-    lsa = ("--align", "lsa", "--quiet")
+    lsa = ("--align", "lsa")
     return {
         "no module": ((str(tmp), "--student", student), "holds no adapter_config.json"),
         "truncated": (
@@ -389,7 +384,7 @@ def test_a_refused_plan_is_shown_and_exits_2(
     options = ("--student", make_model(layers=2, seed=5))
     code, out, error = run("plan", module, *options)
     assert code == 2
-    assert re.search(r"48 -> 32 .* layer_output .* refused", out)
+    assert re.search(r"48 -> 32 .* refused", out)
     assert "also refused: output_norm is 48 wide" in out
     assert error.startswith("error: output_norm is 48 wide")
     code, with_texts, error = run("plan", module, *options, "--texts", texts, "--align", "none")
@@ -410,7 +405,7 @@ def test_own_data_train_port_and_score_by_commands(
     (tmp_path / "data").mkdir()
     for split in ("dev", "test"):
         (tmp_path / "data" / f"{split}.csv").write_text("review,topic\n" + rows)
-    options = ("--task", "classification", "--data", tmp_path / "data", "--column", "text=review", "--quiet")
+    options = ("--task", "classification", "--data", tmp_path / "data", "--column", "text=review")
     options = (*options, "--column", "label=topic", "--batch-size", 8, "--max-length", 32)
     base, student = make_model(layers=4), make_model(layers=2)
     teacher, ported, trained = (tmp_path / name for name in ("teacher", "ported", "trained"))

@@ -175,9 +175,7 @@ def test_pairs_of_texts_are_answered_together(make_model: Make, make_module: Mak
     expected = regraft.compare(*loaded, pairs, progress=False)
     single = [ask(resolve(base), loaded[1], texts, progress=False).logits for texts in (pairs, TEXTS)]
     assert not torch.allclose(*single)
-    code, out, _ = run(
-        "compare", teacher, student, "--texts", table, "--column", "premise,hypothesis", "--json", "--quiet"
-    )
+    code, out, _ = run("compare", teacher, student, "--texts", table, "--column", "premise,hypothesis", "--json")
     assert code == 0
     assert json.loads(out)["agreement"]["percent"] == expected.agreement.percent
 
@@ -191,7 +189,7 @@ def test_the_command_prints_tables_or_one_object(
     student = make_module(make_model(width=24, unigram=True), labels=3)
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
-    call = ("compare", teacher, student, "--texts", texts, "--quiet")
+    call = ("compare", teacher, student, "--texts", texts)
     code, out, err = run(*call)
     assert (code, err) == (0, "")
     for words in ("its head alone", "95% interval", "LABEL_2", "calibration error", "matched by position"):
@@ -243,7 +241,7 @@ def test_evaluate_prints_one_object_too(make_model: Make, make_module: Make, run
     write_split(tmp_path / "val.conllu", 20, 0)
     write_split(tmp_path / "test.conllu", 10, 1)
     module = make_module(make_model(), labels=9)
-    call = ("evaluate", module, "--data", tmp_path, "--quiet")
+    call = ("evaluate", module, "--data", tmp_path)
     code, words, _ = run(*call)
     assert code == 0
     code, out, err = run(*call, "--json")

@@ -465,7 +465,7 @@ def test_the_command_prints_losses_before_and_after(
     (tmp_path / "a.txt").write_text("\n".join(texts))
     (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({"body": text}) for text in texts))
     sources = ("--texts", tmp_path / "a.txt", "--texts", tmp_path / "b.jsonl", "--column", "body", "--max-texts", 30)
-    small = ("--max-steps", 3, "--batch-size", 8, "--quiet")
+    small = ("--max-steps", 3, "--batch-size", 8)
     out = tmp_path / "student"
     code, printed, error = run(
         "distill", "--teacher", make_language_model("bert"), *sources, "--out", out, "--layers", "1,3", *small
@@ -502,7 +502,7 @@ def test_bad_input_to_the_command_is_one_sentence_and_exit_2(
         ((*good, "--every", 1), "expected a step of 2 or more"),
         ((*good, "--precision", "float8"), "unknown precision 'float8', expected one of auto, bfloat16"),
     ):
-        code, printed, error = run("distill", *arguments, "--quiet")
+        code, printed, error = run("distill", *arguments)
         assert code == 2
         assert printed == ""
         assert message in error

@@ -643,7 +643,7 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     path = write(content, tmp_path / "tiny.yaml")
     code, out, _ = run("experiment", "plan", path, "--store", tmp_path / "new")
     assert code == 0
-    assert [line.split("│")[2].strip() for line in out.splitlines() if "│ all" in line] == ["10"]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("all ")] == ["10"]
     assert not (tmp_path / "new").exists()
     more = write(changed(content, seeds=[0, 1, 2]), tmp_path / "more.yaml")
     code, out, _ = run("experiment", "plan", more, "--store", ran, "--verbose")

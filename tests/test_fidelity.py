@@ -294,7 +294,7 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
     texts.write_text("\n".join(make_texts(80)))
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
-    here = ("plan", module, "--student", student, "--align", "ridge", "--quiet")
+    here = ("plan", module, "--student", student, "--align", "ridge")
     before = {root: files(Path(root)) for root in (tmp_path, module, student, teacher)}
     code, out, error = run(*here, "--texts", texts, "--data", ner_folder, "--max-eval", 20)
     assert code == 0, error
@@ -306,7 +306,7 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
     assert {root: files(Path(root)) for root in before} == before
 
     models = ("--teacher", teacher, "--student", student)
-    run("sample", *models, "--texts", texts, "--out", tmp_path / "moments", "--quiet")
+    run("sample", *models, "--texts", texts, "--out", tmp_path / "moments")
     _, sampled, _ = run(*here, "--moments", tmp_path / "moments")
     _, ported, _ = run(
         "transfer", module, *models[2:], "--align", "ridge", "--moments", tmp_path / "moments", "--out", tmp_path / "x"
@@ -320,7 +320,7 @@ def test_plan_says_whether_a_port_will_help_and_writes_nothing(
 
     code, out, _ = run(*here, "--data", ner_folder)
     assert code == 2  # ridge needs texts
-    fresh = ("--student", make_model(layers=2), "--head", "fresh", "--data", ner_folder, "--max-eval", 5, "--quiet")
+    fresh = ("--student", make_model(layers=2), "--head", "fresh", "--data", ner_folder, "--max-eval", 5)
     code, out, _ = run("plan", module, *fresh)
     assert code == 0
     assert "drawn at random, so this says little" in out

@@ -92,7 +92,7 @@ def test_the_command_says_it_in_one_sentence(
     start: Stranger, stranger: Stranger, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     sentence = "Training did not help: the start is better than every checkpoint, so it is what is kept"
-    here = ("train", "--model", start.base, *start.options, "--batch-size", 8, "--epochs", 1, "--quiet")
+    here = ("train", "--model", start.base, *start.options, "--batch-size", 8, "--epochs", 1)
     wreck, still = ("--learning-rate", 5, "--warmup", 0), ("--learning-rate", 0)
     code, out, error = run(*here, *wreck, "--init", start.module, "--out", tmp_path / "a")
     assert code == 0, error

@@ -30,7 +30,7 @@ def named_base(base: str, path: Path, *names: str) -> str:
 
 
 def test_an_order_that_nothing_says_is_asked_for(stranger: Stranger, run: Run) -> None:
-    code, out, error = run("evaluate", stranger.module, *stranger.options, "--quiet")
+    code, out, error = run("evaluate", stranger.module, *stranger.options)
     assert code == 2
     assert not out
     assert "does not name the labels of its head, nor does its base model" in error
@@ -40,7 +40,7 @@ def test_an_order_that_nothing_says_is_asked_for(stranger: Stranger, run: Run) -
 
 
 def test_an_order_that_is_given_is_taken_and_said(stranger: Stranger, run: Run) -> None:
-    evaluated = ("evaluate", stranger.module, *stranger.options, "--quiet", "--labels")
+    evaluated = ("evaluate", stranger.module, *stranger.options, "--labels")
     code, out, error = run(*evaluated, "yes,no")
     assert code == 0, error
     assert f"{stranger.module} names no labels; taken in the order of --labels: yes, no" in out
@@ -61,7 +61,7 @@ def test_an_order_that_is_given_is_taken_and_said(stranger: Stranger, run: Run) 
 def test_the_configuration_of_the_base_model_is_believed_where_it_names_the_datas_labels(
     stranger: Stranger, tmp_path: Path, run: Run
 ) -> None:
-    evaluated = ("evaluate", stranger.module, *stranger.options, "--quiet", "--model")
+    evaluated = ("evaluate", stranger.module, *stranger.options, "--model")
     code, out, error = run(*evaluated, named_base(stranger.base, tmp_path / "named", "yes", "no"))
     assert code == 0, error
     assert "taken as the configuration of its base model has them: yes, no" in out
@@ -83,7 +83,7 @@ def test_a_task_with_labels_of_its_own_needs_none_and_the_order_is_said(
     ner_folder: Path, make_model: Callable[..., str], make_module: Callable[..., str], run: Run
 ) -> None:
     module = make_module(make_model(layers=2), "lora", labels=9)
-    code, out, error = run("evaluate", module, "--data", ner_folder, "--max-eval", "4", "--quiet")
+    code, out, error = run("evaluate", module, "--data", ner_folder, "--max-eval", "4")
     assert code == 0, error
     assert f"{module} names no labels; taken in the order of the task: O, B-PER, I-PER, B-ORG" in out
 
@@ -103,7 +103,7 @@ def test_labels_that_are_named_come_along_and_are_reordered_by_name(
             f"Labels in the order of the head's rows: {', '.join(labels)}"
             in (tmp_path / name / "README.md").read_text()
         )
-        code, out, error = run("evaluate", tmp_path / name, *stranger.options, "--quiet")
+        code, out, error = run("evaluate", tmp_path / name, *stranger.options)
         assert code == 0, error
         assert f"{tmp_path / name} names its labels: {', '.join(labels)}" in out
         assert "87.50" in out
@@ -170,7 +170,7 @@ def test_a_port_that_is_scored_needs_and_says_the_order_too(stranger: Stranger, 
     (tmp_path / "texts.txt").write_text(
         "\n".join(line.partition(",")[0] for line in (stranger.data / "dev.csv").read_text().splitlines())
     )
-    searched = ("--texts", tmp_path / "texts.txt", "--scale", "auto", "--align", "none", "--sequential", "--quiet")
+    searched = ("--texts", tmp_path / "texts.txt", "--scale", "auto", "--align", "none", "--sequential")
     for command in (("plan",), ("transfer", *searched, "--out", tmp_path / "out")):
         port = (*command[:1], stranger.module, "--student", stranger.base, *stranger.options, *command[1:])
         code, _, error = run(*port)

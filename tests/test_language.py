@@ -403,9 +403,7 @@ def test_chats_and_models_that_do_not_serve(
         (make_model("t5", layers=2), folder, "is no causal language model"),
     ):
         out = tmp_path / "out"
-        code, _, error = run(
-            "train", "--model", model, "--task", "lm", "--data", data, "--out", out, "--quiet", "--replace"
-        )
+        code, _, error = run("train", "--model", model, "--task", "lm", "--data", data, "--out", out, "--replace")
         assert code == 2, error
         assert expected in error
         assert error.strip().splitlines()[-1].startswith("error: ")
@@ -434,11 +432,11 @@ def test_a_module_that_names_no_task_type_is_taken_by_the_class_of_its_model(
 
 def test_the_command_line(llama: str, folder: Path, run: Callable[..., Any]) -> None:
     module = train_once(llama, folder)
-    code, output, _ = run("evaluate", module, "--task", "lm", "--data", folder, "--max-length", 120, "--quiet")
+    code, output, _ = run("evaluate", module, "--task", "lm", "--data", folder, "--max-length", 120)
     assert code == 0
     assert "bits_per_byte" in output
     assert "labels" not in output
-    code, _, error = run("evaluate", module, "--task", "nli", "--data", folder, "--quiet")
+    code, _, error = run("evaluate", module, "--task", "nli", "--data", folder)
     assert code == 2
     assert "has task type CAUSAL_LM, expected SEQ_CLS" in error
 
@@ -479,7 +477,7 @@ def test_a_port_is_planned_scored_and_scaled_by_bits_per_byte(
     load_base(narrow).save_pretrained(student)
     bytes_tokenizer(bos=True).save_pretrained(student)
     here = (module, "--student", student, "--texts", folder / "train.txt", "--task", "lm", "--data", folder)
-    here = (*here, "--max-eval", 5, "--quiet", "--scale", "auto")
+    here = (*here, "--max-eval", 5, "--scale", "auto")
     code, output, error = run("plan", *here)
     assert code == 0, error
     assert "on the validation split:" in output

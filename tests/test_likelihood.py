@@ -171,7 +171,7 @@ def test_a_module_compared_with_itself_says_the_same(
 ) -> None:
     _, its, _, _ = pair
     (tmp_path / "texts.txt").write_text("\n".join(make_texts(30)))
-    code, output, error = run("compare", its, its, "--texts", tmp_path / "texts.txt", "--quiet")
+    code, output, error = run("compare", its, its, "--texts", tmp_path / "texts.txt")
     assert code == 0, error
     assert "100.0" in output
     assert "Bits per byte: the student" in output

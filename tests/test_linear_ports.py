@@ -229,9 +229,7 @@ def test_the_command_line_prints_what_linear_maps_predict(
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(make_texts(80)))
     moments, module = tmp_path / "moments", make_module(teacher, "lora", 3)
-    code, _, error = run(
-        "sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", moments, "--quiet"
-    )
+    code, _, error = run("sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", moments)
     assert code == 0, error
     for align, shown, hidden in (("ridge", ("R2 read", "R2 write"), "held-out r"), ("lsa", ("held-out r", "R2"), "?")):
         port = ("transfer", module, "--student", student, "--align", align, "--spaces", "measured")

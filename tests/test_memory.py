@@ -97,7 +97,7 @@ def test_plan_says_what_a_port_in_sequence_will_take(
 ) -> None:
     teacher, student = make_model(layers=4), make_model(layers=2, width=48)
     (tmp_path / "texts.txt").write_text("\n".join(make_texts(60)))
-    command = ("plan", make_module(teacher), "--student", student, "--texts", tmp_path / "texts.txt", "--quiet")
+    command = ("plan", make_module(teacher), "--student", student, "--texts", tmp_path / "texts.txt")
     code, output, _ = run(*command)
     assert code == 0
     assert re.search(r"Expected peak memory: [\d.e-]+ GB beside Python and its libraries \(weights", output)

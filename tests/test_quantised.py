@@ -110,7 +110,6 @@ def test_a_module_goes_from_gguf_to_another_model(
         texts,
         "--out",
         tmp_path / "out",
-        "--quiet",
     )
     assert code == 0, error
     assert "quantised, in GGUF" in output.replace("\n", " ")

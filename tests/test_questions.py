@@ -140,7 +140,7 @@ def test_a_module_agrees_with_itself(make_model: Make, make_module: Make, run: R
     assert 0 < found.floor < 100
     table = tmp_path / "questions.tsv"
     table.write_text("question\tcontext\n" + "".join(f"{one}\t{two}\n" for one, two in PAIRS))
-    call = ("compare", module.source, module.source, "--texts", table, "--column", "question,context", "--quiet")
+    call = ("compare", module.source, module.source, "--texts", table, "--column", "question,context")
     code, out, _ = run(*call)
     assert code == 0
     for words in ("answer F1", "100.0", "always the whole context", f"{found.floor:.1f}"):

@@ -331,13 +331,13 @@ def test_refine_from_the_command_line(
     teacher, student = make_module(make_model(layers=2), labels=3), make_model(width=24, layers=2)
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
-    transfer = ("transfer", teacher, "--student", student, "--texts", texts, "--quiet", "--out")
+    transfer = ("transfer", teacher, "--student", student, "--texts", texts, "--out")
     code, out, _ = run(*transfer, tmp_path / "once", "--refine", 26)
     assert code == 0, out
     assert "agreement with the teacher" in out
     port = tmp_path / "port"
     assert run(*transfer, port)[0] == 0
-    options = ("--teacher", teacher, "--texts", texts, "--steps", 26, "--out", tmp_path / "twice", "--quiet")
+    options = ("--teacher", teacher, "--texts", texts, "--steps", 26, "--out", tmp_path / "twice")
     code, out, error = run("refine", port, *options, "--json")
     assert code == 0, error
     said = json.loads(out)

@@ -298,7 +298,7 @@ def test_labels_and_numbers_of_texts_from_the_command_line(
     opposite(teacher).save(tmp_path / "start")
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
-    options = ("--teacher", tmp_path / "teacher", "--texts", texts, "--steps", 4, "--quiet", "--out", tmp_path / "out")
+    options = ("--teacher", tmp_path / "teacher", "--texts", texts, "--steps", 4, "--out", tmp_path / "out")
     labelled = ("--data", rows.data, "--task", "classification", "--certainty")
     code, out, error = run("refine", tmp_path / "start", *options, *labelled, "--by-texts", "20,60")
     assert code == 0, error

@@ -158,7 +158,7 @@ def test_a_layer_that_gets_nothing_is_a_row_of_the_plan(
     module = make_module(base, "lora", layers_to_transform=[0, 1])
     assert regraft.plan(regraft.load(module), base).silent == (("", 2), ("", 3))
     _, out, _ = run("plan", module, "--student", base)
-    assert re.search(r"│ 3 +│ +│ 3 +│ 0 +│.*gets nothing", out)
+    assert re.search(r"(?m)^ *3 +3 +0 .*gets nothing", out)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +192,11 @@ def test_a_head_that_names_no_labels_is_kept_and_it_is_said(
     module = make_module(base, "lora", labels=9)
     run("transfer", module, "--student", student, "--out", tmp_path / "ported")
     data = ("--data", ner_folder, "--model", student, "--epochs", "1", "--max-train", "16", "--max-eval", "16")
-    code, out, error = run("train", "--init", tmp_path / "ported", *data, "--out", tmp_path / "trained", "--quiet")
+    code, out, error = run("train", "--init", tmp_path / "ported", *data, "--out", tmp_path / "trained")
     assert code == 0, error
     assert "with its task head" in out
     assert "It names no labels; taken in the order of the task: O, B-PER" in out
-    code, out, _ = run(
-        "train", "--init", tmp_path / "ported", "--head", "fresh", *data, "--out", tmp_path / "fresh", "--quiet"
-    )
+    code, out, _ = run("train", "--init", tmp_path / "ported", "--head", "fresh", *data, "--out", tmp_path / "fresh")
     assert "with a fresh task head" in out
     assert "names no labels" not in out
 

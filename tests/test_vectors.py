@@ -102,7 +102,7 @@ def test_a_module_agrees_with_itself(make_model: Make, run: Run, tmp_path: Path)
     assert found.commonest == "the teacher's mean vector"
     assert 0 < found.floor < 100
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
-    call = ("compare", module.source, module.source, "--texts", tmp_path / "texts.txt", "--quiet")
+    call = ("compare", module.source, module.source, "--texts", tmp_path / "texts.txt")
     code, out, _ = run(*call)
     assert code == 0
     for words in ("cosine", "its model alone", "always the teacher's mean vector", "1 - cosine", "The last row"):
@@ -140,7 +140,7 @@ def test_widths_and_tokenizers_may_differ(make_model: Make, tmp_path: Path) -> N
 def test_a_port_ends_with_the_cosine(make_model: Make, run: Run, tmp_path: Path) -> None:
     module, student = module_of(make_model(layers=2), tmp_path / "module"), make_model(width=24, layers=2, unigram=True)
     (tmp_path / "texts.txt").write_text("\n".join(make_texts(600)))
-    texts = ("--texts", tmp_path / "texts.txt", "--quiet")
+    texts = ("--texts", tmp_path / "texts.txt")
     code, out, _ = run("transfer", module.source, "--student", student, "--out", tmp_path / "port", *texts)
     assert code == 0
     assert "the port gives the teacher's answers with a cosine of" in out

@@ -56,7 +56,7 @@ def test_plan_and_transfer_end_with_the_agreement(
 ) -> None:
     module = of_many_answers(make_module(make_model(), labels=3), TEXTS)
     student = make_model("distilbert", width=48, layers=2)
-    call = (module, "--student", student, "--texts", texts, "--teacher-labels", ",".join(LABELS), "--quiet")
+    call = (module, "--student", student, "--texts", texts, "--teacher-labels", ",".join(LABELS))
     code, planned, error = run("plan", *call)
     assert code == 0, error
     _, ported, _ = run("transfer", *call, "--out", tmp_path / "port")
@@ -73,7 +73,7 @@ def test_a_port_to_its_own_model_agrees_whatever_the_order_of_its_labels(
     make_model: Make, make_module: Make, run: Run, texts: Path
 ) -> None:
     module = of_many_answers(make_module(make_model(), labels=3), TEXTS)
-    here = ("plan", module, "--student", make_model(), "--texts", texts, "--quiet")
+    here = ("plan", module, "--student", make_model(), "--texts", texts)
     order = ("--teacher-labels", ",".join(LABELS), "--labels", ",".join(LABELS[::-1]))
     for options in ((), order):
         code, out, error = run(*here, *options)
@@ -86,7 +86,7 @@ def test_a_port_to_its_own_model_agrees_whatever_the_order_of_its_labels(
 def test_without_an_answer_the_forecast_remains(make_model: Make, make_module: Make, run: Run, texts: Path) -> None:
     base, student = make_model(), make_model("distilbert", width=48, layers=2)
     for module, options in ((make_module(base, labels=3), ("--head", "fresh")), (make_module(base), ())):
-        here = ("--student", student, "--texts", texts, "--align", "ridge", "--apart", "--quiet")
+        here = ("--student", student, "--texts", texts, "--align", "ridge", "--apart")
         code, out, error = run("plan", module, *here, *options)
         assert code == 0, error
         assert "held-out texts the port gives" not in out
@@ -97,7 +97,7 @@ def test_too_few_texts_and_a_teacher_with_one_answer_get_no_verdict(
     make_model: Make, make_module: Make, run: Run, texts: Path, tmp_path: Path
 ) -> None:
     module, student = make_module(make_model(), labels=3), make_model("distilbert", width=48, layers=2)
-    call = ("plan", module, "--student", student, "--texts", texts, "--quiet")
+    call = ("plan", module, "--student", student, "--texts", texts)
     code, out, _ = run(*call, "--max-texts", 36)
     assert code == 0
     assert "No verdict: found 9 held-out texts, expected at least 10; give more texts." in out
@@ -119,7 +119,7 @@ def test_a_module_of_pairs_is_asked_pairs(make_model: Make, make_module: Make, r
     module = of_many_answers(make_module(make_model(), labels=2, task_type="SEQ_CLS"), pairs)
     table = tmp_path / "pairs.tsv"
     table.write_text("premise\thypothesis\n" + "".join(f"{one}\t{two}\n" for one, two in pairs))
-    call = (module, "--student", make_model(layers=2), "--texts", table, "--column", "premise,hypothesis", "--quiet")
+    call = (module, "--student", make_model(layers=2), "--texts", table, "--column", "premise,hypothesis")
     code, out, error = run("transfer", *call, "--out", tmp_path / "port")
     assert code == 0, error
     found = regraft.compare(

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import SamplingError
 from ..models.adapters import base_layer
 from ..models.families import Family
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
+from ..progress import with_progress
 from .batches import Batches, Texts
 from .options import RunOptions, SampleOptions
 from .pairing import Encoding, Ints, Pairs, pool
@@ -59,7 +59,7 @@ def observe(
         there = observable(model_t, model_s, pairs)
         watched_t = watch(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
         watched_s = watch(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
-        for batch in tqdm(batches, desc=title, unit="batch", disable=run.quiet):
+        for batch in with_progress(batches, title, shown=not run.quiet):
             with recording(watched_t) as seen_t:
                 run_on(model_t, batch.teacher)
             with recording(watched_s) as seen_s:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from pydantic import Field, model_validator
 
 from ..errors import SamplingError
@@ -69,8 +70,8 @@ class RunOptions(Options):
     """GB of activations in memory; others go to disk."""
     trust_remote_code: bool = False
     """Run Python code that the models bring along."""
-    quiet: bool = False
-    """No progress bars."""
+    quiet: Annotated[bool, Parameter(parse=False)] = False
+    """No progress bars. On the command line the form of the output decides."""
 
     @model_validator(mode="after")
     def _one_size(self) -> RunOptions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -13,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..schema import Options
+
 console = Console(markup=False)  # paths and messages may hold brackets
 errors = Console(stderr=True, markup=False)
+results = Console(markup=False)  # what programs read; the form of the output moves or silences `console` alone
 
 
 class _Help:
@@ -36,9 +37,7 @@ class _Help:
         console.print(Text("Usage: ", style="bold"), usage, sep="", end="\n")
 
     def render_description(self, console: Console, _options: Any, description: Any) -> None:
-        with console.capture() as capture:
-            console.print(description)
-        console.print(capture.get().strip(), "", sep="\n", markup=False, highlight=False)
+        console.print(_plain(description, console), "", sep="\n", markup=False, highlight=False)
 
 
 def _named(entry: Any) -> str:
@@ -47,12 +46,17 @@ def _named(entry: Any) -> str:
     return ", ".join(names) + value
 
 
+def _plain(description: Any, console: Console) -> Text:
+    """Take a description as it stands, brackets included."""
+    with console.capture() as capture:
+        console.print(description, end="", width=1000, markup=False)
+    return Text(capture.get().strip())
+
+
 def _described(entry: Any, console: Console) -> Text:
     if not entry.description:
         return Text()
-    with console.capture() as capture:
-        console.print(entry.description, end="", width=1000)
-    text = Text(capture.get().strip())
+    text = _plain(entry.description, console)
     if entry.default not in (None, "False", "()"):
         text.append(f" [{entry.default}]", style="dim")
     return text
@@ -102,17 +106,22 @@ def flat(group: Group) -> Parameter:
 
 Out = Annotated[Path, Parameter(group=OUTPUT)]
 Replace = Annotated[bool, Parameter(group=OUTPUT, help="Replace the output where it exists.")]
-Quiet = Annotated[bool, Parameter(group=OUTPUT, help="No progress bars.")]
 Families = Annotated[Path | None, Parameter(group=WHERE, help="Records of model types: TYPE.yaml or a directory.")]
 Verbose = Annotated[bool, Parameter(group=OUTPUT)]
-Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print one JSON object; words go to stderr.")]
 TrustCode = Annotated[bool, Parameter(group=WHERE, help="Run Python code that the model brings along.")]
 Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
 
 
-def print_json(found: Mapping[str, Any]) -> None:
-    """Print what was found as one JSON object on a line."""
-    console.out(json.dumps(found, ensure_ascii=False), highlight=False)
+def words_of(options: Options) -> list[str]:
+    """Write options that differ from the defaults as they stand on the command line."""
+    words = []
+    for field, value in options.changed().items():
+        if isinstance(value, bool):
+            metadata = type(options).model_fields[field].metadata
+            words += [option(field)] if value else [name for one in metadata for name in one.negative]
+        else:
+            words += [option(field), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
 
 
 def option(field: str) -> str:

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from ..activations.options import TextOptions
 from ..distillation.options import AskOptions
 from ..errors import SamplingError
-from .app import HOW, TEXTS, WHERE, Families, Json, Quiet, TrustCode, console, errors, flat, print_json
+from .app import HOW, TEXTS, WHERE, Families, TrustCode, console, flat, words_of
+from .output import Output, Printed, say_next
 
 
 def compare(
@@ -25,8 +26,7 @@ def compare(
     device: Annotated[str | None, Parameter(group=WHERE)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Compare what two modules answer, on texts without labels.
 
@@ -48,6 +48,7 @@ def compare(
     from ..models.families import register_family
     from ..modules.module import load
     from . import show
+    from .verdict import compared
 
     register_family(families)
     read = texts.read()
@@ -62,8 +63,8 @@ def compare(
         options=options,
         trust_remote_code=trust_remote_code,
         device=device,
-        progress=not quiet,
     )
-    show.show_comparison(errors if as_json else console, found)
-    if as_json:
-        print_json(asdict(found))
+    show.show_comparison(console, found)
+    console.print(compared(found), soft_wrap=True)
+    output.give(asdict(found), f"{found.agreement.percent:.1f}")
+    say_next("refine", student, "--teacher", teacher, *words_of(texts), "--out", "FINISHED")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console
+from .app import OUTPUT, Out, Replace, TrustCode, console
+from .found import Converted
+from .output import Output, Printed
+
+if TYPE_CHECKING:
+    from ..modules.module import Module
 
 _FORMATS = ("adapterhub", "gguf", "lora", "merged", "peft")
 _OF_A_RANK = ("lora",)
@@ -24,7 +29,7 @@ def convert(
     trust_remote_code: TrustCode = False,
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Convert a module to other formats, or into a whole model.
 
@@ -60,28 +65,34 @@ def convert(
         from ..modules.to_gguf import save_gguf
 
         save_gguf(loaded, out, model, replace)
-        console.print(f"Wrote {out}: llama-cli --model MODEL.gguf --lora {out / GGUF_WEIGHTS} loads it.")
-        return
-    if to == "merged":
+        loads = f"llama-cli --model MODEL.gguf --lora {out / GGUF_WEIGHTS} loads it"
+    elif to == "merged":
         from ..modules.merging import save_merged
 
         save_merged(loaded, out, model, replace, trust_remote_code)
-        console.print(f"Wrote {out}: a model of its own, which transformers loads without PEFT.")
-        return
-    if to == "adapterhub":
+        loads = "a model of its own, which transformers loads without PEFT"
+    elif to == "adapterhub":
         loaded.save_adapterhub(out, model, name, replace)
-        console.print(f"Wrote {out}: model.load_adapter({str(out)!r}, set_active=True) loads it.")
-        return
-    if rank is not None:
-        from ..modules.to_lora import convert_to_lora
+        loads = f"model.load_adapter({str(out)!r}, set_active=True) loads it"
+    else:
+        if rank is not None:
+            loaded = _as_lora(loaded, rank, model, trust_remote_code)
+        elif model is not None:
+            loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
+        loaded.save(out, replace)
+        loads = f"PeftModel.from_pretrained(model, {str(out)!r}) loads it"
+    console.print(f"Wrote {out}: {loads}.", soft_wrap=True)
+    converted = loaded.provenance.get("converted") if rank is not None else None
+    output.give(Converted(out=str(out), to=to, converted=converted), out)
 
-        loaded = convert_to_lora(loaded, rank, model, trust_remote_code, not quiet)
-        done = loaded.provenance["converted"]
-        console.print(
-            f"A LoRA of rank {rank} for {len(done['errors'])} layers of {done['peft_type']}; relative error of what "
-            f"they add: {done['mean_error']:.2g} on average, at most {done['max_error']:.2g}."
-        )
-    elif model is not None:
-        loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
-    loaded.save(out, replace)
-    console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
+
+def _as_lora(module: Module, rank: int, model: str | None, trust_remote_code: bool) -> Module:
+    from ..modules.to_lora import convert_to_lora
+
+    made = convert_to_lora(module, rank, model, trust_remote_code)
+    done = made.provenance["converted"]
+    console.print(
+        f"A LoRA of rank {rank} for {len(done['errors'])} layers of {done['peft_type']}; relative error of what "
+        f"they add: {done['mean_error']:.2g} on average, at most {done['max_error']:.2g}."
+    )
+    return made

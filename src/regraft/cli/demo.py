@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .app import OUTPUT, Quiet, console
+from .app import OUTPUT, console
+from .output import Output, Printed
 
 if TYPE_CHECKING:
     from ..experiment.store import Store
@@ -39,7 +40,7 @@ The real thing:
 """
 
 
-def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), quiet: Quiet = False) -> None:
+def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo"), output: Printed = Output()) -> None:
     """See the whole paper in miniature, in about two minutes.
 
     Runs 'regraft experiment run demo' and reports, on 2 cores and without a
@@ -61,7 +62,7 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     from ..report.contents import contents
     from ..report.writing import save
     from .experiments import run_shown
-    from .reporting import show
+    from .reporting import reported, show
 
     begun = time.monotonic()
     console.print(_WHAT)
@@ -71,8 +72,8 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     grid = make_grid(experiment)
     torch.set_num_threads(1)  # more would only wait for each other, with models of this size
     with _another_run(store) if len(times(grid, store)) < len(grid.cells) else nullcontext():
-        done = run_shown(experiment, grid, store, Local(), quiet, each_cell=not console.is_terminal)
-    if not done:
+        result = run_shown(experiment, grid, store, Local(), each_cell=not console.is_terminal)
+    if result.done < len(grid.cells):
         sys.exit(1)
     title, results = collect(store.root, experiment.name)
     summary = contents(results, title)
@@ -80,6 +81,7 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
     page = save(summary, results, store.root / "report", replace=True)
     console.print(f"\nThe page to look at: {page}  ({time.monotonic() - begun:.0f} s in all)\n", soft_wrap=True)
     console.print(_REAL, highlight=False)
+    output.give(reported(summary, page), page)
 
 
 @contextmanager

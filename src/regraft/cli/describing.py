@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from .app import Families, console, results
+from .found import Families as FoundFamilies
+from .found import FamilyRecord
+from .output import Output, Printed
 
-from .app import Families, Json, console, print_json
 
-
-def info(source: str, /, *, families: Families = None, as_json: Json = False) -> None:
+def info(source: str, /, *, families: Families = None, output: Printed = Output()) -> None:
     """Tell what a module, a model, a sample or a store is.
 
     Of a module: its method, sites, labels, what made it, and whether its tensors
@@ -23,16 +24,14 @@ def info(source: str, /, *, families: Families = None, as_json: Json = False) ->
 
     register_family(families)
     facts = facts_of(source)
-    if as_json:
-        print_json(facts)
-        return
     for name, value in facts.items():
         for number, line in enumerate(value if isinstance(value, list) else [value]):
             if line is not None:
                 console.print(f"{'' if number else name:16}{line}", soft_wrap=True, highlight=False)
+    output.give(facts, facts["kind"])
 
 
-def list_families() -> None:
+def list_families(*, output: Printed = Output()) -> None:
     """List the model types that ship with a record.
 
     Other types get one from their modules, see: regraft family MODEL
@@ -43,9 +42,12 @@ def list_families() -> None:
 
     for name, record in sorted(FAMILIES.items()):
         console.print(f"{name:16}{', '.join(record.places)}", soft_wrap=True, highlight=False)
+    output.give(
+        FoundFamilies(families={name: [*record.places] for name, record in sorted(FAMILIES.items())}), *FAMILIES
+    )
 
 
-def family(model: str, /, *, families: Families = None) -> None:
+def family(model: str, /, *, families: Families = None, output: Printed = Output()) -> None:
     """Print the record of a model's type: where its sites are.
 
     A type that ships none gets one from its modules, without weights. Mend it, and
@@ -65,5 +67,9 @@ def family(model: str, /, *, families: Families = None) -> None:
     base = resolve(model)
     record = base.family.model_dump(mode="json", exclude_defaults=True)
     origin = "derived from its modules" if base.is_derived else "as it ships"
-    print(f"# {base.config.model_type}, {origin}; name the file after the type.")  # noqa: T201 (a file, not a message)
-    yaml.safe_dump(record, sys.stdout, sort_keys=False)
+    if output.form == "json":
+        output.give(FamilyRecord(model_type=base.config.model_type, derived=base.is_derived, record=record))
+        return
+    # A file, not words: whatever else is silent.
+    results.out(f"# {base.config.model_type}, {origin}; name the file after the type.", highlight=False)
+    results.out(yaml.safe_dump(record, sort_keys=False), end="", highlight=False)

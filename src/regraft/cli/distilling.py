@@ -8,7 +8,9 @@ from cyclopts import Parameter
 
 from ..distillation.options import DistillOptions, DistillTexts
 from ..errors import TaskError
-from .app import HOW, TEXTS, Families, Out, Quiet, Replace, Track, TrustCode, console, flat
+from .app import HOW, TEXTS, Families, Out, Replace, Track, TrustCode, console, flat
+from .found import Distilled
+from .output import Output, Printed, say_next
 
 
 def distill(
@@ -22,7 +24,7 @@ def distill(
     families: Families = None,
     track: Track = (),
     replace: Replace = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Distill a shallower student of a model on plain text.
 
@@ -59,9 +61,11 @@ def distill(
         options=options,
         trust_remote_code=trust_remote_code,
         replace=replace,
-        progress=not quiet,
         tracking=Tracking.beside(out, track),
     )
     if processes().is_main_process:
         show.show_losses(console, distilled.before, distilled.after)
-        console.print(f"Wrote {out}: layers {', '.join(map(str, distilled.layers))} of {teacher}")
+        console.print(f"Wrote {out}: layers {', '.join(map(str, distilled.layers))} of {teacher}", soft_wrap=True)
+        losses = {"before": dict(distilled.before), "after": dict(distilled.after)}
+        output.give(Distilled(out=str(out), teacher=teacher, layers=[*distilled.layers], **losses), out)
+        say_next("plan", "MODULE", "--student", out)

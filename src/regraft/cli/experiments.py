@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ..errors import TaskError, unknown_choice
-from .app import HOW, OUTPUT, Quiet, Track, Verbose, console
+from ..progress import aside, with_progress
+from .app import HOW, OUTPUT, Track, Verbose, console
+from .found import Cell as CellLine
+from .found import GridPlanned, GridRun
+from .output import Output, Printed, say_next
+from .tables import print_table
 
 if TYPE_CHECKING:
     from ..experiment.executors import Executor
     from ..experiment.grid import Cell, Grid
+    from ..experiment.run import Ended
     from ..experiment.spec import Experiment
     from ..experiment.store import Store
     from ..experiment.work import Outcome
@@ -38,7 +42,9 @@ def _store(experiment: Experiment, directory: Path | None) -> Store:
     return Store((directory or Path("results") / experiment.name).absolute())
 
 
-def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose = False) -> None:
+def plan_experiment(
+    file: str, /, *, store: StoreOption = None, verbose: Verbose = False, output: Printed = Output()
+) -> None:
     """Show the cells of an experiment, and what is done of them.
 
     Says how much work is left; loads and trains nothing. These ship with regraft:
@@ -67,41 +73,46 @@ def plan_experiment(file: str, /, *, store: StoreOption = None, verbose: Verbose
     if verbose:
         _show_cells(grid, took, failed)
     _show_counts(grid, took, failed)
+    seconds, unknown = time_left(grid, took)
     if took and len(took) < len(grid.cells):
-        seconds, unknown = time_left(grid, took)
         known = f"about {_duration(seconds)} of work for one worker" if seconds else ""
         rest = f"{unknown} cells of kinds of which none is done yet" if unknown else ""
         console.print(f"left: {' and '.join(part for part in (known, rest) if part)}")
     for key, error in failed.items():
         console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True)
+    cells = [
+        CellLine(
+            key=key, kind=one.kind, label=one.label, needs=[*one.needs], seconds=took.get(key), error=failed.get(key)
+        )
+        for key, one in grid.cells.items()
+    ]
+    places = {"experiment": experiment.name, "file": str(path), "store": str(results.root)}
+    left = [key for key in grid.cells if key not in took]
+    output.give(GridPlanned(**places, cells=cells, seconds_left=seconds), *left)
+    named = [] if store is None else ["--store", store]
+    say_next(*(("experiment", "run", file, *named) if left else ("report", results.root)))
 
 
 def _show_counts(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> None:
     from ..experiment.spec import KINDS
 
-    table = Table("cells", "number", "done", "failed", "need")
+    rows = []
     numbers = Counter(cell.kind for cell in grid.cells.values())
     for kind in (kind for kind in KINDS if numbers[kind]):
         keys = [key for key, cell in grid.cells.items() if cell.kind == kind]
         needed = {grid.cells[need].kind for key in keys for need in grid.cells[key].needs}
-        table.add_row(
-            kind,
-            str(len(keys)),
-            str(sum(key in took for key in keys)),
-            str(sum(key in failed for key in keys)),
-            ", ".join(kind for kind in KINDS if kind in needed),
-        )
-    table.add_section()
-    table.add_row("all", str(len(grid.cells)), str(len(took)), str(len(failed)))
-    console.print(table)
+        counts = len(keys), sum(key in took for key in keys), sum(key in failed for key in keys)
+        rows.append((kind, *map(str, counts), ", ".join(kind for kind in KINDS if kind in needed)))
+    rows.append(("all", str(len(grid.cells)), str(len(took)), str(len(failed)), ""))
+    print_table(console, ("cells", "number", "done", "failed", "need"), rows)
 
 
 def _show_cells(grid: Grid, took: dict[str, float], failed: dict[str, str]) -> None:
-    table = Table("key", "cell", "needs", "state")
+    rows = []
     for key, cell in grid.cells.items():
         state = _duration(took[key]) if key in took else "failed" if key in failed else ""
-        table.add_row(key[:8], cell.label, " ".join(need[:8] for need in cell.needs), state)
-    console.print(table)
+        rows.append((key[:8], cell.label, " ".join(need[:8] for need in cell.needs), state))
+    print_table(console, ("key", "cell", "needs", "state"), rows)
 
 
 def run_experiment(
@@ -113,7 +124,7 @@ def run_experiment(
     address: Annotated[str | None, Parameter(group=HOW)] = None,
     retries: Annotated[int, Parameter(group=HOW, validator=Number(gte=0))] = 3,
     track: Track = (),
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Carry out what is not done.
 
@@ -158,8 +169,19 @@ def run_experiment(
         from ..experiment.on_ray import OnRay
 
         workers = OnRay(experiment.resources, address, retries, track)
-    if not run_shown(experiment, grid, results, workers, quiet):
+    result = run_shown(experiment, grid, results, workers)
+    found = GridRun(
+        experiment=experiment.name,
+        store=str(results.root),
+        cells=len(grid.cells),
+        done=result.done,
+        failed=dict(result.failed),
+        not_tried=[*result.blocked],
+    )
+    output.give(found, results.root)
+    if result.done < len(grid.cells):
         sys.exit(1)
+    say_next("report", results.root)
 
 
 def run_shown(
@@ -167,17 +189,15 @@ def run_shown(
     grid: Grid,
     store: Store,
     workers: Executor,
-    quiet: bool = False,
     each_cell: bool = True,
-) -> bool:
-    """Run an experiment and show how it gets on; return whether all cells are done.
+) -> Ended:
+    """Run an experiment and show how it gets on.
 
     Args:
         experiment: what it is.
         grid: its cells.
         store: where results are and go.
         workers: who does the work.
-        quiet: no progress bar and no line per cell.
         each_cell: a line per cell.
     """
     from ..experiment.run import run, time_left, times
@@ -188,34 +208,27 @@ def run_shown(
     took = times(grid, store)
     old, begun = dict(took), time.monotonic()
     console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        console=console,
-        disable=quiet or not console.is_terminal,
-        transient=True,
-    )
-    task = bar.add_task("cells", total=len(grid.cells), completed=len(took), left="")
+    bar = with_progress(None, "Cells", len(grid.cells), "cells")
+    bar.update(len(took))
 
     def started(cell: Cell) -> None:
-        bar.update(task, description=cell.label)
+        bar.set_description(cell.label)
 
     def ended(cell: Cell, outcome: Outcome) -> None:
         if outcome.status == "failed":
-            console.print(f"failed  {cell.label}: {outcome.error}", soft_wrap=True, highlight=False)
+            with aside():
+                console.print(f"failed  {cell.label}: {outcome.error}", soft_wrap=True, highlight=False)
             return
         record = store.record(cell.key)
         took[cell.key] = float(record["seconds"])
         seconds, unknown = time_left(grid, took)
         speed = (sum(took.values()) - sum(old.values())) / (time.monotonic() - begun)  # more than 1 with many workers
         left = f"{_duration(seconds / max(speed, 1e-9))}{' and more' if unknown else ''} left" if seconds else ""
-        bar.update(task, advance=1, left=left)
-        if each_cell and not quiet:
+        bar.update()
+        if each_cell:
             line = f"{len(took)}/{len(grid.cells)}  {cell.label}{_said(cell, record)}  {_duration(record['seconds'])}"
-            console.print(line, f" ({left})" if left else "", sep="", soft_wrap=True, highlight=False)
+            with aside():
+                console.print(line, f" ({left})" if left else "", sep="", soft_wrap=True, highlight=False)
 
     with bar:
         result = run(experiment, grid, store, workers, started, ended)
@@ -229,7 +242,7 @@ def run_shown(
         console.print(f"failed: {grid.cells[key].label}: {error}", soft_wrap=True, highlight=False)
     if result.blocked:
         console.print(f"not tried, since they need one that failed: {len(result.blocked)} cells")
-    return result.done == len(grid.cells)
+    return result
 
 
 def _say_what_is_left_out(experiment: Experiment, grid: Grid, store: Store) -> None:

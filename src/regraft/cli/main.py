@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pydantic
 from cyclopts import App, CycloptsError
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError
 from ..errors import RegraftError
 from ..schema import sentence
 from .app import WELCOME, application, console, errors, option
+from .output import Configuration, Output
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -38,6 +40,9 @@ COMMANDS = {
 }
 
 
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
+
+
 def commands(words: Sequence[str]) -> App:
     """Make the application with its commands; the one that is called is described by its own docstring.
 
@@ -59,23 +64,39 @@ def commands(words: Sequence[str]) -> App:
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for name in _LIBRARIES:  # of what they do with each other, which no user can mend
+        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Before the libraries are imported that read them.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for name in ("transformers", "huggingface_hub", "httpx"):
+    for name in ("transformers", "huggingface_hub", "httpx", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.argv[1:]:
         console.out(WELCOME, end="", highlight=False)
         return
     try:
-        commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
+        _run(sys.argv[1:])
     except CycloptsError as error:
         _refuse(_said(error))
     except RegraftError as error:
         _refuse(str(error))
+
+
+def _run(words: Sequence[str]) -> NoReturn:
+    """Run a command in the form that it was asked to print in."""
+    app, configuration = commands(words), Configuration()
+    app.config = (configuration,)
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False, error_console=errors)
+    output = bound.arguments.get("output", Output())
+    output.begin()
+    if output.print_config:
+        configuration.print()
+    else:
+        command(*bound.args, **bound.kwargs)
+    sys.exit(0)
 
 
 def _refuse(problem: str) -> None:

@@ -14,9 +14,12 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat
+from .app import DATA, HOW, TEXTS, WHERE, Families, Out, Replace, Verbose, console, flat, words_of
+from .found import MethodLine, Methods, Planned, Ported, Sampled, Tensor
+from .output import Output, Printed, say_next
 
 if TYPE_CHECKING:
+    from ..port.pipeline import Port
     from ..training.evaluation import Rows
 
 Moments = Annotated[tuple[Path, ...], Parameter(group=TEXTS, help="What 'regraft sample' wrote; repeatable.")]
@@ -35,7 +38,8 @@ def plan(
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
-    verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
+    verbose: Verbose = False,
+    output: Printed = Output(),
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
 
@@ -50,13 +54,13 @@ def plan(
         student: Model it goes to: directory or hub id.
         teacher: Model it was trained on. Default: as it says.
         max_eval: Score so many rows. Default: all, or 100.
-        verbose: One line per tensor.
+        verbose: Every tensor, and how each space is matched.
     """
     from ..models.families import register_family
     from ..modules.module import load
     from ..port.pipeline import Port
-    from . import show
-    from .verdict import show_verdict
+    from . import show, show_port
+    from .verdict import planned, verdict_of
 
     register_family(families)
     loaded, scored = load(module), _rows(rows, options, max_eval, run)
@@ -72,24 +76,35 @@ def plan(
         judge=judge,
         covariances=True,
     )
-    show.show_plan(console, port.plan, verbose)
-    show.show_relation(console, port)
+    show_port.show_plan(console, port.plan, verbose)
+    show_port.show_relation(console, port)
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
+        console.print(planned(port.plan), soft_wrap=True)
+        output.give(_planned(port), *(tensor.key for tensor in port.plan.targets))
+        say_next("plan", module, *_models(student, teacher), *words_of(options), "--texts", "FILE")
         return
     if port.memory is not None:
         console.print(str(port.memory), soft_wrap=True)
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
-    show.show_alignment(console, port.ported.report)
-    show_verdict(console, port)
+    show_port.show_alignment(console, port.ported.report, verbose)
+    found = None
     if scored is not None:
-        found = scored.scores(port.ported, progress=not run.quiet)
+        found = scored.scores(port.ported, progress=True)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
         of_head = "" if port.plan.head is None else f"; its task head is {head_is}"
         console.print(f"The ported module before any training, on the validation split{of_head}:")
         in_doubt = port.plan.head == "teacher" and not loaded.labels
         show.show_evaluation(console, "validation", found, "--teacher-labels" if in_doubt else "")
+    verdict = verdict_of(port)
+    if verdict is not None:
+        console.print(verdict.sentence, soft_wrap=True)
+    scores = None if found is None else found.scores
+    judged = {"report": dict(port.ported.report), "verdict": verdict, "scores": scores}
+    output.give(_planned(port).model_copy(update=judged), *([] if verdict is None else [verdict.sentence]))
+    evidence = [word for place in moments for word in ("--moments", place)] + words_of(texts)
+    say_next("transfer", module, *_models(student, teacher), *words_of(options), *evidence, "--out", "PORTED")
 
 
 def transfer(
@@ -108,6 +123,8 @@ def transfer(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
     replace: Replace = False,
+    verbose: Verbose = False,
+    output: Printed = Output(),
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
 
@@ -124,6 +141,7 @@ def transfer(
         teacher: Model it was trained on. Default: as it says.
         refine: Then 'regraft refine': so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
+        verbose: How each space is matched too.
     """
     from ..distillation.lesson import check_lesson
     from ..distillation.refinement import refine as finish
@@ -131,8 +149,8 @@ def transfer(
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
-    from . import show
-    from .verdict import show_verdict
+    from . import show, show_port
+    from .verdict import verdict_of
 
     register_family(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
@@ -150,6 +168,7 @@ def transfer(
         check_lesson(loaded, port.texts or ())
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
+    refined = None
     if refine is None:
         port.ported.save(out, replace)
     else:
@@ -163,15 +182,22 @@ def transfer(
             teacher_model=teacher,
             trust_remote_code=run.trust_remote_code,
             replace=replace,
-            progress=not run.quiet,
         )
-    show.show_relation(console, port)
-    show.show_port(console, port.ported.report)
-    if refine is None:
-        show_verdict(console, port)
-    else:
-        show.show_refinement(console, refined.provenance["refinement"])
-    console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
+    show_port.show_relation(console, port)
+    show_port.show_port(console, port.ported.report, verbose)
+    console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
+    verdict = verdict_of(port) if refined is None else None
+    if verdict is not None:
+        console.print(verdict.sentence, soft_wrap=True)
+    refinement = None if refined is None else refined.provenance["refinement"]
+    if refinement is not None:
+        show.show_refinement(console, refinement)
+    written = refined or port.ported
+    report = dict(port.ported.report)
+    output.give(Ported(out=str(out), hash=written.hash(), report=report, verdict=verdict, refinement=refinement), out)
+    if refined is None and texts.texts is not None:
+        named = [] if teacher is None else ["--teacher-model", teacher]
+        say_next("refine", out, "--teacher", module, *named, *words_of(texts), "--out", "FINISHED")
 
 
 def sample(
@@ -186,6 +212,7 @@ def sample(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
     replace: Replace = False,
+    output: Printed = Output(),
 ) -> None:
     """Run two models over texts and keep moments for any port.
 
@@ -217,24 +244,52 @@ def sample(
     spaces = space_pairs(*pair, parse_layers(layers), names(sites))
     moments = sampling.sample(*pair, spaces, read, options, run, folded=judged_pairs(spaces))
     sampling.save_sample(moments, out, replace)
-    console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}")
+    console.print(f"{moments.describe()}; {len(spaces)} pairs of spaces in {out}", soft_wrap=True)
+    counts = {"pairs": moments.pairs, "paired_tokens": moments.paired_tokens, "student_tokens": moments.student_tokens}
+    output.give(Sampled(out=str(out), teacher=teacher, student=student, spaces=len(spaces), **counts), out)
+    say_next("transfer", "MODULE", *_models(student, teacher), "--moments", out, "--out", "PORTED")
 
 
-def methods() -> None:
+def methods(*, output: Printed = Output()) -> None:
     """List the alignment methods: what each does and needs.
 
     Moments of texts, or of 'regraft sample', hold variances and covariances.
 
     Example: regraft transfer LORA --student S --texts t.txt --align lsa --out PORT
     """
-    from rich.table import Table
-
     from ..alignment.methods import METHODS
+    from .tables import print_table
 
-    table = Table("--align", "what it does", "needs", box=None, pad_edge=False)
-    for name, method in METHODS.items():
-        table.add_row(name, method.summary, method.needs)
-    console.print(table)
+    rows = [(name, method.summary, method.needs) for name, method in METHODS.items()]
+    print_table(console, ("--align", "what it does", "needs"), rows)
+    lines = [MethodLine(name=name, summary=summary, needs=needs) for name, summary, needs in rows]
+    output.give(Methods(methods=lines), *METHODS)
+
+
+def _models(student: str, teacher: str | None) -> list[str]:
+    return ["--student", student, *([] if teacher is None else ["--teacher", teacher])]
+
+
+def _planned(port: Port) -> Planned:
+    """Give what a plan says of every tensor as a record."""
+    plan = port.plan
+    tensors = [
+        Tensor(
+            name=one.key,
+            layer=None if one.place is None else one.place[0],
+            site=None if one.place is None else one.place[1],
+            action=one.action,
+        )
+        for one in plan.targets
+    ]
+    return Planned(
+        teacher=plan.teacher,
+        student=plan.student,
+        relation=None if port.relation is None else port.relation.kind,
+        tensors=tensors,
+        left=dict(plan.left),
+        head=plan.head,
+    )
 
 
 def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:

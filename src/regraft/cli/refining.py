@@ -17,17 +17,14 @@ from .app import (
     TEXTS,
     WHERE,
     Families,
-    Json,
     Out,
-    Quiet,
     Replace,
     Track,
     TrustCode,
     console,
-    errors,
     flat,
-    print_json,
 )
+from .output import Output, Printed, say_next
 
 
 def refine(
@@ -46,9 +43,8 @@ def refine(
     trust_remote_code: TrustCode = False,
     families: Families = None,
     track: Track = (),
-    as_json: Json = False,
     replace: Replace = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Finish a port without labels, on its teacher's answers.
 
@@ -95,17 +91,15 @@ def refine(
         answers=answers,
         trust_remote_code=trust_remote_code,
         replace=replace,
-        progress=not quiet,
         tracking=Tracking.beside(out, track),
         data=rows if rows.model_fields_set else None,
         by_texts=sizes,
     )
     if processes().is_main_process:
         report = refined.provenance["refinement"]
-        words = errors if as_json else console
-        show.show_refinement(words, report)
+        show.show_refinement(console, report)
         if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
-            show.show_order(words, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
-        words.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
-        if as_json:
-            print_json(report)
+            show.show_order(console, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
+        console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
+        output.give({"out": str(out), **report}, out)
+        say_next("compare", teacher, out, "--texts", "OTHER-TEXTS")

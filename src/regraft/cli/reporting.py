@@ -9,6 +9,8 @@ from cyclopts import Parameter
 
 from ..errors import ReportError
 from .app import OUTPUT, Replace, console
+from .found import FindingLine, Reported
+from .output import Output, Printed
 
 if TYPE_CHECKING:
     from ..report.contents import Contents
@@ -23,6 +25,7 @@ def report(
     experiment: str | None = None,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     replace: Replace = False,
+    output: Printed = Output(),
 ) -> None:
     """Report scores, gains, learning curves and alignments.
 
@@ -49,7 +52,16 @@ def report(
     summary = contents(results, title, reference)
     show(summary)
     page = save(summary, results, out, replace)
-    console.print(f"Wrote {page}")
+    console.print(f"Wrote {page}", soft_wrap=True)
+    output.give(reported(summary, page), page)
+
+
+def reported(summary: Contents, page: Path) -> Reported:
+    """Give what a report says as a record."""
+    said = [
+        FindingLine(setting=one.setting, verdict=one.verdict, sentences=[*one.sentences]) for one in summary.findings
+    ]
+    return Reported(page=str(page), findings=said, gaps=[*summary.missing])
 
 
 def show(summary: Contents) -> None:

@@ -16,18 +16,16 @@ from .app import (
     DATA,
     HOW,
     Families,
-    Json,
     Out,
-    Quiet,
     Replace,
     Track,
     TrustCode,
     console,
-    errors,
     flat,
     option,
-    print_json,
 )
+from .found import Evaluated, Harnessed, HarnessLine, Trained
+from .output import Output, Printed, say_next
 
 
 def train(
@@ -43,7 +41,7 @@ def train(
     families: Families = None,
     track: Track = (),
     replace: Replace = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Train a module, fresh or ported (--init), and score it.
 
@@ -83,7 +81,6 @@ def train(
         init=init,
         trust_remote_code=trust_remote_code,
         replace=replace,
-        progress=not quiet,
         tracking=Tracking.beside(out, track),
     )
     if processes().is_main_process:
@@ -100,7 +97,9 @@ def train(
         show.show_scores(console, training["scores"])
         if training["step"] == 0:
             console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
-        console.print(f"Wrote {out}")
+        console.print(f"Wrote {out}", soft_wrap=True)
+        output.give(Trained(out=str(out), **training), out)
+        say_next("plan", out, "--student", "MODEL")
 
 
 def evaluate(
@@ -114,8 +113,7 @@ def evaluate(
     harness: Annotated[str | None, Parameter(group=DATA)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    output: Printed = Output(),
 ) -> None:
     """Score a module on a task.
 
@@ -139,7 +137,10 @@ def evaluate(
                 f"got {option(min(data.model_fields_set))} beside --harness, whose tasks have their own data"
             )
         tasks, trusts = names(harness), trust_remote_code
-        show.show_harness(console, compare_on_harness(module, tasks, model, options=options, trust_remote_code=trusts))
+        measured = compare_on_harness(module, tasks, model, options=options, trust_remote_code=trusts)
+        show.show_harness(console, measured)
+        lines = [HarnessLine(**asdict(score)) for score in measured]
+        output.give(Harnessed(module=module, harness=lines), *(f"{score.module:.4f}" for score in measured))
         return
     found = evaluation.assess(
         module,
@@ -148,10 +149,7 @@ def evaluate(
         split=split,
         options=options,
         trust_remote_code=trust_remote_code,
-        progress=not quiet,
     )
-    words = errors if as_json else console
-    show.show_order(words, found.order, module)
-    show.show_evaluation(words, split, found, "" if found.order.said_by == "module" else "--labels")
-    if as_json:
-        print_json({"module": module, "split": split, **asdict(found)})
+    show.show_order(console, found.order, module)
+    show.show_evaluation(console, split, found, "" if found.order.said_by == "module" else "--labels")
+    output.give(Evaluated(module=module, split=split, **asdict(found)), f"{[*found.scores.values()][-1]:.2f}")

@@ -1,10 +1,9 @@
-"""How good a port is: what 'regraft plan' and 'regraft transfer' end with."""
+"""How good a port is, in a sentence: what 'regraft plan' and 'regraft transfer' end with."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from rich.console import Console
+from collections import Counter
+from dataclasses import asdict, replace
 
 from ..activations.batches import unfitted_texts
 from ..distillation.answers import answers_refused
@@ -12,24 +11,35 @@ from ..distillation.comparison import FEWEST_TEXTS, Comparison, compare
 from ..distillation.options import AskOptions
 from ..errors import TaskError
 from ..port.pipeline import Port
+from ..port.plan import Plan
+from .found import Verdict
 
 
-def show_verdict(console: Console, port: Port) -> None:
-    """Print how often a port gives its teacher's answer on the texts that it was not fitted on.
+def planned(plan: Plan) -> str:
+    """Say what a plan comes to that no texts have judged."""
+    counts = Counter(target.action for target in plan.targets)
+    done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+    return f"The port is allowed: of {len(plan.targets)} tensors {done}; whether it helps, texts tell."
 
-    Where there are no texts, or no task head that answers, print what its forecast expects, where that is known.
+
+def verdict_of(port: Port) -> Verdict | None:
+    """Say how often a port gives its teacher's answer on the texts that it was not fitted on.
+
+    Where there are no texts, or no task head that answers, say what its forecast expects, where that is known.
     """
     if port.texts is not None and not (answers_refused(port.module) or answers_refused(port.ported)):
-        console.print(_said(port), soft_wrap=True)
-    elif port.forecast is not None and port.forecast.verdict is not None:
-        console.print(port.forecast.verdict)
+        return _asked(port)
+    if port.forecast is not None and port.forecast.verdict is not None:
+        return Verdict(sentence=port.forecast.verdict, comparison=None)
+    return None
 
 
-def _said(port: Port) -> str:
+def _asked(port: Port) -> Verdict:
     options, run = port.options, port.run
     texts = unfitted_texts(port.texts or (), options.batch_size)
     if len(texts) < FEWEST_TEXTS:
-        return f"No verdict: found {len(texts)} held-out texts, expected at least {FEWEST_TEXTS}; give more texts."
+        few = f"No verdict: found {len(texts)} held-out texts, expected at least {FEWEST_TEXTS}; give more texts."
+        return Verdict(sentence=few, comparison=None)
     # The port has the names that were given for the teacher's labels, maybe in another order.
     named = {} if options.teacher_labels is None else {"labels": [*options.teacher_labels]}
     asked = AskOptions(batch_size=options.batch_size, max_length=options.max_length)
@@ -45,19 +55,30 @@ def _said(port: Port) -> str:
             progress=not run.quiet,
         )
     except TaskError as error:
-        return f"No verdict: {error}."
+        return Verdict(sentence=f"No verdict: {error}.", comparison=None)
+    return Verdict(sentence=compared(found, "held-out texts", "the port"), comparison=asdict(found))
+
+
+def compared(found: Comparison, texts: str = "texts", student: str = "the student") -> str:
+    """Say how far a student's answers are the teacher's, with what is to be beaten.
+
+    Args:
+        found: what was compared.
+        texts: what they are.
+        student: who it is.
+    """
     low, high = found.agreement.interval
     if found.bits_per_byte is not None:
-        teacher, student, alone = (found.bits_per_byte[name] for name in ("teacher", "student", "alone"))
+        teacher, own, alone = (found.bits_per_byte[name] for name in ("teacher", "student", "alone"))
         return (
-            f"On {found.texts} held-out texts the port needs {student:.3f} bits per byte, its model alone {alone:.3f}, "
+            f"On {found.texts} {texts} {student} needs {own:.3f} bits per byte, its model alone {alone:.3f}, "
             f"the teacher {teacher:.3f}; the probabilities of the two overlap by {found.agreement.percent:.1f} "
             f"(95% interval {low:.1f} to {high:.1f}), without the module by {found.head_alone.percent:.1f}."
             f"{_judged(found)}"
         )
     always = "one number for all" if found.commonest is None else f"always {found.commonest}"
     return (
-        f"On {found.texts} held-out texts the port gives the teacher's answers with a {found.agreement.metric} of "
+        f"On {found.texts} {texts} {student} gives the teacher's answers with a {found.agreement.metric} of "
         f"{found.agreement.percent:.1f} (95% interval {low:.1f} to {high:.1f}; divergence "
         f"{found.agreement.divergence:.3f}); its {found.bare} alone "
         f"{found.head_alone.percent:.1f}, {always} {found.floor:.1f}.{_judged(found)}"

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
+from ..progress import with_progress
 from ..tasks.agreement import Floats, mean_vectors, whole_texts
 from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
@@ -251,13 +251,8 @@ def ask(
     for layer in model.modules() if head_alone else ():
         if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
             layer.enable_adapters(False)
-    batches = tqdm(
-        answered(model, base, kind, texts, batch_size, max_length),
-        "Answers",
-        -(-len(texts) // batch_size),
-        unit="batch",
-        disable=not progress,
-    )
+    run = answered(model, base, kind, texts, batch_size, max_length)
+    batches = with_progress(run, "Answering", -(-len(texts) // batch_size), shown=progress)
     return collected(batches, labels_of(module, base), task.task_type)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel, set_peft_model_state_dict
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 
 from ..errors import TaskError
 from ..files.directories import check_writable
@@ -29,6 +29,7 @@ from ..tasks.data import Loaded
 from ..tasks.options import TaskOptions
 from ..training.attachment import attach, check_head, detach
 from ..training.devices import mixed_precision, processes, training_arguments
+from ..training.display import show_trainer
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .growth import grown
@@ -229,7 +230,6 @@ def _trainer(
         args=training_arguments(
             work,
             options,
-            progress,
             **length,
             eval_strategy="steps",
             eval_steps=between,
@@ -247,7 +247,7 @@ def _trainer(
         train_dataset=Dataset.from_dict(lesson.examples(batches, options.seed)),
         callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)
+    show_trainer(trainer, "Refining", progress)
     return trainer
 
 

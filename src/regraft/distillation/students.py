@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 
 from ..errors import ModelError, TaskError
 from ..files.directories import check_writable
@@ -22,6 +22,7 @@ from ..models.sites import find_sites
 from ..modules.card import student_card
 from ..modules.model_directory import model_files, save_model
 from ..training.devices import mixed_precision, processes, training_arguments
+from ..training.display import show_trainer
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
 from .masking import collator, encode, split
@@ -127,7 +128,6 @@ def distill(
         args=training_arguments(
             work,
             options,
-            progress,
             num_train_epochs=options.epochs,
             max_steps=options.max_steps or -1,
             per_device_eval_batch_size=options.batch_size,
@@ -145,7 +145,7 @@ def distill(
         eval_dataset=held_out,
         data_collator=data_collator,
     )
-    trainer.remove_callback(PrinterCallback)
+    show_trainer(trainer, "Distilling", progress)
     with tracked(trainer, tracking):
         trainer.train(resume_from_checkpoint=resume)
     curve = learning_curve(trainer.state.log_history, trainer.reported, split="held-out")

@@ -14,11 +14,11 @@ from peft import LoraConfig, PromptLearningConfig, get_peft_model, get_peft_mode
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModuleFileError, first_line
 from ..models.pretrained import ModelLike, Pretrained
+from ..progress import with_progress
 from .config import PREFIX, check_portable, head_class_of, parse_config, plain_config
 from .module import Module, base_of
 from .peft_types import PEFT_TYPES
@@ -62,7 +62,7 @@ def convert_to_lora(
     model = _with_module(module, resolved)
     tensors: dict[str, Tensor] = {}
     errors, biased, transposed = {}, False, False
-    for name, layer in tqdm(_layers(model), desc="Converting", unit="layer", disable=not progress):
+    for name, layer in with_progress(_layers(model), "Converting", unit="layers", shown=progress):
         delta, bias = _added(layer, f"{module.source} on {name}")
         biased, transposed = biased or bias is not None, transposed or isinstance(layer.get_base_layer(), Conv1D)
         tensors |= _factors(name, delta, bias, rank, module)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..activations.batches import Batch, Batches
 from ..activations.observation import Activations, Space, observable, of_student, of_teacher
@@ -37,6 +36,7 @@ from ..models.sites import (
 )
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
+from ..progress import with_progress
 from .execution import transfer_tensors
 from .options import PortOptions
 from .parts import Target
@@ -185,7 +185,7 @@ class InPlace:
         spaces = {(pair.student_layer, pair.name) for pair in seen}
         taught = {(pair.teacher_layer, pair.name) for pair in seen}
         runs = self._student.look_from_the_start(spaces) if anew else self._student.look(spaces)
-        titled = tqdm(runs, f"Sampling for {what}", len(self._batches), unit="batch", disable=self._quiet)
+        titled = with_progress(runs, f"Sampling for {what}", len(self._batches), shown=not self._quiet)
         for number, (batch, observed) in enumerate(zip(self._batches, titled, strict=True)):
             x_t = {space: self._shelf["taught", space, number] for space in taught}
             self._keep_read("student", number, observed)

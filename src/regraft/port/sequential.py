@@ -27,6 +27,7 @@ from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, SpacePair
 from ..modules.module import Module
+from ..progress import with_progress
 from .answers import Answers
 from .candidates import Candidate, Candidates, Fit, Fitting, choose
 from .forecast import Fidelity
@@ -97,7 +98,9 @@ def fit_in_sequence(
     with in_place(plan, module, teacher, student, ordered, options, run) as both:
         # What is judged is what leaves the model's own layers.
         chooses = method_named(str(options.align)).chooses and scale != 0 and both.has_outputs
-        there, *others = _bodies([pair for pair in pairs if pair not in heads], fitting, both, scale, chooses)
+        there, *others = _bodies(
+            [pair for pair in pairs if pair not in heads], fitting, both, scale, chooses, not run.quiet
+        )
         answers = Answers.of(plan, module, teacher, student, heads)
         candidates = Candidates(fitting, both, heads, answers, judge, chooses, searched)
         tried = candidates.of(there, scale, again=False)
@@ -122,11 +125,13 @@ def fit_in_sequence(
     )
 
 
-def _bodies(pairs: Sequence[SpacePair], fitting: Fitting, both: InPlace, scale: float, chooses: bool) -> list[Fit]:
+def _bodies(
+    pairs: Sequence[SpacePair], fitting: Fitting, both: InPlace, scale: float, chooses: bool, progress: bool
+) -> list[Fit]:
     """Fit what sits in the layers, from the first to the last; return the one that is in place then, and others."""
     mapped, copied = Fit("mapped"), Fit("copied")
     bodies = [mapped, copied] if chooses and fitting.can_copy(pairs) else [mapped]
-    for stages in both.layers(pairs):
+    for stages in with_progress(both.layers(pairs), "Fitting", unit="layers", shown=progress):
         both.teach([pair for stage in stages for pair in stage])
         for stage in stages:
             # Not kept by any name: the next stage's would be taken beside them.

@@ -30,13 +30,12 @@ def mixed_precision(precision: Precision) -> str | None:
     return precision if precision in ("bfloat16", "float16") else None
 
 
-def training_arguments(work: Path, options: StepOptions, progress: bool, **others: Any) -> TrainingArguments:
+def training_arguments(work: Path, options: StepOptions, **others: Any) -> TrainingArguments:
     """Tell a Trainer what every training has, and to keep to one device per process.
 
     Args:
         work: where checkpoints go.
         options: how to train.
-        progress: whether to draw progress bars.
         others: further fields of ``TrainingArguments``, how long it goes on among them.
     """
     mixed = mixed_precision(options.precision)
@@ -48,7 +47,7 @@ def training_arguments(work: Path, options: StepOptions, progress: bool, **other
         seed=options.seed,
         save_total_limit=1,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # `display` shows how far it is
         report_to="none",
         use_cpu=not torch.accelerator.is_available(),  # else it refuses bfloat16 where there is nothing but a CPU
         bf16=mixed == "bfloat16",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
 from ..models.pretrained import Pretrained
 from ..tasks.data import Loaded
 from ..tasks.kinds import KINDS
 from .devices import training_arguments
+from .display import show_trainer
 from .language import LanguageTrainer
 from .options import TrainOptions
 
@@ -53,7 +54,6 @@ def make_trainer(
     arguments = training_arguments(
         work,
         options,
-        progress,
         num_train_epochs=options.epochs,
         per_device_eval_batch_size=2 * options.batch_size,
         eval_strategy="epoch" if trains else "no",
@@ -73,7 +73,7 @@ def make_trainer(
         data_collator=kind.collator(tokenizer),
         compute_metrics=lambda output: kind.score(task, np.asarray(output.predictions), np.asarray(output.label_ids)),
     )
-    trainer.remove_callback(PrinterCallback)
+    show_trainer(trainer, "Training", progress)
     return trainer
 
 
