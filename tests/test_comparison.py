@@ -191,11 +191,12 @@ def test_the_command_prints_tables_or_one_object(
     texts.write_text("\n".join(TEXTS))
     call = ("compare", teacher, student, "--texts", texts)
     code, out, err = run(*call)
-    assert (code, err) == (0, "")
+    next_command = f"Next: regraft refine {student} --teacher {teacher} --texts {texts} --out FINISHED\n"
+    assert (code, err) == (0, next_command)
     for words in ("its head alone", "95% interval", "LABEL_2", "calibration error", "matched by position"):
         assert words in out
     code, found, err = run(*call, "--json")
-    assert (code, err) == (0, out)
+    assert (code, err) == (0, out + next_command)
     assert found.count("\n") == 1
     record = json.loads(found)
     assert record["teacher"] == teacher

@@ -24,7 +24,7 @@ def info(source: str, /, *, families: Families = None, output: Printed = Output(
 
     register_family(families)
     facts = facts_of(source)
-    for name, value in facts.items():
+    for name, value in facts.items() if output.form == "human" else ():
         for number, line in enumerate(value if isinstance(value, list) else [value]):
             if line is not None:
                 console.print(f"{'' if number else name:16}{line}", soft_wrap=True, highlight=False)
@@ -40,11 +40,10 @@ def list_families(*, output: Printed = Output()) -> None:
     """
     from ..models.families import FAMILIES
 
-    for name, record in sorted(FAMILIES.items()):
-        console.print(f"{name:16}{', '.join(record.places)}", soft_wrap=True, highlight=False)
-    output.give(
-        FoundFamilies(families={name: [*record.places] for name, record in sorted(FAMILIES.items())}), *FAMILIES
-    )
+    sites = {name: [*record.places] for name, record in sorted(FAMILIES.items())}
+    for name, places in sites.items() if output.form == "human" else ():
+        console.print(f"{name:16}{', '.join(places)}", soft_wrap=True, highlight=False)
+    output.give(FoundFamilies(families=sites), *sites)
 
 
 def family(model: str, /, *, families: Families = None, output: Printed = Output()) -> None:

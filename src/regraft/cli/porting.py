@@ -261,7 +261,8 @@ def methods(*, output: Printed = Output()) -> None:
     from .tables import print_table
 
     rows = [(name, method.summary, method.needs) for name, method in METHODS.items()]
-    print_table(console, ("--align", "what it does", "needs"), rows)
+    if output.form == "human":
+        print_table(console, ("--align", "what it does", "needs"), rows)
     lines = [MethodLine(name=name, summary=summary, needs=needs) for name, summary, needs in rows]
     output.give(Methods(methods=lines), *METHODS)
 

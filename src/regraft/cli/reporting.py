@@ -69,12 +69,10 @@ def show(summary: Contents) -> None:
     from ..report.render import to_rich
     from ..report.table import plural
 
-    for setting in summary.settings:
-        console.print(to_rich(setting.sections[0].tables[0]))
-    for table in summary.summary:
-        console.print(to_rich(table))
+    for table in (*(setting.sections[0].tables[0] for setting in summary.settings), *summary.summary):
+        console.print(*to_rich(table, console.width), "", sep="\n")
     for finding in summary.findings:
-        console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}")
+        console.print(f"{finding.setting}: {finding.verdict}. {' '.join(finding.sentences)}", soft_wrap=True)
     if summary.missing:
         console.print(f"{plural(len(summary.missing), 'gap')} in the grid, listed on the page")
 

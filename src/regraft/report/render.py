@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from .table import NONE, Table
 
 _NUMBER = re.compile(r"(?<![\w.)])-(?=\d)")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+_GAP = 2  # between two columns of the terminal
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -77,17 +79,47 @@ def to_csv(tables: Sequence[Table]) -> str:
     return file.getvalue()
 
 
-def to_rich(table: Table) -> RichTable:
-    """Make a table for the terminal; without an outer edge a start with all its options still fits 80 columns."""
-    notes = Text("\n".join(table.notes)) if table.notes else None
-    shown = RichTable(title=Text(table.title), caption=notes, show_edge=False)
-    for number, head in enumerate(table.heads):
-        label = number < table.labels
-        shown.add_column(
-            Text(head if label else head.replace(" ", "\n")), justify="left" if label else "right", no_wrap=True
-        )
+def to_rich(table: Table, width: int) -> list[RichTable]:
+    """Make a table for the terminal; columns that have no room beside the labels follow in tables below it.
+
+    Args:
+        table: what to show.
+        width: of the terminal.
+    """
+    heads = [head if number < table.labels else head.replace(" ", "\n") for number, head in enumerate(table.heads)]
+    widths = [
+        max(map(len, [*head.split("\n"), *(row[number].text for row in table.rows)]))
+        for number, head in enumerate(heads)
+    ]
+    # Labels are folded where they would take more than half of the room.
+    room = width - min(sum(widths[: table.labels]) + _GAP * table.labels, width // 2)
+    blocks: list[list[int]] = [[]]
+    for number in range(table.labels, len(heads)):
+        if blocks[-1] and sum(widths[one] + _GAP for one in [*blocks[-1], number]) > room:
+            blocks.append([])
+        blocks[-1].append(number)
+    return [_block(table, heads, block, first=block is blocks[0], last=block is blocks[-1]) for block in blocks]
+
+
+def _block(table: Table, heads: Sequence[str], block: Sequence[int], first: bool, last: bool) -> RichTable:
+    notes = Text("\n".join(table.notes)) if last and table.notes else None
+    shown = RichTable(
+        title=Text(table.title) if first else None,
+        caption=notes,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for number in range(table.labels):
+        shown.add_column(Text(heads[number]), overflow="fold")
+    for number in block:
+        shown.add_column(Text(heads[number]), justify="right", no_wrap=True)
     for number, row in enumerate(table.rows):
         if number and table.nested and table.spans(number)[0]:
             shown.add_section()
-        shown.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
+        cells = [*row[: table.labels], *(row[one] for one in block)]
+        shown.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in cells))
     return shown
