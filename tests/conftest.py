@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zlib
@@ -15,10 +16,12 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 import regraft
+from regraft.cli.found import schemas
 from regraft.cli.main import main
 from regraft.distillation.answers import ask
 from regraft.files.texts import Text
@@ -227,6 +230,16 @@ def load_peft(
 ) -> PeftModel:
     """Load a module into its base model with PEFT alone."""
     return PeftModel.from_pretrained(load_base(base, labels, task_type), str(module), **loading).eval()
+
+
+def checked_json(command: str, output: str) -> dict[str, Any]:
+    """Check what a command printed against its documented schema, one object on one line; return it."""
+    (line,) = output.splitlines()
+    record = TypeAdapter(schemas()[command])
+    record.validate_json(line)
+    found: dict[str, Any] = json.loads(line)
+    assert found.keys() >= record.json_schema()["properties"].keys()
+    return found
 
 
 def write_split(path: Path, sentences: int, seed: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import checked_json
 from hypothesis import given
 from hypothesis import strategies as st
 from micro.data import write_tasks
@@ -664,6 +665,10 @@ def test_the_commands(content: dict[str, Any], ran: Path, run: Callable[..., Any
     assert code == 1
     assert "failed: matching ner/en sample: cannot load the weights" in out
     assert "not tried, since they need one that failed: 2 cells" in out
+    code, out, error = run("experiment", "run", path, "--store", tmp_path / "store", "--json")
+    found = checked_json("experiment run", out)
+    assert (code, len(found["failed"]), len(found["not_tried"])) == (1, 1, 2)
+    assert "failed: matching ner/en sample: cannot load the weights" in error
     code, out, _ = run("experiment", "run", write(changed(content, seeds=[0]), path), "--store", ran)
     assert code == 0
     assert "3 trainings in the store were those of an earlier tiny: the report leaves them out" in out

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
+from conftest import checked_json
 from fake_results import make_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -697,7 +698,9 @@ def test_the_command_writes_all_and_replaces_only_when_told(run: Callable, tmp_p
     assert code == 2
     assert "--replace" in error
     assert "Beside the paper" in (directory / "tables.md").read_text()
-    assert run("report", path, "--replace")[0] == 0
+    code, out, _ = run("report", path, "--replace", "--json")
+    assert code == 0
+    assert checked_json("report", out)["page"] == str(directory / "report.html")
     assert "Beside the paper" not in (directory / "tables.md").read_text()
     assert read_results(directory / "results.csv") == list(PAPER.results)
     code, _, error = run("report", path, "--experiment", "x", "--out", tmp_path / "other")

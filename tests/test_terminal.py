@@ -17,9 +17,8 @@ import datasets
 import json_schemas
 import pytest
 import yaml
-from conftest import make_texts, of_many_answers
+from conftest import checked_json, make_texts, of_many_answers
 from fake_results import make_results
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
@@ -216,15 +215,6 @@ def test_the_methods_are_whole_at_80_columns(run: Run) -> None:
     ]
 
 
-def checked(command: str, output: str) -> dict[str, Any]:
-    """Check what a command printed against the schema of the documentation: one object, on one line."""
-    (line,) = output.splitlines()
-    TypeAdapter(schemas()[command]).validate_json(line)
-    found: dict[str, Any] = json.loads(line)
-    assert found.keys() >= set(TypeAdapter(schemas()[command]).json_schema()["properties"])
-    return found
-
-
 def test_every_command_prints_what_its_schema_says(
     run: Run,
     make_model: Callable[..., str],
@@ -258,7 +248,7 @@ def test_every_command_prints_what_its_schema_says(
     for command, arguments in calls.items():
         code, out, error = run(*command.split(), *arguments, "--json")
         assert code == 0, (command, error)
-        found[command] = checked(command, out)
+        found[command] = checked_json(command, out)
     assert found["plan"]["verdict"]["comparison"]["agreement"]["percent"] >= 0
     assert found["transfer"]["out"] == str(tmp_path / "ported")
     assert found["transfer"]["hash"] in found["info"]["hash"]

@@ -78,11 +78,15 @@ def compared(found: Comparison, texts: str = "texts", student: str = "the studen
         )
     always = "one number for all" if found.commonest is None else f"always {found.commonest}"
     return (
-        f"On {found.texts} {texts} {student} gives the teacher's answers with a {found.agreement.metric} of "
+        f"On {found.texts} {texts} {student} gives the teacher's answers with {_article(found.agreement.metric)} of "
         f"{found.agreement.percent:.1f} (95% interval {low:.1f} to {high:.1f}; divergence "
         f"{found.agreement.divergence:.3f}); its {found.bare} alone "
         f"{found.head_alone.percent:.1f}, {always} {found.floor:.1f}.{_judged(found)}"
     )
+
+
+def _article(metric: str) -> str:
+    return f"an {metric}" if metric[0] in "aeiou" else f"a {metric}"
 
 
 def _judged(found: Comparison) -> str:
