@@ -18,15 +18,16 @@ def without_labels(groups: Sequence[Group]) -> Table:
         columns=[
             *columns("task", "module", "row", "texts", "steps"),
             *(Column(head, group) for group in ("agreement", "validation") for head in ("before", "after")),
-            *(Column(head, "test") for head in ("after", "random with labels", "teacher")),
+            *(Column(head, "test") for head in ("after", BASELINE, TEACHER)),
         ],
         labels=3,
         rows=rows,
         notes=[
             "Refined on what the teacher's module answers to the task's training inputs; labels serve for the scores "
             "alone. Texts: learnt from; a tenth is held out besides. Steps: taken; the state that agrees best is kept. "
-            "Agreement: with the teacher on the held-out texts. Validation, test: scores on these splits. Random with "
-            f"labels: the row {BASELINE} on the trainings that both have. Percent; means over languages and seeds.",
+            "Agreement: with the teacher on the held-out texts. Validation, test: scores on these splits; beside them "
+            f"{BASELINE}, the random start with labels, on the trainings that both have. Percent; means over languages "
+            "and seeds.",
         ],
     )
 
