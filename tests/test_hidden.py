@@ -271,7 +271,7 @@ def test_a_refinement_on_states_goes_on_where_it_was(
     assert whole.provenance["refinement"]["hidden"] == 0.5
     curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "killed")]
     assert curves[0] == curves[1]
-    assert "on its last hidden states (weight 0.5)" in (tmp_path / "whole" / "README.md").read_text()
+    assert "on the answers and last hidden states (weight 0.5) of" in (tmp_path / "whole" / "README.md").read_text()
 
 
 # Refusals

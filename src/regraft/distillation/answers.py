@@ -39,7 +39,7 @@ losses, one for each row or one for each text."""
 
 _LARGEST = torch.finfo(torch.float16).max
 
-Asked = tuple[Tensor, Tensor | None, Ints, Ints]
+Answered = tuple[Tensor, Tensor | None, Ints, Ints]
 """Of a batch of texts the logits, where asked for the last hidden states in float16, texts and words of the rows."""
 
 
@@ -294,7 +294,7 @@ def ask(
     return collected(batches, labels_of(module, base), task.task_type)
 
 
-def collected(batches: Iterable[Asked], labels: tuple[str, ...], task_type: str) -> Answers:
+def collected(batches: Iterable[Answered], labels: tuple[str, ...], task_type: str) -> Answers:
     """Put together what `answered` gives, in the order of the texts."""
     logits, states, text, word = zip(*batches, strict=True)
     texts, words = np.concatenate(text), np.concatenate(word)
@@ -312,7 +312,7 @@ def answered(
     batch_size: int,
     max_length: int,
     hidden: bool = False,
-) -> Iterator[Asked]:
+) -> Iterator[Answered]:
     """Run a model with its head over texts, batch by batch."""
     tokenizer = tokenizer_of(base, kind)
     order = sorted(range(len(texts)), key=lambda number: (len("".join(texts[number])), number))
