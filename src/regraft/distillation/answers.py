@@ -22,7 +22,6 @@ from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
 from ..tasks.agreement import Floats, mean_vectors, whole_texts
-from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
 from .hidden import last_states
@@ -31,7 +30,7 @@ from .losses import distance_of_answers
 from .rows import Ints, Rows
 from .spans import encode_questions, mean_of_words, span_distance, span_logits
 from .vectors import Bridge, angle, mean_of_tokens, pooled
-from .words import words_of
+from .words import encode_words
 
 Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From (rows, labels) of a student's answers and of its teacher's, and the number of the text of each row, (rows,), to
@@ -111,23 +110,8 @@ def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
     return encoded, Rows(np.arange(len(texts)), np.zeros(len(texts), dtype=np.int64), None)
 
 
-def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
-    words = [words_of(text if isinstance(text, str) else " ".join(text)) for text in texts]
-    encoded = tokenizer(
-        words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    rows = [
-        (text, word, token)
-        for text in range(len(texts))
-        for token, word in enumerate(first_pieces(encoded.word_ids(text)))
-        if word is not None
-    ]
-    text, word, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return encoded, Rows(text, word, token)
-
-
 ANSWERS: Mapping[str, AnswerKind] = {
-    "TOKEN_CLS": AnswerKind("words", _encode_words),
+    "TOKEN_CLS": AnswerKind("words", encode_words),
     "SEQ_CLS": AnswerKind("texts", _encode_texts, states=mean_of_tokens),
     "QUESTION_ANS": AnswerKind(
         "words of contexts",
