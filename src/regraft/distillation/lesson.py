@@ -18,8 +18,9 @@ from ..modules.module import Module
 from ..seeding import generator
 from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
-from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .answers import AnswerKind, Answers, Distance, answer_kind, answered, collected, tokenizer_of
 from .labelled import LabelledRows
+from .likelihood import changes, weighed_by_changes
 from .options import RefineOptions
 from .order import drawn
 from .rows import Ints
@@ -97,6 +98,11 @@ def check_losses(teacher: Module, options: RefineOptions) -> None:
             f"found {asked[0]}, but {teacher.source} does not answer with labels, one of which would be its answer; "
             f"leave out {asked[0]}"
         )
+    if options.weigh_changes and not answer_kind(teacher).in_bits:
+        raise TaskError(
+            f"found --weigh-changes, but {teacher.source} is no language model's module, which makes some tokens "
+            "likelier and others not; leave out --weigh-changes"
+        )
     if options.hard and options.temperature != 1:
         raise TaskError(
             f"found --temperature {options.temperature:g} beside --hard, which learns answers that nothing softens; "
@@ -131,6 +137,25 @@ def in_order_of(student: Module, answers: Answers, teacher: str) -> Answers:
     return replace(answers, logits=answers.logits[:, [its.index(name) for name in mine]], labels=mine)
 
 
+def with_changes(answers: Answers, alone: Answers, teacher: str) -> Answers:
+    """Add to a language model's answers, as the last column, what the model says without its module.
+
+    Args:
+        answers: with its module.
+        alone: without.
+        teacher: what to call the module.
+
+    Raises:
+        TaskError: the module changes nothing, so there is nothing to weigh by.
+    """
+    if torch.equal(answers.judged, alone.logits):
+        raise TaskError(
+            f"{teacher} changes nothing of what its base model says of the texts, so nothing can be weighed by that; "
+            "leave out --weigh-changes"
+        )
+    return replace(answers, logits=torch.cat([answers.logits, alone.logits], dim=1))
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What is learnt, and what it is judged by.
@@ -158,7 +183,19 @@ class Lesson:
     @property
     def kind(self) -> AnswerKind:
         """How both models answer."""
-        return ANSWERS[self.answers.task_type]
+        return self.answers.kind
+
+    def distance(self, options: RefineOptions) -> Distance:
+        """Give the loss.
+
+        Args:
+            options: how rows are compared and weighed; changes are in units of their mean over the teacher's rows.
+        """
+        answers, text = self.answers.logits, torch.from_numpy(self.answers.text)
+        distance = self.kind.distance(answers, options.temperature, options.hard, options.certainty)
+        if not options.weigh_changes:
+            return distance
+        return weighed_by_changes(distance, float(changes(answers[:, :1], answers[:, -1:], text).abs().mean()))
 
     @property
     def learnt(self) -> Ints:
@@ -179,7 +216,7 @@ class Lesson:
     def task(self) -> Task:
         """Describe what is learnt as far as it is known; labels without a name are numbered."""
         task_type: Any = self.answers.task_type
-        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.logits.shape[1]))
+        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.judged.shape[1]))
         return Task("as taught", task_type, ("text",), "label", self.answers.labels or numbered, ())
 
     def check(self, teacher: str) -> str:
@@ -194,7 +231,7 @@ class Lesson:
         Raises:
             TaskError: it gives one answer to all texts, or none at all.
         """
-        logits, labels = self.answers.logits, self.answers.labels
+        logits, labels = self.answers.judged, self.answers.labels
         task_type, text = self.answers.task_type, self.answers.text
         judged = np.isin(text, self.held_out)
         for rows, count, which in (
@@ -240,7 +277,7 @@ class Lesson:
         texts = [self.texts[number] for number in numbers]
         batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
         found = collected(batches, self.answers.labels, self.answers.task_type)
-        return replace(found, text=numbers[found.text]).beside(self.answers)
+        return replace(found, text=numbers[found.text]).beside(replace(self.answers, logits=self.answers.judged))
 
 
 class LessonCollator:

@@ -112,6 +112,8 @@ class RefineOptions(StepOptions):
     """Learn only which answer is the largest."""
     certainty: bool = False
     """Weigh answers by how sure the teacher is."""
+    weigh_changes: bool = False
+    """Weigh tokens by what the teacher's module changes."""
     grow: Names = None
     """Sites to take in beside: all-linear or A,B."""
     rank: int | None = Field(default=None, ge=1)

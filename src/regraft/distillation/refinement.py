@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,10 +32,12 @@ from ..training.attachment import attach, check_head, detach
 from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
+from .answers import answer_kind
 from .growth import grown
 from .kept_answers import kept_answers
 from .labelled import LabelledRows, labelled_rows
-from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of
+from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of, with_changes
+from .likeliest import tokens_of
 from .options import AUTO, RefineOptions
 from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
 
@@ -66,8 +69,10 @@ def refine(
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
-    ends, of sentence embeddings one minus the cosine. A tenth of the texts, 20 to 1,000, is held out: of the states on
-    the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+    ends, of sentence embeddings one minus the cosine; of language models the approximate likelihood matching of
+    `likelihood` or, where both have one tokenizer, the divergence of `likeliest`. A tenth of the texts, 20 to 1,000, is
+    held out: of the states on the way, the start among them, the one is kept that gives most of the teacher's answers
+    to them.
 
     With labelled rows as well, a step takes a batch of texts and one of rows, and the loss is the mean of the
     divergence and of the task's own loss; what is kept is judged by agreement all the same.
@@ -113,16 +118,20 @@ def refine(
     texts = distinct(texts)
     held_out = held_out_texts(len(texts), options.seed)
     sizes = _checked_sizes(by_texts, len(texts) - len(held_out))
-    given = kept_answers(
+    asked = partial(
+        kept_answers,
         teaches,
         texts,
         answers,
         model=teacher_model,
         max_length=options.max_length,
+        tokens=tokens_of(base, texts) if answer_kind(teaches).one_tokenizer else "",
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
-    given = in_order_of(start, given, teaches.source)
+    given = in_order_of(start, asked(), teaches.source)
+    if options.weigh_changes:
+        given = with_changes(given, asked(alone=True), teaches.source)
     rows: LabelledRows | None = None
     labelled: dict[str, Any] = {}
     if data is not None and loaded is not None:
@@ -144,6 +153,7 @@ def refine(
         "start_hash": start.hash(),
         "mixed_precision": mixed,
         **labelled,
+        **({"one_tokenizer": given.one_tokenizer} if given.kind.in_bits else {}),
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     with ExitStack() as stack:
@@ -224,7 +234,7 @@ def _trainer(
     trainer = Refiner(
         lesson,
         base,
-        lesson.kind.distance(lesson.answers.logits, options.temperature, options.hard, options.certainty),
+        lesson.distance(options),
         model=adapted,
         args=training_arguments(
             work,

@@ -52,7 +52,8 @@ class Refiner(Trainer):  # type: ignore[misc]
         """
         of_teacher = ("answers", "answers_text", "answers_token")
         read = {name: value for name, value in inputs.items() if name not in (*of_teacher, "labelled")}
-        said = self.lesson.kind.says(model, read)
+        kind = self.lesson.kind
+        said = (kind.learns or kind.says)(model, read)
         rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
         if self.lesson.bridge is not None:
             rows = self.lesson.bridge(rows)
