@@ -15,21 +15,40 @@ import transformers
 from conftest import make_texts, unigram_tokenizer
 from safetensors.torch import load_file
 from test_likelihood import bytes_tokenizer, causal, lora
+from tokenizers import decoders
 from torch.nn.functional import kl_div
 
 import regraft
 from regraft.distillation.answers import ask, kind_of
 from regraft.distillation.kept_answers import kept_answers
 from regraft.distillation.lesson import Lesson, with_changes
-from regraft.distillation.likelihood import changes, likelihood_distance, weighed_by_changes
 from regraft.distillation.likeliest import classes, likeliest_distance, packed, tokens_of, unpacked
+from regraft.distillation.likelihood import changes, likelihood_distance, weighed_by_changes
 from regraft.distillation.options import RefineOptions
 from regraft.distillation.refinement import refine
+from regraft.distillation.writing import Writing, written_texts
 from regraft.errors import ModelError, TaskError
 from regraft.models.pretrained import resolve
 
 Make = Callable[..., Any]
 TEXTS = make_texts(60, seed=4)
+
+
+def unigrams() -> Any:
+    """The tokenizer of a few pieces that carry spaces, whose tokens make a text again."""
+    tokenizer = unigram_tokenizer()
+    tokenizer.backend_tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def learning(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, list[str]]:
+    """A teacher's module, a student's on the same base that does little, and texts that the teacher finds likely."""
+    folder = tmp_path_factory.mktemp("learning")
+    base = causal(folder, unigrams(), 32, 32)
+    its, mine = lora(base, folder / "t", 2), lora(base, folder / "s", 5, 0.02)
+    written = written_texts(Writing(100), regraft.load(its), folder, max_length=20, progress=False)
+    return its, mine, written.texts
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +88,7 @@ def test_who_expects_what_the_teacher_expects_has_nothing_to_learn() -> None:
     logits = (5 * torch.randn(9, 300, generator=torch.Generator().manual_seed(1))).requires_grad_()
     distance = likeliest_distance(1)(logits, unpacked(packed(taught(logits.detach(), 64))), torch.arange(9))
     distance.sum().backward()
-    assert float(distance.abs().max()) < 1e-4  # float16 keeps so much of the teacher's
+    assert float(distance.detach().abs().max()) < 1e-4  # float16 keeps so much of the teacher's
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) < 2e-3
     # Logits that a padded vocabulary has beyond the tokens are of the rest, and a certain model has a gradient too.
@@ -113,13 +132,15 @@ def test_one_tokenizer_is_told_by_vocabulary_and_ids(twins: tuple[str, str, str,
     assert tokens_of(resolve((student, added)), TEXTS) == ""  # a token without a logit
 
 
-def test_a_student_learns_what_its_teacher_expects(twins: tuple[str, str, str, str], tmp_path: Path) -> None:
-    _, its, base, mine = twins
-    options = {"answers": tmp_path / "answers", "steps": 60, "learning_rate": 1e-2, "batch_size": 8, "progress": False}
-    refined = refine(mine, its, make_texts(120, seed=4), **options)
+def test_a_student_learns_what_its_teacher_expects(learning: tuple[str, str, list[str]], tmp_path: Path) -> None:
+    its, mine, texts = learning
+    options: Any = {"steps": 50, "learning_rate": 3e-2, "batch_size": 8, "progress": False}
+    refined = refine(mine, its, texts, answers=tmp_path / "answers", **options)
     said = refined.provenance["refinement"]
     assert said["one_tokenizer"] is True
-    assert said["agreement"]["after"]["interval"][0] > said["agreement"]["before"]["interval"][1]
+    before, after = said["agreement"]["before"], said["agreement"]["after"]
+    assert after["interval"][0] > before["percent"]
+    assert after["divergence"] < before["divergence"] / 2
     assert said["metric"] == "likelihood overlap"
     (file,) = (tmp_path / "answers").glob("*/answers.safetensors")
     kinds = {name: (tensor.dtype, *tensor.shape[1:]) for name, tensor in load_file(file).items()}
@@ -180,23 +201,24 @@ def test_both_losses_are_weighed(twins: tuple[str, str, str, str], one_tokenizer
     plain = kind_of("CAUSAL_LM", one_tokenizer).distance(answers.logits, 1.0, False, False)
     change = changes(answers.judged, alone.logits, text).abs()
     expected = plain(student, answers.logits, text) * change / change.mean()
-    torch.testing.assert_close(lesson.distance(RefineOptions(weigh_changes=True))(student, given.logits, text), expected)
+    torch.testing.assert_close(
+        lesson.distance(RefineOptions(weigh_changes=True))(student, given.logits, text), expected
+    )
     assert torch.equal(given.judged, answers.judged)
     with pytest.raises(TaskError, match="mine changes nothing of what its base model says"):
         with_changes(answers, replace(alone, logits=answers.judged), "mine")
 
 
-@pytest.mark.parametrize("student", ["one tokenizer", "another"])
-def test_a_refinement_may_be_weighed(twins: tuple[str, str, str, str], tmp_path: Path, student: str) -> None:
-    _, its, base, mine = twins
+@pytest.mark.parametrize("student", ["one tokenizer", pytest.param("another", marks=pytest.mark.slow)])
+def test_a_refinement_may_be_weighed(learning: tuple[str, str, list[str]], tmp_path: Path, student: str) -> None:
+    its, mine, texts = learning
     if student == "another":
-        tokenizer = unigram_tokenizer()
-        tokenizer.eos_token = tokenizer.pad_token
-        mine = lora(causal(tmp_path, tokenizer, 24, 1), tmp_path / "s", 3)
-    options: Any = {"steps": 30, "learning_rate": 1e-2, "batch_size": 8, "progress": False, "answers": tmp_path / "a"}
-    refined, plain = (refine(mine, its, TEXTS, weigh_changes=weighed, **options) for weighed in (True, False))
-    assert refined.provenance["refinement"]["one_tokenizer"] is (student == "one tokenizer")
-    assert refined.provenance["refinement"]["weigh_changes"] is True
+        mine = lora(causal(tmp_path, bytes_tokenizer(True), 24, 1), tmp_path / "s", 3)
+    options: Any = {"steps": 8, "learning_rate": 3e-2, "batch_size": 8, "progress": False, "answers": tmp_path / "a"}
+    refined, plain = (refine(mine, its, texts, weigh_changes=weighed, **options) for weighed in (True, False))
+    said = refined.provenance["refinement"]
+    assert said["one_tokenizer"] is (student == "one tokenizer")
+    assert said["weigh_changes"] is True
     assert refined.hash() != plain.hash()
     assert len([*(tmp_path / "a").glob("*/answers.safetensors")]) == 2  # with the module, and without it
 

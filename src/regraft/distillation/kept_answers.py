@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 
 from ..errors import ModelError, ModuleFileError
 from ..files.directories import new_directory, obstacle, write_json
-from ..files.fingerprints import hash_rows, versions
+from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json, read_safetensors
 from ..files.texts import Text
 from ..models.pretrained import ModelLike, resolve
@@ -34,6 +33,25 @@ _OF_PLACE = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapp
 def answers_directory() -> Path:
     """Name the directory in which answers are kept: the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regraft" / "answers"
+
+
+def place_of_answers(directory: Path | None) -> Path:
+    """Make the directory in which answers are kept, by default `answers_directory()`.
+
+    Raises:
+        ModuleFileError: it cannot be written.
+    """
+    directory = directory or answers_directory()
+    if why := obstacle(directory):
+        raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def told_by_module(module: Module) -> dict[str, str]:
+    """Tell a module from others by what it computes."""
+    config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
+    return {"module": module.hash(), "config": hash_rows(config)}
 
 
 def kept_answers(
@@ -72,12 +90,8 @@ def kept_answers(
         ModelError: answers are not there, nor is the base model.
     """
     kind = answer_kind(module)
-    directory = directory or answers_directory()
-    if why := obstacle(directory):
-        raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
-    directory.mkdir(parents=True, exist_ok=True)
-    config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
-    told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
+    directory = place_of_answers(directory)
+    told_by = {"format": _FORMAT, **told_by_module(module), "texts": hash_rows(texts)}
     told_by |= {"asked": "base model"} if alone else {}
     place, shared = (
         directory / hash_rows([*told.values(), max_length]) for told in (told_by, {**told_by, "tokens": tokens})
@@ -120,7 +134,7 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
     with new_directory(place, True, _FILES) as written:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
-        content["sha256"] = _hash(written / _TENSORS)
+        content["sha256"] = hash_file(written / _TENSORS)
         write_json(written / PROVENANCE, {"answers": content, "versions": versions()})
 
 
@@ -130,7 +144,7 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
         return None
     try:
         said = read_json(place / PROVENANCE)["answers"]
-        if _hash(place / _TENSORS) != said["sha256"]:
+        if hash_file(place / _TENSORS) != said["sha256"]:
             raise ModuleFileError("its hash is another one")
         tensors = read_safetensors(place / _TENSORS)
         text, word = (tensors[name].numpy() for name in ("text", "word"))
@@ -140,8 +154,3 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
     except (ModuleFileError, OSError, KeyError, TypeError) as error:
         warnings.warn(f"the answers in {place} are damaged ({error}), so the module is asked again", stacklevel=2)
         return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -40,6 +40,7 @@ from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, 
 from .likeliest import tokens_of
 from .options import AUTO, RefineOptions
 from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
+from .writing import Writing, written_texts
 
 # Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
 _LOOKS, _BETWEEN = 10, 25
@@ -50,7 +51,7 @@ _AUTO_BETWEEN, _AUTO_WARM_UP, _AUTO_END = 50, 20, 3000
 def refine(
     module: Module | str | Path,
     teacher: Module | str | Path,
-    texts: Sequence[Text],
+    texts: Sequence[Text] | Writing,
     out: Path | None = None,
     *,
     options: RefineOptions | None = None,
@@ -80,7 +81,8 @@ def refine(
     Args:
         module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.
         teacher: the teacher's module.
-        texts: plain texts, or pairs of them, of the kind that the module is for. Those that occur twice count once.
+        texts: plain texts, or pairs of them, of the kind that the module is for. Those that occur twice count once. Or
+            how many a language model is to write, see `written_texts`.
         out: where the module goes, with ``curve.jsonl``; checkpoints are kept beside it until the end, so that the
             same call after a kill goes on from the last. By default nothing is written.
         options: how to train.
@@ -98,7 +100,7 @@ def refine(
     Returns:
         The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
         (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after; of labelled rows what was
-        ``labelled``; and ``by_texts`` what was reached on how many texts.
+        ``labelled``; ``by_texts`` what was reached on how many texts; and where the texts are that it has ``written``.
 
     Raises:
         RegraftError: modules, models, texts, options or directories that do not serve.
@@ -115,6 +117,21 @@ def refine(
         check_head(start, loaded.task)
     base = resolve(start.base_model if model is None else model, trust_remote_code)
     larger = grown(start, base, options.grow, options.rank, options.seed)
+    of_teacher: dict[str, Any] = {}
+    if isinstance(texts, Writing):
+        held_out_texts(texts.count, options.seed)  # so few are refused before they are written
+        own = written_texts(
+            texts,
+            teaches,
+            answers,
+            model=teacher_model,
+            max_length=options.max_length,
+            seed=options.seed,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+        of_teacher["written"] = {"asked": texts.count, "prompts": len(texts.prompts), "file": str(own.file)}
+        texts = own.texts
     texts = distinct(texts)
     held_out = held_out_texts(len(texts), options.seed)
     sizes = _checked_sizes(by_texts, len(texts) - len(held_out))
@@ -146,7 +163,7 @@ def refine(
         "teacher": teaches.source,
         "teacher_hash": teaches.hash(),
         "teacher_model": str(teacher_model) if isinstance(teacher_model, str | Path) else teaches.base_model,
-        "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts)},
+        "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts), **of_teacher},
         "model": base.name,
         "model_weights": base.weights_id,
         "start": start.source,
