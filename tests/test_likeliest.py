@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from conftest import make_texts, unigram_tokenizer
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from test_likelihood import bytes_tokenizer, causal, lora
 from tokenizers import decoders
@@ -221,6 +222,23 @@ def test_a_refinement_may_be_weighed(learning: tuple[str, str, list[str]], tmp_p
     assert said["weigh_changes"] is True
     assert refined.hash() != plain.hash()
     assert len([*(tmp_path / "a").glob("*/answers.safetensors")]) == 2  # with the module, and without it
+
+
+def test_a_model_alone_is_without_what_its_module_saves_whole(twins: tuple[str, str, str, str], tmp_path: Path) -> None:
+    base = twins[0]
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    model = get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter += ("modules_to_save" in name) * torch.randn(parameter.shape)
+    model.save_pretrained(tmp_path)
+    module = regraft.load(tmp_path)
+    (with_it, alone), bare = (
+        [ask(resolve(base), module, TEXTS, head_alone=bare, progress=False).logits for bare in (False, True)],
+        ask(resolve(base), regraft.load(lora(base, tmp_path / "none", 0, 0.0)), TEXTS, progress=False).logits,
+    )
+    torch.testing.assert_close(alone, bare)
+    assert not torch.allclose(with_it, bare)
 
 
 def test_only_language_models_are_weighed(make_model: Make, make_module: Make) -> None:

@@ -32,8 +32,8 @@ def compare(
     How often does the student give the teacher's answer? Beside it the same of the
     student's head alone, and of always giving the commonest answer. The two may sit
     on any models, with any tokenizers. For modules that were trained on pairs of
-    texts name two columns: --column premise,hypothesis. Where there are no texts, the
-    teacher of language models writes them: --generate 500.
+    texts name two columns: --column premise,hypothesis. Where there are no texts,
+    a teacher that is a language model writes them: --generate 500.
 
     Example: regraft compare teacher-lora ported --texts texts.txt
 

@@ -138,7 +138,7 @@ def likelihood_distance(student: Tensor, teacher: Tensor, text: Tensor) -> Tenso
 def changes(totals: Tensor, without: Tensor, text: Tensor) -> Tensor:
     """Say how a module changes its base's mind: log p of chunks with it minus log p without.
 
-    Source: TiTok, ICLR 2026, which calls it the excess score of a token.
+    Source: Jung & Kim, TiTok, ICLR 2026, arXiv 2510.04682, where it is the excess score of a token.
 
     Args:
         totals: (rows, 1) what `log_likelihoods` gives of the model with its module.
