@@ -130,7 +130,12 @@ def test_one_tokenizer_is_told_by_vocabulary_and_ids(twins: tuple[str, str, str,
     assert tokens_of(resolve((causal(tmp_path, other, 24, 6), other)), TEXTS) != tokens_of(resolve(teacher), TEXTS)
     added = transformers.AutoTokenizer.from_pretrained(student)
     added.add_tokens(["<more>"])
-    assert tokens_of(resolve((student, added)), TEXTS) == ""  # a token without a logit
+    # A token that neither has a logit for does no harm; one that only the other has a logit for does.
+    assert tokens_of(resolve((student, added)), TEXTS) == tokens_of(resolve((teacher, added)), TEXTS)
+    larger = causal(tmp_path, added, 40, 6)
+    assert tokens_of(resolve((student, added)), TEXTS) != tokens_of(resolve(larger), TEXTS)
+    told = ask(resolve((teacher, added)), regraft.load(twins[1]), TEXTS[:2], one_tokenizer=True, progress=False)
+    assert int(told.logits[:, 66:].max()) < resolve(teacher).config.vocab_size
 
 
 def test_a_student_learns_what_its_teacher_expects(learning: tuple[str, str, list[str]], tmp_path: Path) -> None:

@@ -34,16 +34,14 @@ _KNOWN = "known_tokens"
 
 
 def tokens_of(base: Pretrained, texts: Sequence[Text]) -> str:
-    """Tell the tokens of a model from those of others: by its vocabulary, and by the ids that it gives to texts.
+    """Tell the tokens of a model from those of others.
 
-    Empty where its tokenizer has tokens that the model has no logits for.
+    By its vocabulary, by how many of it the model has logits for, and by the ids that its tokenizer gives to texts.
     """
     tokenizer = base.tokenizer()
-    if len(tokenizer) > base.config.get_text_config().vocab_size:
-        return ""
-    reader = Reader.of(tokenizer)
+    reader, known = Reader.of(tokenizer), min(len(tokenizer), base.config.get_text_config().vocab_size)
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return hash_rows([sorted(tokenizer.get_vocab().items()), reader.begin, reader.end, ids])
+    return hash_rows([sorted(tokenizer.get_vocab().items()), known, reader.begin, reader.end, ids])
 
 
 def encode_all_tokens(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[dict[str, Tensor], Rows]:
@@ -86,7 +84,8 @@ def likeliest(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     for some, attended in zip(torch.split(ids, at_once), torch.split(mask, at_once), strict=True):
         logits = model(input_ids=some, attention_mask=attended).logits.float()
         totals = F.pad(-token_losses(logits, some).cumsum(1), (0, 1))[..., None]
-        top = logits[..., :known].topk(min(_LIKELIEST, known)).indices
+        of_tokens = logits[..., :known]
+        top = of_tokens.topk(min(_LIKELIEST, of_tokens.shape[-1])).indices
         found.append(torch.cat([totals, classes(logits, top), top.to(totals)], dim=-1))
     return torch.cat(found)
 
