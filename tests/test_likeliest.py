@@ -218,9 +218,16 @@ def test_both_losses_are_weighed(twins: tuple[str, str, str, str], one_tokenizer
 @pytest.mark.parametrize("student", ["one tokenizer", pytest.param("another", marks=pytest.mark.slow)])
 def test_a_refinement_may_be_weighed(learning: tuple[str, str, list[str]], tmp_path: Path, student: str) -> None:
     its, mine, texts = learning
+    steps = 8
     if student == "another":
-        mine = lora(causal(tmp_path, bytes_tokenizer(True), 24, 1), tmp_path / "s", 3)
-    options: Any = {"steps": 8, "learning_rate": 3e-2, "batch_size": 8, "progress": False, "answers": tmp_path / "a"}
+        mine, steps = lora(causal(tmp_path, bytes_tokenizer(True), 24, 1), tmp_path / "s", 3), 40
+    options: Any = {
+        "steps": steps,
+        "learning_rate": 3e-2,
+        "batch_size": 8,
+        "progress": False,
+        "answers": tmp_path / "a",
+    }
     refined, plain = (refine(mine, its, texts, weigh_changes=weighed, **options) for weighed in (True, False))
     said = refined.provenance["refinement"]
     assert said["one_tokenizer"] is (student == "one tokenizer")
