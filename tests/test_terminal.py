@@ -22,7 +22,7 @@ from fake_results import make_results
 from rich.console import Console
 from rich.table import Table
 
-from regraft.cli import app, reporting, show, show_port, tables
+from regraft.cli import app, refined, reporting, show, show_port, tables
 from regraft.cli.found import schemas
 from regraft.cli.main import COMMANDS
 from regraft.distillation.comparison import Calibration, Comparison, LabelAgreement
@@ -99,6 +99,7 @@ REFINED = {
     "by_texts": [{"texts": 100, **LOOK}, {"texts": 1440, **LOOK}],
     "step": 200,
     "steps_taken": 400,
+    "steps": 400,
 }
 SCORE = {
     "d_t": 1024,
@@ -138,7 +139,7 @@ LOSSES = {"loss": 3.1234, "kl": 1.2, "lm": 2.3, "cosine": 0.1, "teacher_lm": 2.1
 
 TABLES: Mapping[str, Callable[[Console], None]] = {
     "comparison": lambda console: show.show_comparison(console, COMPARISON),
-    "refinement": lambda console: show.show_refinement(console, REFINED),
+    "refinement": lambda console: refined.show_refinement(console, REFINED),
     "scores": lambda console: show.show_scores(console, SCORES),
     "losses": lambda console: show.show_losses(console, LOSSES, LOSSES),
     "harness": lambda console: show.show_harness(console, HARNESS),

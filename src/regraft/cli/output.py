@@ -73,10 +73,10 @@ class Output(Options):
 Printed = Annotated[Output, flat(OUTPUT)]
 
 
-def say_next(*words: object) -> None:
-    """Name the command to go on with, on stderr."""
+def say_next(*words: object, why: str = "Next") -> None:
+    """Name the command to go on with, and what for, on stderr."""
     if not console.quiet:
-        errors.print(f"Next: regraft {shlex.join(map(str, words))}", soft_wrap=True, highlight=False)
+        errors.print(f"{why}: regraft {shlex.join(map(str, words))}", soft_wrap=True, highlight=False)
 
 
 class Configuration:

@@ -130,7 +130,8 @@ def transfer(
 
     With texts it says whether the port will help, as 'regraft plan' does. With
     --scale auto the scale is searched on the texts or, with --data, by the score on
-    labelled rows of the validation split.
+    labelled rows of the validation split. With --refine the port is finished as by
+    'regraft refine --steps'; the other settings of that are for that command.
 
     Example: regraft transfer my-lora --student distilbert-base-uncased --out ported
 
@@ -139,17 +140,18 @@ def transfer(
         student: Model it goes to: directory or hub id.
         out: Directory to write the student's module to.
         teacher: Model it was trained on. Default: as it says.
-        refine: Then 'regraft refine': so many steps, or auto
+        refine: Then 'regraft refine' for so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
         verbose: How each space is matched too.
     """
-    from ..distillation.lesson import check_lesson
+    from ..distillation.checks import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import check_writable
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show, show_port
+    from .refined import next_command, show_refinement
     from .verdict import verdict_of
 
     register_family(families)
@@ -191,11 +193,13 @@ def transfer(
         console.print(verdict.sentence, soft_wrap=True)
     refinement = None if refined is None else refined.provenance["refinement"]
     if refinement is not None:
-        show.show_refinement(console, refinement)
-    written = refined or port.ported
-    report = dict(port.ported.report)
+        show_refinement(console, refinement)
+    written, report = refined or port.ported, dict(port.ported.report)
     output.give(Ported(out=str(out), hash=written.hash(), report=report, verdict=verdict, refinement=refinement), out)
-    if refined is None and texts.texts is not None:
+    if refined is not None:
+        going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
+        say_next(*going_on, why="To go on with other settings (--grow, --data, --learning-rate)")
+    elif texts.texts is not None:
         named = [] if teacher is None else ["--teacher-model", teacher]
         say_next("refine", out, "--teacher", module, *named, *words_of(texts), "--out", "FINISHED")
 

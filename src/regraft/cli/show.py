@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -48,6 +48,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     """Print how far a student's answers are the teacher's: of the whole module, of its head alone, label by label."""
     words = "" if found.rows == found.texts else f" ({found.rows} words)"
     console.print(f"{found.student} beside {found.teacher} on {found.texts} texts{words}", soft_wrap=True)
+    show_written(console, found.texts, found.written)
     if found.cut:
         console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
     if found.matched == "positions" and found.labels:
@@ -79,6 +80,12 @@ def show_comparison(console: Console, found: Comparison) -> None:
         print_table(console, ("label", "teacher gives it", "precision", "recall"), labels)
 
 
+def show_written(console: Console, count: int, file: str | None) -> None:
+    """Print where the texts are that the teacher wrote, if it did."""
+    if file is not None:
+        console.print(f"The teacher wrote the {count} texts: {file}", soft_wrap=True)
+
+
 def show_harness(console: Console, scores: Sequence[HarnessScore]) -> None:
     """Print scores of lm-evaluation-harness, one row per task and metric."""
     rows = []
@@ -93,31 +100,3 @@ def show_losses(console: Console, before: Mapping[str, float], after: Mapping[st
     """Print losses on held-out text, one row per loss."""
     rows = [(name, f"{value:.4f}", f"{after[name]:.4f}") for name, value in before.items()]
     print_table(console, ("held-out loss", "before", "after"), rows)
-
-
-def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
-    """Print how often the student gives the teacher's answer, before and after a refinement."""
-    agreement, texts = report["agreement"], report["texts"]
-    measures = (f"agreement with the teacher ({report['metric']})", "percent"), ("divergence", "divergence")
-    rows = [(name, *(_agreed(agreement[when], measure) for when in ("before", "after"))) for name, measure in measures]
-    print_table(console, (f"on {texts['held_out']} held-out texts", "before", "after"), rows)
-    if "by_texts" in report:
-        measured = [
-            (str(one["texts"]), *(_agreed(one, measure) for measure in ("percent", "divergence")))
-            for one in report["by_texts"]
-        ]
-        print_table(console, ("learnt from texts", f"agreement ({report['metric']})", "divergence"), measured)
-    if "labelled" in report:
-        labelled = report["labelled"]
-        console.print(f"Learnt beside it from {labelled['rows']} labelled rows of {labelled['data']}", soft_wrap=True)
-    if report["step"] == 0:
-        console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
-    else:
-        console.print(f"Kept step {report['step']} of {report['steps_taken']}, learnt from {texts['learnt']} texts")
-
-
-def _agreed(scores: Mapping[str, Any], measure: str) -> str:
-    if measure == "divergence":
-        return f"{scores[measure]:.4f}"
-    low, high = scores["interval"]
-    return f"{scores[measure]:.1f} ({low:.1f} to {high:.1f})"
