@@ -342,8 +342,8 @@ def test_transfer_with_refine_is_transfer_and_refine(
     of_many_answers(regraft.load(make_module(base, labels=3))).save(teacher)
     read = ("--texts", texts, "--column", "sentence", "--max-length", 60, "--seed", 3)
     ported = ("transfer", teacher, "--teacher", base, "--student", student, *read, "--out")
-    code, said, error = run(*ported, tmp_path / "once", "--refine", 12)
-    assert code == 0, error
+    code, said, hint = run(*ported, tmp_path / "once", "--refine", 12)
+    assert code == 0, hint
     assert "agreement with the teacher" in said
     assert run(*ported, tmp_path / "port")[0] == 0
     where = ("--teacher", teacher, *read, "--steps", 12, "--out", tmp_path / "twice")
@@ -355,7 +355,7 @@ def test_transfer_with_refine_is_transfer_and_refine(
     assert texts_of[0] == texts_of[1]
 
     # The command that goes on from there runs as it is printed, and the teacher is not asked again.
-    last = error.strip().splitlines()[-1]
+    last = hint.strip().splitlines()[-1]
     assert last.startswith("To go on with other settings (--grow, --data, --learning-rate): regraft refine ")
     monkeypatch.setattr(kept, "ask", None)
     command = shlex.split(last.partition(": regraft ")[2])

@@ -393,7 +393,15 @@ def test_no_color_is_heeded() -> None:
     assert not COLOUR.search(in_terminal(*refused, NO_COLOR="1"))
 
 
-@pytest.mark.parametrize("command", [("families",), ("methods", "--json"), ()])
+def test_libraries_are_silent(make_model: Callable[..., str], make_module: Callable[..., str]) -> None:
+    """PEFT imports bitsandbytes, which complains of a kernel that nobody asked for."""
+    command = [sys.executable, "-m", "regraft", "info", make_module(make_model(layers=1)), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    checked_json("info", done.stdout)
+
+
+@pytest.mark.parametrize("command", [("families",), ("plan", "--help"), ()])
 def test_a_pipe_that_closes_ends_a_command_quietly(command: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
