@@ -25,6 +25,7 @@ from rich.table import Table
 from regraft.cli import app, refined, reporting, show, show_port, tables
 from regraft.cli.found import schemas
 from regraft.cli.main import COMMANDS
+from regraft.cli.output import Output
 from regraft.distillation.comparison import Calibration, Comparison, LabelAgreement
 from regraft.progress import show_progress, with_progress
 from regraft.report.contents import contents
@@ -267,6 +268,11 @@ def test_the_documented_schemas_are_those_of_the_records() -> None:
     for path, text in json_schemas.written().items():
         assert path.read_text(encoding="utf-8") == text
     assert {command.split(" --")[0] for command in schemas()} == set(COMMANDS)
+
+
+def test_what_is_no_number_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).give({"a": float("nan"), "b": [float("inf"), "é", Path("x")]})
+    assert capsys.readouterr().out == '{"a":null,"b":[null,"é","x"]}\n'
 
 
 def test_the_form_is_asked_for_once(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from cyclopts import App, ArgumentCollection, Parameter, Token
 from cyclopts.argument import Argument
 from pydantic import BaseModel, model_validator
+from pydantic_core import to_json
 
 from ..errors import RegraftError, first_line, unknown_choice
 from ..progress import show_progress
@@ -63,8 +63,8 @@ class Output(Options):
             values: what matters most of it, as lines.
         """
         if self.form == "json":
-            found = found.model_dump(mode="json") if isinstance(found, BaseModel) else found
-            results.out(json.dumps(found, ensure_ascii=False), highlight=False)
+            # NaN is no JSON.
+            results.out(to_json(found, inf_nan_mode="null").decode(), highlight=False)
         elif self.form == "quiet":
             for value in values:
                 results.out(value, highlight=False)

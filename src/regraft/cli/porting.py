@@ -81,8 +81,8 @@ def plan(
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
         console.print(planned(port.plan), soft_wrap=True)
-        output.give(_planned(port), *(tensor.key for tensor in port.plan.targets))
-        say_next("plan", module, *_models(student, teacher), *words_of(options), "--texts", "FILE")
+        output.give(_planned(port), planned(port.plan))
+        say_next("plan", module, *_models(student, teacher), *words_of(options), *words_of(run), "--texts", "FILE")
         return
     if port.memory is not None:
         console.print(str(port.memory), soft_wrap=True)
@@ -103,8 +103,9 @@ def plan(
     scores = None if found is None else found.scores
     judged = {"report": dict(port.ported.report), "verdict": verdict, "scores": scores}
     output.give(_planned(port).model_copy(update=judged), *([] if verdict is None else [verdict.sentence]))
-    evidence = [word for place in moments for word in ("--moments", place)] + words_of(texts)
-    say_next("transfer", module, *_models(student, teacher), *words_of(options), *evidence, "--out", "PORTED")
+    evidence = [*(word for place in moments for word in ("--moments", place)), *words_of(texts)]
+    how = [*words_of(options), *words_of(run)]
+    say_next("transfer", module, *_models(student, teacher), *how, *evidence, "--out", "PORTED")
 
 
 def transfer(
