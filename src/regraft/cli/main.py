@@ -13,7 +13,8 @@ from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from .app import application, errors, option
+from .app import application, errors, held, option
+from .stopping import Stopped, stoppable
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -55,7 +56,7 @@ def commands(words: Sequence[str]) -> App:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2."""
+    """Run the command line; a user's mistake is one sentence and exit code 2, as is a full disk."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Before the libraries are imported that read them.
@@ -65,18 +66,29 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
-    except CycloptsError as error:
-        _refuse(_said(error))
-    except RegraftError as error:
-        _refuse(str(error))
+    with stoppable():
+        try:
+            with held:
+                commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
+        except CycloptsError as error:
+            _refuse(_said(error))
+        except RegraftError as error:
+            _refuse(str(error))
+        except Stopped as stopped:
+            _end(stopped)
 
 
 def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
     errors.print(problem, soft_wrap=True, highlight=False)
     sys.exit(2)
+
+
+def _end(stopped: Stopped) -> None:
+    """Say how to go on, by the last note that was made on the way out, and end with the signal's exit code."""
+    notes = ["nothing was written; run the same command again", *getattr(stopped, "__notes__", ())]
+    errors.print(f"stopped: {notes[-1]}", soft_wrap=True, highlight=False)
+    sys.exit(128 + stopped.number)
 
 
 def _said(error: CycloptsError) -> str:

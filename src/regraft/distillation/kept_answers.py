@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save_file
 
 from ..errors import ModelError, ModuleFileError
-from ..files.directories import new_directory, obstacle, write_json
+from ..files.directories import new_directory, obstacle
 from ..files.fingerprints import hash_rows, versions
 from ..files.reading import read_json, read_safetensors
 from ..files.texts import Text
+from ..files.writing import told, write_json, write_tensors
 from ..models.pretrained import ModelLike, resolve
 from ..modules.module import PROVENANCE, Module
 from .answers import Answers, answer_kind, ask
@@ -68,7 +68,8 @@ def kept_answers(
     directory = directory or answers_directory()
     if why := obstacle(directory):
         raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
-    directory.mkdir(parents=True, exist_ok=True)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
     told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
     place = directory / hash_rows([*told_by.values(), max_length])
@@ -97,7 +98,7 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
     logits = answers.logits if numbers else answers.logits.clamp(-largest, largest).half()
     tensors = {"logits": logits, "text": torch.from_numpy(answers.text), "word": torch.from_numpy(answers.word)}
     with new_directory(place, True, _FILES) as written:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
+        write_tensors(written / _TENSORS, tensors)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
         content["sha256"] = _hash(written / _TENSORS)
         write_json(written / PROVENANCE, {"answers": content, "versions": versions()})

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
 from ..errors import ReportError, unknown_choice
+from ..files.writing import whole_file
 from ..tasks.records import Metric, metric_named
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
@@ -164,7 +165,7 @@ _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says 
 
 def write_results(results: Iterable[Result], path: Path) -> None:
     """Write results. A curve is ``step:score step:score ...``; alignments, which are nested, are left out."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for result in results:
