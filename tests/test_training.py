@@ -21,11 +21,11 @@ from regraft.tasks.data import load_task
 from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import attach, keeps_head, with_head
+from regraft.training.checkpoints import last_checkpoint
 from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
 from regraft.training.fresh import fresh_config
 from regraft.training.options import TrainOptions, preset
-from regraft.training.checkpoints import last_checkpoint
 
 NER = TASKS["ner"]
 FAST = TrainOptions(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)

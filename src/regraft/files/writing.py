@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,12 +43,18 @@ class WritingError(ModuleFileError):
     def __init__(self, path: Path, reason: Exception) -> None:
         place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         free = _size(shutil.disk_usage(place).free)
-        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else first_line(reason)
         super().__init__(
-            f"cannot write {path}: {why} ({free} are free there); make room or choose another place, and run the same "
-            "again"
+            f"cannot write {path}: {_why(reason)} ({free} are free there); make room or choose another place, and run "
+            "the same again"
         )
         self.reason = reason
+
+
+def _why(reason: Exception) -> str:
+    number = reason.errno if isinstance(reason, OSError) else None
+    if (said := re.search(r"os error (\d+)", str(reason))) is not None:  # what safetensors' writer says at length
+        number = int(said[1])
+    return first_line(reason) if number is None else os.strerror(number)
 
 
 def _size(count: int) -> str:
