@@ -13,8 +13,8 @@ from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
+from ..stopping import Stopped, stoppable
 from .app import application, errors, held, option
-from .stopping import Stopped, stoppable
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -86,7 +86,7 @@ def _refuse(problem: str) -> None:
 
 def _end(stopped: Stopped) -> None:
     """Say how to go on, by the last note that was made on the way out, and end with the signal's exit code."""
-    notes = ["nothing was written; run the same command again", *getattr(stopped, "__notes__", ())]
+    notes = ["nothing is half written; run the same command again", *getattr(stopped, "__notes__", ())]
     errors.print(f"stopped: {notes[-1]}", soft_wrap=True, highlight=False)
     sys.exit(128 + stopped.number)
 

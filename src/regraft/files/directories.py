@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ..errors import ModuleFileError
+from ..stopping import undisturbed
 from .writing import flush, move, told
 
 # One of these lies in every directory that regraft writes.
@@ -110,13 +111,14 @@ def claimed(
         check_writable(path, replace, ours)  # another process may have written it meanwhile
         yield path
     finally:
-        if lock.is_locked:
-            # Who has opened the file meanwhile finds that it has no name any more, and makes one of its own.
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-        for parent in made:
-            with suppress(OSError):  # something was written there
-                parent.rmdir()
+        with undisturbed():
+            if lock.is_locked:
+                # Who has opened the file meanwhile finds that it has no name any more, and makes one of its own.
+                Path(lock.lock_file).unlink(missing_ok=True)
+                lock.release()
+            for parent in made:
+                with suppress(OSError):  # something was written there
+                    parent.rmdir()
 
 
 LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -157,11 +159,13 @@ def new_directory(path: str | os.PathLike[str], replace: bool, ours: Collection[
             for file in new.rglob("*"):  # safetensors writes files that only their owner may read
                 file.chmod(mode if file.is_dir() else mode & 0o666)
             flush(new)
-            if path.exists():
-                path.rename(old)
-            move(new, path)
+            with undisturbed():
+                if path.exists():
+                    path.rename(old)
+                move(new, path)
         finally:
-            _tidy(path)
+            with undisturbed():
+                _tidy(path)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

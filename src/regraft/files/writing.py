@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError, first_line
+from ..stopping import undisturbed
 
 
 @contextmanager
@@ -104,7 +105,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             flush_entry(beside)
             move(beside, path)
         finally:
-            beside.unlink(missing_ok=True)
+            with undisturbed():
+                beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

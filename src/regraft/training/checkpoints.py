@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import first_line
 from ..files.writing import flush, told, write_json
+from ..stopping import undisturbed
 
 # Written into a checkpoint last, when all else is on the disk.
 _WHOLE = "regraft-checkpoint.json"
@@ -21,12 +22,13 @@ def last_checkpoint(work: Path) -> str | None:
 
 def remove(directory: Path) -> None:
     """Remove a directory with checkpoints; none of them counts from the first moment on."""
-    for mark in directory.rglob(_WHOLE):
-        mark.unlink()
-    for inside in directory.iterdir():
-        if inside.is_dir():
-            shutil.rmtree(inside)
-    shutil.rmtree(directory)
+    with undisturbed():
+        for mark in directory.rglob(_WHOLE):
+            mark.unlink()
+        for inside in directory.iterdir():
+            if inside.is_dir():
+                shutil.rmtree(inside)
+        shutil.rmtree(directory)
 
 
 def run(trainer: Any, work: Path) -> None:
@@ -53,7 +55,8 @@ def run(trainer: Any, work: Path) -> None:
                     raise OSError(first_line(error)) from error
                 flush(checkpoint)
         except BaseException:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            with undisturbed():
+                shutil.rmtree(checkpoint, ignore_errors=True)
             raise
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():

@@ -13,6 +13,7 @@ from ..errors import TaskError
 from ..files.directories import claimed
 from ..files.reading import read_json
 from ..files.writing import told, write_json
+from ..stopping import undisturbed
 from ..tasks.records import metric_named
 from .checkpoints import last_checkpoint, remove
 from .devices import processes
@@ -54,7 +55,8 @@ def under_way(
             yield work
         except BaseException as error:
             if first and not any(last_checkpoint(path) for path in (work, *work.glob("*"))):
-                shutil.rmtree(work, ignore_errors=True)
+                with undisturbed():
+                    shutil.rmtree(work, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):
                 error.add_note(f"what was trained so far is in {work}, and the same command goes on from there")
             raise
