@@ -98,9 +98,11 @@ def writes(call: ast.Call) -> str:
         return name if any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes) else ""
     if said in ("torch.save", "os.rename", "os.replace", "json.dump", "np.save"):
         return said
+    if name in ("write_text", "write_bytes"):  # of a path, not the functions of that name
+        return name if isinstance(call.func, ast.Attribute) else ""
     if name == "replace":  # of a path, not of a string or a record
         return name if len(given) == 1 else ""
-    return name if name in ("save_file", "save_pretrained", "write_text", "write_bytes", "rename") and given else ""
+    return name if name in ("save_file", "save_pretrained", "rename") else ""
 
 
 # One process at a time.

@@ -104,7 +104,7 @@ def claimed(
     if within:
         return
     try:
-        with told(path):
+        with told(path), undisturbed():
             path.parent.mkdir(parents=True, exist_ok=True)
             _acquire(lock, path)
             _tidy(path)
