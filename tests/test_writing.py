@@ -75,6 +75,17 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk: Path) -> Non
     assert (small_disk / "file.json").read_text() == '"old"\n'
 
 
+def test_all_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, then the directory that holds them, then the one that gets its name."""
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    module_of(100).save(tmp_path / "out", curve=[{"step": 1}])
+    files = [path.stat().st_ino for path in (tmp_path / "out").iterdir()]
+    whole, named = (tmp_path / "out").stat().st_ino, tmp_path.stat().st_ino
+    assert flushed[-2:] == [whole, named]
+    assert set(files) < set(flushed[:-2])
+
+
 def test_nothing_else_opens_files_for_writing() -> None:
     """Two modules of `files` write. Besides, activations are held on disk, and transformers writes whole models."""
     allowed = {"activations/shelf.py": {"save_file"}, "modules/model_directory.py": {"save_pretrained"}}
