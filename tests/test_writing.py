@@ -75,6 +75,19 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk: Path) -> Non
     assert (small_disk / "file.json").read_text() == '"old"\n'
 
 
+def test_a_disk_that_is_full_for_other_libraries(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "cache"))
+
+    monkeypatch.setattr("regraft.modules.module.load", fill)
+    code, _, error = run("transfer", "module", "--student", "model", "--out", tmp_path / "out")
+    assert code == 2
+    assert error.startswith(f"error: cannot write {tmp_path / 'cache'}: No space left on device (")
+    assert len(error.splitlines()) == 1
+
+
 def test_all_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, then the directory that holds them, then the one that gets its name."""
     flushed: list[int] = []

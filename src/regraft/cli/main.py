@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import pydantic
 from cyclopts import App, CycloptsError
@@ -74,6 +77,12 @@ def main() -> None:
             _refuse(_said(error))
         except RegraftError as error:
             _refuse(str(error))
+        except OSError as error:  # of other libraries, which write caches and temporary files
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            from ..files.writing import WritingError
+
+            _refuse(str(WritingError(Path(error.filename or tempfile.gettempdir()), error)))
         except Stopped as stopped:
             _end(stopped)
 

@@ -75,7 +75,9 @@ def kept_answers(
     place = directory / hash_rows([*told_by.values(), max_length])
     # Whoever comes second, such as another process of one training, finds what the first one kept.
     # A soft lock, a file that is there, would outlive a process that is killed.
-    with FileLock(directory / f"{place.name}.lock", fallback_to_soft=False):
+    with told(directory):
+        held = FileLock(directory / f"{place.name}.lock", fallback_to_soft=False).acquire()
+    with held:
         kept = _read(place)
         try:
             base = resolve(module.base_model if model is None else model, trust_remote_code)
