@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError
 from ..errors import RegraftError
 from ..schema import sentence
 from ..stopping import Stopped, stoppable
-from .app import application, errors, held, option
+from .app import WELCOME, application, console, errors, held, option
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -32,6 +32,8 @@ COMMANDS = {
     "compare": ("comparing:compare", "Compare what two modules answer, on texts without labels."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
     "convert": ("converting:convert", "Convert a module to other formats, or into a whole model."),
+    "info": ("describing:info", "Tell what a module, a model, a sample or a store is."),
+    "families": ("describing:list_families", "List the model types that ship with a record."),
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
@@ -69,6 +71,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.argv[1:]:
+        console.out(WELCOME, end="", highlight=False)
+        return
     with stoppable():
         try:
             with held:

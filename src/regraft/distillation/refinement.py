@@ -36,7 +36,7 @@ from .kept_answers import kept_answers
 from .labelled import LabelledRows, labelled_rows
 from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of
 from .options import AUTO, RefineOptions
-from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
+from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, measured, standing
 
 # Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
 _LOOKS, _BETWEEN = 10, 25
@@ -66,8 +66,9 @@ def refine(
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
-    ends, of sentence embeddings one minus the cosine. A tenth of the texts, 20 to 1,000, is held out: of the states on
-    the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+    ends, of sentence embeddings one minus the cosine; beside it, where asked, that of last hidden states, see
+    `hidden.HiddenDistance`. A tenth of the texts, 20 to 1,000, is held out: of the states on the way, the start among
+    them, the one is kept that gives most of the teacher's answers to them.
 
     With labelled rows as well, a step takes a batch of texts and one of rows, and the loss is the mean of the
     divergence and of the task's own loss; what is kept is judged by agreement all the same.
@@ -92,8 +93,9 @@ def refine(
 
     Returns:
         The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
-        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after; of labelled rows what was
-        ``labelled``; and ``by_texts`` what was reached on how many texts.
+        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before, after, and after on as many of the
+        texts that were ``learnt``; of labelled rows what was ``labelled``; and ``by_texts`` what was reached on how
+        many texts.
 
     Raises:
         RegraftError: modules, models, texts, options or directories that do not serve.
@@ -119,6 +121,7 @@ def refine(
         answers,
         model=teacher_model,
         max_length=options.max_length,
+        hidden=options.hidden > 0,
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
@@ -157,6 +160,7 @@ def refine(
             reached[size] = _looks(_learn(few, base, larger, work / f"texts-{size}", options, progress)[-1])[-1]
         trainer, adapted, curve = _learn(lesson, base, larger, work, options, progress, tracking)
         before, best = _looks(curve)
+        learnt = trainer.lesson.agreement(adapted.eval(), base, trainer.lesson.learnt_beside)
         refinement = {
             **described,
             "step": best["step"],
@@ -164,6 +168,8 @@ def refine(
             "metric": metric,
             "agreement": {"before": _scores(before), "after": _scores(best)},
         }
+        if learnt.metric == metric:  # else there is no span in them, and their words are counted instead
+            refinement["agreement"]["learnt"] = _scores(measured(learnt))
         if reached:
             reached[len(lesson.learnt)] = best
             refinement["by_texts"] = [{"texts": size, **_scores(row)} for size, row in reached.items()]
@@ -223,6 +229,7 @@ def _trainer(
         lesson,
         base,
         lesson.kind.distance(lesson.answers.logits, options.temperature, options.hard, options.certainty),
+        options.hidden,
         model=adapted,
         args=training_arguments(
             work,
