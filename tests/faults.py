@@ -193,7 +193,7 @@ def _import() -> None:
     from transformers.utils import logging
 
     from regraft import activations, distillation, experiment, training  # noqa: F401
-    from regraft.cli import experiments, porting  # noqa: F401
+    from regraft.cli import experiments, main, porting  # noqa: F401
     from regraft.cli import training as _  # noqa: F401
     from regraft.experiment import work  # noqa: F401
     from regraft.port import pipeline  # noqa: F401
