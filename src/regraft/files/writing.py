@@ -127,7 +127,7 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
     """Write a file with one row of JSON per line; as `whole_file`."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
