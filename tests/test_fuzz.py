@@ -7,11 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from fuzz.cases import cases
 from fuzz.runner import Case, Found, Try, try_all
 from fuzz.world import World, make_world
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 CASES = int(os.environ.get("REGRAFT_FUZZ_CASES", "2000"))
 SIZE = 100
@@ -41,7 +40,11 @@ def test_drawn_cases(number: int, world: World, tmp_path: Path) -> None:
     def draw(attempt: Try) -> None:
         @seed(number)
         @settings(
-            max_examples=size, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
+            max_examples=size,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=[*HealthCheck],
         )
         @given(cases(world))
         def each(case: Case) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hypothesis import strategies as st
-
 from fuzz.changes import Change, contents, tensors, values
 from fuzz.runner import Case
 from fuzz.world import World, copied
+from hypothesis import strategies as st
 
 QUICK = ("--epochs", "0.05", "--batch-size", "24", "--quiet")
 STEP = ("--batch-size", "16", "--quiet")
@@ -135,25 +134,32 @@ def changes(draw: st.DrawFn, world: World) -> Case:
 
 # Words that no option should take, or that are at the edge of what it takes.
 WORDS = (
-    "", " ", "x", "-1", "0", "1", "1.5", "-0.5", "nan", "inf", "-inf", "1e400", str(2**31), str(2**32), str(2**63), "9" * 5000,
-    "0 1", "0,1", "0,,1", ",", "0,0", "1,0", "a,b", "a,,b", "a=b", "=", "meta", "cuda", "cuda:99", "cpu:7", "xpu", "auto",
-    "lora", "none", "ridge", "random", "head", "fresh", "skip", "avg", "last", "query", "all-linear", "../..", "/proc/self",
-    "/dev/zero", "/dev/null", "/", ".", "~", "~nobody", "a" * 300, "a" * 100_000, "org/name", "org/name:config", "org/" + "n" * 300,
+    "", " ", "x", "-1", "0", "1", "1.5", "-0.5", "nan", "inf", "-inf", "1e400", str(2**31), str(2**32), str(2**63),
+    "9" * 5000,
+    "0 1", "0,1", "0,,1", ",", "0,0", "1,0", "a,b", "a,,b", "a=b", "=", "meta", "cuda", "cuda:99", "cpu:7", "xpu",
+    "auto",
+    "lora", "none", "ridge", "random", "head", "fresh", "skip", "avg", "last", "query", "all-linear", "../..",
+    "/proc/self",
+    "/dev/zero", "/dev/null", "/", ".", "~", "~nobody", "a" * 300, "a" * 100_000, "org/name", "org/name:config",
+    "org/" + "n" * 300,
     "package:regraft/none", "package:nothing/x", "a\nb", "\x1b[31m", "\udcff", "é", "[", "(.*)*x", "x.gguf", "x:y.gguf",
     "x.txt", "x.csv", "{", "$HOME", "${NOTHING}", "--", "-",
 )  # fmt: skip
 
 _OPTIONS: Mapping[str, Words] = {
     "plan": (
-        "--student", "--teacher", "--layers", "--align", "--spaces", "--scale", "--head", "--labels", "--teacher-labels",
+        "--student", "--teacher", "--layers", "--align", "--spaces", "--scale", "--head", "--labels",
+        "--teacher-labels",
         "--seed", "--pairing", "--max-length", "--batch-size", "--texts", "--column", "--text-split", "--max-texts",
         "--moments", "--task", "--data", "--lang", "--max-eval", "--device", "--dtype", "--device-map", "--hold-memory",
         "--families", "--nonsense",
     ),
     "sample": ("--layers", "--sites", "--max-length", "--batch-size", "--texts", "--max-texts", "--device", "--column"),
     "train": (
-        "--model", "--peft", "--init", "--preset", "--batch-size", "--learning-rate", "--warmup", "--precision", "--seed",
-        "--max-length", "--epochs", "--max-train", "--max-eval", "--rank", "--alpha", "--bottleneck-size", "--head", "--task",
+        "--model", "--peft", "--init", "--preset", "--batch-size", "--learning-rate", "--warmup", "--precision",
+        "--seed",
+        "--max-length", "--epochs", "--max-train", "--max-eval", "--rank", "--alpha", "--bottleneck-size", "--head",
+        "--task",
         "--data", "--lang", "--column", "--labels", "--families", "--track",
     ),
     "evaluate": (
@@ -163,10 +169,12 @@ _OPTIONS: Mapping[str, Words] = {
     "compare": ("--teacher-model", "--model", "--batch-size", "--max-length", "--texts", "--column", "--device"),
     "refine": (
         "--teacher", "--model", "--teacher-model", "--steps", "--learning-rate", "--temperature", "--grow", "--rank",
-        "--batch-size", "--warmup", "--precision", "--seed", "--max-length", "--texts", "--by-texts", "--answers", "--data",
+        "--batch-size", "--warmup", "--precision", "--seed", "--max-length", "--texts", "--by-texts", "--answers",
+        "--data",
     ),
     "distill": (
-        "--teacher", "--every", "--layers", "--epochs", "--batch-size", "--learning-rate", "--max-length", "--max-steps",
+        "--teacher", "--every", "--layers", "--epochs", "--batch-size", "--learning-rate", "--max-length",
+        "--max-steps",
         "--temperature", "--weight-kl", "--mlm-probability", "--save-every", "--seed", "--texts",
     ),
     "convert": ("--to", "--rank", "--model", "--name"),
@@ -223,5 +231,3 @@ def cases(world: World) -> st.SearchStrategy[Case]:
     """Draw a case of any kind."""
     drawn = st.sampled_from([changes, changes, changes, options, positions])
     return drawn.flatmap(lambda kind: kind(world))
-
-

@@ -23,8 +23,10 @@ DEEP, DIGITS = "@deep", "@digits"  # stand for what is put in as text
 JUNK = st.one_of(
     st.sampled_from(
         [
-            None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 1e30, float("nan"), float("inf"), -0.5, "", " ", "x", "0",
-            "[", "(?P<x>", "*", "(.*)*x", "(([a-z._0-9]+)+)+!", "../../etc/passwd", "/dev/zero", "a\nb", "\x00", "\ud800",
+            None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 1e30, float("nan"), float("inf"), -0.5, "", " ", "x",
+            "0",
+            "[", "(?P<x>", "*", "(.*)*x", "(([a-z._0-9]+)+)+!", "../../etc/passwd", "/dev/zero", "a\nb", "\x00",
+            "\ud800",
             "\x1b[31m", LONG, DEEP, DIGITS, [], {}, [None], [[]], [1, "a"], {"a": 1}, {"": None}, ["x"] * 1000,
         ]
     ),
@@ -145,7 +147,16 @@ def contents(draw: st.DrawFn, source: Path) -> tuple[str, Change]:
 
 
 _TYPES = (torch.int64, torch.bool, torch.uint8, torch.complex64, torch.float8_e4m3fn, torch.uint32, torch.float64)
-_KEYS = ("a\nb", "", "x" * (1 << 20), "\x1b[31m", "base_model.model.", "..", "a" * 300, "base_model.model.x.lora_A.weight")
+_KEYS = (
+    "a\nb",
+    "",
+    "x" * (1 << 20),
+    "\x1b[31m",
+    "base_model.model.",
+    "..",
+    "a" * 300,
+    "base_model.model.x.lora_A.weight",
+)
 
 
 @st.composite

@@ -1,7 +1,7 @@
 """Runs commands in a process forked from this one, within limits, and says what is wrong with how each ended.
 
-The fork has all imports done, so a case costs what the command itself does. Cases of one fork follow each other in it, so
-that most of its cost is paid once.
+The fork has all imports done, so a case costs what the command itself does. Cases of one fork follow each other in it,
+so that most of its cost is paid once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def try_all(root: Path, cases: Callable[[Try], None]) -> list[Found]:
         os.close(reading)
         _work(root, cases, writing)
     os.close(writing)
-    with open(reading, encoding="utf-8") as told:  # noqa: PTH123 (a descriptor)
+    with os.fdopen(reading, encoding="utf-8") as told:
         lines = [json.loads(line) for line in told]
     _, status = os.waitpid(child, 0)
     found = [Found(**line) for line in lines if "code" in line]
@@ -104,7 +104,7 @@ def _work(root: Path, cases: Callable[[Try], None], writing: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY, MEMORY))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        with open(writing, "w", encoding="utf-8") as told:  # noqa: PTH123 (a descriptor)
+        with os.fdopen(writing, "w", encoding="utf-8") as told:
 
             def tell(line: dict[str, object]) -> None:
                 told.write(json.dumps(line) + "\n")
@@ -137,9 +137,13 @@ def _attempt(root: Path, case: Case) -> Found:
         wrong = _wrong(code, said, shown, left)
         if case.refused and code == 0:
             wrong = wrong or "was accepted"
-        return Found(case.kind, f"{case.label}: {' '.join(arguments)[:300]}", code, wrong, said[-2000:], seconds)
+        return Found(case.kind, f"{case.label}: {' '.join(arguments)[:300]}", code, wrong, _end(said), seconds)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _end(said: str) -> str:
+    return "\n".join(line[:500] for line in said.splitlines()[-9:])
 
 
 def _listed(place: Path) -> set[str]:
@@ -147,7 +151,10 @@ def _listed(place: Path) -> set[str]:
 
 
 def _wrong(code: int, said: str, shown: str, left: set[str]) -> str:
-    lines, memory = said.splitlines(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    lines, memory = (
+        said.removesuffix("\n").split("\n") if said else [],
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+    )
     if code not in (0, 2):
         return f"ended with {code}: {lines[-1] if lines else 'nothing said'}"
     if "Traceback (most recent call last)" in said + shown:
@@ -194,7 +201,7 @@ def _caught(place: Path) -> Iterator[list[str]]:
         opened = os.open(file, os.O_WRONLY | os.O_CREAT)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: PTH123
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     try:
         yield texts
     finally:

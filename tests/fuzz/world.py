@@ -14,10 +14,10 @@ import transformers
 import yaml
 from conftest import load_base, make_texts, tiny_config, wordpiece_tokenizer, write_split
 from datasets import Dataset
+from fuzz.runner import CANARY
 from peft import LoraConfig, get_peft_model
 
 import regraft
-from fuzz.runner import CANARY
 from regraft.activations import sampling
 from regraft.experiment.grid import Number
 from regraft.experiment.store import Store
@@ -67,7 +67,11 @@ def _models(root: Path) -> None:
         config = tiny_config(model_type, layers=layers, **sizes)
         auto = "AutoModelForCausalLM" if model_type == "llama" else "AutoModelForPreTraining"
         getattr(transformers, auto).from_config(config).save_pretrained(root / name)
-        wordpiece_tokenizer(60).save_pretrained(root / name)
+        tokenizer = wordpiece_tokenizer(60)
+        if name == "decoder":
+            tokenizer.eos_token = "[SEP]"
+            tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }} [SEP] {% endfor %}"
+        tokenizer.save_pretrained(root / name)
 
 
 def _modules(root: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pydantic
 from cyclopts import App, CycloptsError
 
-from ..errors import RegraftError
+from ..errors import RegraftError, one_line
 from ..schema import sentence
 from .app import application, errors, option
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
-    errors.print(problem, soft_wrap=True, highlight=False)
+    errors.print(one_line(problem, 2000), soft_wrap=True, highlight=False)
     sys.exit(2)
 
 

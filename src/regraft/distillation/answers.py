@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
+from ..models.weights import moved
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
 from ..tasks.agreement import Floats, mean_vectors, whole_texts
@@ -247,7 +248,7 @@ def ask(
         TaskError: texts and pairs of texts mixed.
     """
     kind, task = answer_kind(module), task_of(module, base)
-    model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = moved(attach(base, module, task), None, device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     for layer in model.modules() if head_alone else ():
         if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
             layer.enable_adapters(False)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
-from ..errors import ReportError, unknown_choice
+from ..errors import ReportError, first_line, unknown_choice
+from ..files.plain import read_lines
 from ..tasks.records import Metric, metric_named
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
@@ -182,12 +183,15 @@ def read_results(path: Path) -> list[Result]:
         ReportError: the file cannot be read, or its columns or values do not serve.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_columns(path, list(reader.fieldnames or ()))
-            return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReportError(f"cannot read {path} as CSV: {error}; expected results, one line per module") from error
+        reader = csv.DictReader((line for _, line in read_lines(path, newline="")), strict=True)
+        _check_columns(path, list(reader.fieldnames or ()))
+        return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
+    except ReportError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReportError(
+            f"cannot read {path} as CSV: {first_line(error)}; expected results, one line per module"
+        ) from error
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
