@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.cases import cases
+from fuzz.known import known
 from fuzz.runner import Case, Found, Try, try_all
 from fuzz.world import World, make_world
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -31,6 +32,15 @@ def check(found: list[Found], expected: int) -> None:
     print("\n".join(f"{numbers[kind]:5} of {kind}: {spent:.1f} s" for kind, spent in seconds.most_common()))
     assert not wrong, f"{len(wrong)} of {len(found)}:\n" + "\n".join(wrong)
     assert len(found) == expected
+
+
+PARTS = 4
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_was_found_once_is_refused(part: int, world: World, tmp_path: Path) -> None:
+    every = list(known(world))[part::PARTS]
+    check(try_all(tmp_path, lambda attempt: [attempt(case) for case in every] and None), len(every))
 
 
 @pytest.mark.parametrize("number", range(-(-CASES // SIZE)))

@@ -79,7 +79,7 @@ def values(draw: st.DrawFn, source: Path) -> tuple[str, Change]:
     return f"{source.name} {how} {'.'.join(map(str, place))} {str(value)[:40]!r}", change
 
 
-def _other_kind(name: str) -> Change:
+def other_kind(name: str) -> Change:
     """Put something else in the place of a file."""
 
     def change(path: Path) -> None:
@@ -131,7 +131,7 @@ def contents(draw: st.DrawFn, source: Path) -> tuple[str, Change]:
     how = draw(st.sampled_from(["cut", "flip", "flip", "insert", "other", "other", "kind"]))
     if how == "kind":
         name = draw(st.sampled_from(KINDS))
-        return f"{source.name} is {name}", _other_kind(name)
+        return f"{source.name} is {name}", other_kind(name)
     if how == "other":
         name = draw(st.sampled_from(list(_CONTENTS)))
         return f"{source.name} holds {name}", becomes(_CONTENTS[name])

@@ -184,7 +184,7 @@ def _command(arguments: list[str], place: Path) -> tuple[int, str, str]:
         except SystemExit as stopped:
             code = stopped.code if isinstance(stopped.code, int) else 1 if stopped.code else 0
         except BaseException:  # whatever it is: that it came here is what is wrong
-            traceback.print_exc()
+            print(traceback.format_exc().encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
             code = 1
     os.chdir(place.parent)
     return (code, *texts)

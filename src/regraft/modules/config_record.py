@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 import types
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,8 +15,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from ..errors import ModuleFileError, quoted
+from ..errors import ModuleFileError, first_line, quoted
 from ..schema import sentence
+from .config import parse_config
 from .peft_types import PEFT_TYPES
 
 # PEFT declares whole numbers where people also write others, such as an alpha.
@@ -49,6 +51,12 @@ def check_config(config: Mapping[str, Any], source: str, paths: Collection[str])
         raise ModuleFileError(f"{source}, adapter_config.json: {sentence(error)}; mend it") from error
     for pattern in _patterns(config, peft_type):
         _check_pattern(pattern, source, paths)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parse_config(config)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # what PEFT itself does not take
+        raise ModuleFileError(f"{source}, adapter_config.json: {first_line(error)}; mend it") from error
 
 
 @cache
@@ -77,6 +85,8 @@ def _plain(hint: Any) -> Any:
         return dict[str, _plain(inside[1])]  # type: ignore[misc]
     if origin is not None:  # lists, tuples and other collections
         return list[_plain(inside[0])]  # type: ignore[misc]
+    if dataclasses.is_dataclass(hint):  # PEFT makes them of objects
+        return dict[str, Any]
     return type(None) if hint is type(None) else _PLAIN.get(hint, Any)
 
 
@@ -108,11 +118,12 @@ def _check_pattern(pattern: str, source: str, paths: Iterable[str]) -> None:
         ) from error
     long = "base_model.model.model.layers.10.self_attn.q_proj." * 2
     for path in (*paths, long):
-        # Longer and longer, and ended so that nothing matches: what never ends shows before it does not end.
+        # Longer and longer, also so that nothing matches: what never ends shows before it does not end.
         for length in range(1, len(path) + 1):
             start = time.thread_time()
             for match in matches:
-                match(f"{path[:length]}!")
+                for end in ("", "!", "\x7f"):
+                    match(path[:length] + end)
             if time.thread_time() - start > _LONGEST_MATCH:
                 raise ModuleFileError(
                     f"{source}: the regular expression {quoted(pattern)} in adapter_config.json takes too long to "
