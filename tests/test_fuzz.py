@@ -14,6 +14,7 @@ from fuzz.world import World, make_world
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 CASES = int(os.environ.get("REGRAFT_FUZZ_CASES", "2000"))
+SEED = int(os.environ.get("REGRAFT_FUZZ_SEED", "0"))
 SIZE = 100
 
 
@@ -48,7 +49,7 @@ def test_drawn_cases(number: int, world: World, tmp_path: Path) -> None:
     size = min(SIZE, CASES - number * SIZE)
 
     def draw(attempt: Try) -> None:
-        @seed(number)
+        @seed(SEED * 1_000_000 + number)
         @settings(
             max_examples=size,
             database=None,

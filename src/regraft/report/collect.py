@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 
 from ..errors import ReportError, TaskError, first_line, quoted
 from ..experiment.grid import Number
@@ -35,14 +36,19 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
         index = _Index.model_validate(store.read_index(experiment))
     except ValidationError as error:
         raise ReportError(
-            f"the experiment in {directory} was written by another version of regraft, or is damaged "
-            f"({sentence(error)}); run the experiment again"
+            f"the experiment in {directory} was written by another version of regraft; run the experiment again "
+            f"({sentence(error)})"
         ) from error
     name, numbers = index.experiment.name, index.numbers
     results = [_result(store, number) for number in numbers if store.done(number.key)]
     if not results:
         raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
     return name, results
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _Number(Number):
+    """A number as it is read."""
 
 
 class _Named(BaseModel):
@@ -53,7 +59,7 @@ class _Index(BaseModel):
     """What is read of what says which cells an experiment has."""
 
     experiment: _Named
-    numbers: list[Number]
+    numbers: list[_Number]
 
 
 def _result(store: Store, number: Number) -> Result:
