@@ -207,12 +207,17 @@ def with_option(world: World, command: str, option: str, word: str) -> Callable[
     return lambda _: [*good[:at], option, word, *good[at + 2 :]]
 
 
+_WORK = ("--steps", "--max-steps", "--epochs")
+
+
 @st.composite
 def options(draw: st.DrawFn, world: World) -> Case:
     """Draw a command with a word that one of its options does not take."""
     command = draw(st.sampled_from([*_OPTIONS, "plan", "plan", "convert", "train"]))
     option = draw(st.sampled_from(_OPTIONS[command]))
-    word = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=6), st.integers().map(str)))
+    known = st.sampled_from(WORDS)
+    # A training of thousands of steps is long, not bad.
+    word = draw(known if option in _WORK else st.one_of(known, st.text(max_size=6), st.integers().map(str)))
     return Case("arguments", f"{command} {option} {word[:40]!r}", with_option(world, command, option, word))
 
 
