@@ -127,8 +127,8 @@ def source_of(teacher: Pretrained, student: Pretrained, options: SampleOptions, 
 FOLDS = 5
 FORMAT = 2
 _TENSORS = "moments.safetensors"
-_MANIFEST = "moments.json"
-FILES = (_TENSORS, _MANIFEST)
+MANIFEST = "moments.json"
+FILES = (_TENSORS, MANIFEST)
 """What a sample consists of; a directory that holds anything else is never replaced."""
 
 
@@ -234,7 +234,7 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
     }
     with new_directory(path, replace, FILES) as directory:
         save_file(tensors, directory / _TENSORS)
-        (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 _STORED = [field.name for field in fields(Moments) if field.name != "n"]
@@ -252,6 +252,7 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
 
 
 def _load_one(path: Path) -> Sample:
+<<<<<<< HEAD
     if not (path / _MANIFEST).is_file():
         raise SamplingError(f"{path} holds no {_MANIFEST}, expected a directory that 'regraft sample' wrote")
     content = read_json(path / _MANIFEST)
@@ -260,6 +261,14 @@ def _load_one(path: Path) -> Sample:
         raise SamplingError(f"{path} has moments of format {quoted(told)}, expected {FORMAT}; sample again")
     manifest = make(Manifest, content, _damaged(path))
     tensors, counts = read_safetensors(path / _TENSORS), manifest.counts
+=======
+    if not (path / MANIFEST).is_file():
+        raise SamplingError(f"{path} holds no {MANIFEST}, expected a directory that 'regraft sample' wrote")
+    manifest: dict[str, Any] = read_json(path / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
+    tensors, counts = read_safetensors(path / _TENSORS), manifest["counts"]
+>>>>>>> main
 
     def read(key: str) -> Moments:
         names = [f"{key}.{name}" for name in _STORED]

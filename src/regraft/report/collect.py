@@ -64,18 +64,20 @@ class _Index(BaseModel):
 
 def _result(store: Store, number: Number) -> Result:
     place = {name: value for name, value in vars(number).items() if name not in ("key", "start_key")}
+    record = store.record(number.key)
+    ported = store.record(number.start_key) if number.start_key else {}
     try:
-        record = store.record(number.key)
-        scores, ported = record["scores"], store.record(number.start_key) if number.start_key else {}
+        scores, refined = record["scores"], _refined(record.get("refined"))
+        looks = record["curve"] if refined is None else [{"step": refined.steps, **scores["validation"]}]
         return Result(
             **place,
             score=float(scores["test"][number.metric]),
             before=float(scores["before training"][number.metric]),
-            curve=tuple(_point(point["step"], point[number.metric]) for point in record["curve"]),
+            curve=tuple(_point(point["step"], point[number.metric]) for point in looks),
             alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
             seconds=None if record.get("resumed") else float(record["seconds"]),  # those of the last attempt only
             expected=_expected(ported.get("expected")),
-            refined=_refined(record.get("refined")),
+            refined=refined,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ReportError(
