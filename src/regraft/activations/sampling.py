@@ -252,23 +252,14 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
 
 
 def _load_one(path: Path) -> Sample:
-<<<<<<< HEAD
-    if not (path / _MANIFEST).is_file():
-        raise SamplingError(f"{path} holds no {_MANIFEST}, expected a directory that 'regraft sample' wrote")
-    content = read_json(path / _MANIFEST)
+    if not (path / MANIFEST).is_file():
+        raise SamplingError(f"{path} holds no {MANIFEST}, expected a directory that 'regraft sample' wrote")
+    content = read_json(path / MANIFEST)
     told = content.get("format") if isinstance(content, dict) else None
     if told != FORMAT:
         raise SamplingError(f"{path} has moments of format {quoted(told)}, expected {FORMAT}; sample again")
     manifest = make(Manifest, content, _damaged(path))
     tensors, counts = read_safetensors(path / _TENSORS), manifest.counts
-=======
-    if not (path / MANIFEST).is_file():
-        raise SamplingError(f"{path} holds no {MANIFEST}, expected a directory that 'regraft sample' wrote")
-    manifest: dict[str, Any] = read_json(path / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
-    tensors, counts = read_safetensors(path / _TENSORS), manifest["counts"]
->>>>>>> main
 
     def read(key: str) -> Moments:
         names = [f"{key}.{name}" for name in _STORED]
