@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import datasets
+
 from regraft.cli.main import main
 from regraft.models.families import FAMILIES
 
@@ -100,6 +102,7 @@ def _work(root: Path, cases: Callable[[Try], None], writing: int) -> None:
     code = 1
     try:
         known = dict(FAMILIES)
+        datasets.disable_progress_bars()  # the command line does so before it is imported
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY, MEMORY))

@@ -228,6 +228,8 @@ def load(source: str | os.PathLike[str]) -> Module:
 
 _DIGITS = re.compile(r"\d+")
 _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Half precision ends long before.
+_LARGEST = 1e9
 # Longer than the path of any layer.
 _LONGEST_KEY = 512
 
@@ -249,6 +251,10 @@ def _check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
         if not tensor.isfinite().all():
             raise ModuleFileError(
                 f"{source} has NaN or infinity in {quoted(key)}; its training diverged, port another one"
+            )
+        if tensor.numel() and (largest := float(tensor.abs().max())) > _LARGEST:
+            raise ModuleFileError(
+                f"{source} has {largest:.0e} in {quoted(key)}, which no training gives; it is damaged, get it anew"
             )
 
 

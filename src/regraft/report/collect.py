@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..errors import ReportError, TaskError, first_line, quoted
@@ -14,7 +14,7 @@ from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..models.sites import SpacePair
 from ..schema import MOST, sentence
-from .results import Alignment, Expected, Point, Refined, Result
+from .results import LONGEST_NAME, Alignment, Expected, Point, Refined, Result
 
 
 def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
@@ -46,13 +46,13 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
     return name, results
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", str_max_length=LONGEST_NAME))
 class _Number(Number):
     """A number as it is read."""
 
 
 class _Named(BaseModel):
-    name: str
+    name: str = Field(max_length=LONGEST_NAME)
 
 
 class _Index(BaseModel):

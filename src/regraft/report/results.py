@@ -42,7 +42,9 @@ def _points(curve: str) -> list[dict[str, str]]:
     return [{"step": step, "score": score} for step, _, score in parts]
 
 
+LONGEST_NAME = 200
 # What results must be that are read from a file.
+_Name = Annotated[str, Field(max_length=LONGEST_NAME), _else(f"a name of at most {LONGEST_NAME} characters")]
 _Percent = Annotated[float, Field(ge=LEAST, le=MOST, allow_inf_nan=False), _else("a number in percent")]
 # What a wrong map keeps may be far below 0.
 _Share = Annotated[float, Field(ge=-_LONGEST, le=1, allow_inf_nan=False), _else("a share of at most 1")]
@@ -130,12 +132,12 @@ class Result:
         refined: how it was trained without labels; None where it was trained with them.
     """
 
-    setting: str
-    task: str
-    metric: str
-    language: str
-    peft: str
-    row: str
+    setting: _Name
+    task: _Name
+    metric: _Name
+    language: _Name
+    peft: _Name
+    row: _Name
     score: _Percent
     seed: Annotated[int, _else("a whole number")] | None = None
     before: _Percent | None = None
