@@ -77,7 +77,7 @@ class DistillTexts(TextOptions):
 class TaughtTexts(TextOptions):
     """Texts for a teacher to answer, or to write itself."""
 
-    generate: int | None = Field(default=None, ge=1)
+    generate: Count | None = None
     """Let the teacher's language model write so many."""
     prompts: Path | None = None
     """Beginnings for --generate, one per line."""
