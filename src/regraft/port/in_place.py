@@ -20,7 +20,6 @@ from ..activations.options import RunOptions
 from ..activations.sampling import Sums
 from ..activations.shelf import Shelf, holding
 from ..activations.walk import Walk, in_order_of_computation
-from ..alignment.maps import Map
 from ..alignment.moments import Moments, SplitMoments
 from ..models.adapters import base_layer
 from ..models.pretrained import Pretrained
@@ -37,9 +36,8 @@ from ..models.sites import (
 )
 from ..modules.adapted import AdaptedModel
 from ..modules.module import Module
-from .execution import transfer_tensors
+from .execution import Moved, put_together
 from .options import PortOptions
-from .parts import Target
 from .plan import Plan
 from .spaces import judged_pairs
 
@@ -86,7 +84,7 @@ def in_place(
         taught = AdaptedModel.of(loaded_t, module)
         ported = AdaptedModel.of(loaded_s, Module(dict(plan.config), silent, "the port so far"))
         with taught.running(None, None) as model_t, ported.running(None, None) as model_s:
-            yield InPlace(plan, module, (taught, model_t), (ported, model_s), made, counts, shelf, run.quiet)
+            yield InPlace(plan, (taught, model_t), (ported, model_s), made, counts, shelf, run.quiet)
 
 
 @contextmanager
@@ -108,7 +106,6 @@ class InPlace:
     def __init__(
         self,
         plan: Plan,
-        module: Module,
         teacher: tuple[AdaptedModel, Any],
         student: tuple[AdaptedModel, Any],
         batches: Sequence[Batch],
@@ -117,7 +114,7 @@ class InPlace:
         quiet: bool,
     ) -> None:
         """Begin in front of the first layer of both; the arguments are what `in_place` makes."""
-        self._plan, self._module, self._batches, self._shelf, self._quiet = plan, module, batches, shelf, quiet
+        self._plan, self._batches, self._shelf, self._quiet = plan, batches, shelf, quiet
         (self._base_t, self._model_t), (self._base_s, self._model_s) = teacher, student
         self._sites_t, self._sites_s = (find_sites(model, base.family) for base, model in (teacher, student))
         self.counts = counts
@@ -197,24 +194,17 @@ class InPlace:
             if (source or pair) in found
         }
 
-    def place(self, maps: Mapping[SpacePair, Map], scale: float, again: bool = False) -> None:
-        """Put in place in the student what all maps are known of.
+    def place(self, moved: Moved, scale: float, again: bool = False) -> None:
+        """Put in place in the student what is moved there so far.
 
         Args:
-            maps: those known.
+            moved: what its tensors are made of.
             scale: factor of what the module writes.
             again: whether what is there already is replaced too.
         """
-        fused = {pair: one for pair, one in self._plan.fused.items() if maps.keys() >= {*one.parts}}
-        known = maps.keys() | fused.keys()
-        targets = tuple(
-            target
-            for target in self._plan.targets
-            if target.place is not None and (again or target.key not in self._placed) and _needs(target) <= known
-        )
-        tensors = transfer_tensors(
-            replace(self._plan, targets=targets, fused=fused), self._module.tensors, maps, scale=scale
-        )
+        new = moved.keys() if again else moved.keys() - self._placed
+        targets = [target for target in self._plan.targets if target.key in new]
+        tensors = put_together(targets, moved, scale=scale)
         places = {target.key: (target.place, target.name) for target in targets if target.place is not None}
         self._base_s.put(self._model_s, {places[key]: tensor for key, tensor in tensors.items()})
         self._placed |= tensors.keys()
@@ -260,12 +250,6 @@ class InPlace:
 
         folds = map(through, split.folds) if pair in self._folded else ()
         return SplitMoments(through(split.fit), through(split.held_out), tuple(folds))
-
-
-def _needs(target: Target) -> set[SpacePair]:
-    """Name the maps without which a tensor cannot be made."""
-    folds = {part.fold.pair for part in target.parts if part.fold is not None}
-    return {pair for part in target.parts for pair in part.pairs} | folds
 
 
 Sites = Mapping[Place, SiteShape]
