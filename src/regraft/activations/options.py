@@ -65,6 +65,8 @@ class RunOptions(Options):
     """Quantise the models to 8 bits."""
     device_map: str | None = None
     """Spread the models over devices: auto."""
+    one_at_a_time: bool = False
+    """Free the teacher before the student is loaded."""
     hold_memory: float = Field(default=4, ge=0)
     """GB of activations in memory; others go to disk."""
     trust_remote_code: bool = False

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from ..activations.batches import Batches, in_order
-from ..activations.observation import observable
+from ..activations.observation import has_pooler, observable
 from ..activations.options import RunOptions
 from ..activations.sampling import FOLDS
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, Place, SiteShape, SpacePair, find_sites
-from .in_place import made_of, site_read
+from .in_place import made_of
 from .options import PortOptions
 from .plan import Plan
 from .spaces import judged_pairs
+from .taught import made_from, site_read
 
 _DOUBLE = 8
 # Matrices of the width of a space that fitting a map takes at once: the covariance, its eigenvectors and what LAPACK's
@@ -88,7 +89,8 @@ def expected_memory(
     made.counts()
     tokens = [batch.teacher.ids.size for batch in batches], [batch.student.ids.size for batch in batches]
     paired = [batch.pairs.count for batch in batches]
-    pairs = observable(model_t.skeleton, model_s.skeleton, {*plan.widths, *plan.reads})
+    poolers = has_pooler(model_t.skeleton) and has_pooler(model_s.skeleton)
+    pairs = observable({*plan.widths, *plan.reads}, poolers)
     sizes = _Sizes(plan, model_s, model_t, pairs)
     layers = [list(pairs) for _, pairs in groupby(sorted(pairs), key=lambda pair: pair.student_layer)]
     states = sum(sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
@@ -147,8 +149,9 @@ class _Sizes:
         return self.plan.widths.get(pair, (self.student.hidden, self.teacher.hidden))
 
     def source(self, pair: SpacePair) -> SpacePair | None:
-        sides = (self.student.skeleton, self.student.sites), (self.teacher.skeleton, self.teacher.sites)
-        return made_of(pair, self.pairs, *sides)
+        own = made_from(self.student.skeleton, self.student.sites, (pair.student_layer, pair.name))
+        its = made_from(self.teacher.skeleton, self.teacher.sites, (pair.teacher_layer, pair.name))
+        return made_of(pair, self.pairs, own, its)
 
     def seen(self, pairs: Iterable[SpacePair]) -> list[SpacePair]:
         """Leave out what is worked out from another pair."""
