@@ -105,6 +105,14 @@ class RunOptions(Options):
         return options
 
     @property
+    def runs_on_gpu(self) -> bool:
+        """Whether the models run on CUDA devices, with memory of their own."""
+        import torch
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return device.startswith("cuda")
+
+    @property
     def torch_dtype(self) -> torch.dtype | None:
         """The type of the weights, as PyTorch calls it."""
         import torch

@@ -7,7 +7,8 @@ given back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -39,31 +40,44 @@ class Memory:
     """Bytes that a port in sequence is expected to take.
 
     Attributes:
-        weights: of both models.
-        held: of what enters the next layer of both models and of what the teacher computes in one, in memory.
+        weights: of both models; of one where they are not there at a time.
+        held: of what enters the next layer of both models and of what the teacher computes, in memory.
         on_disk: of the rest of it.
-        maps: of all pairs of spaces, kept to the end.
-        stage: of the one that takes most: its moments, with a batch while they are taken, or with what is worked out
-            from them and the factors of covariances while maps are fitted.
+        taking: of the stage that takes most while its moments are taken, with a batch.
+        fitting: of the stage that takes most while its maps are fitted, with what is worked out of its moments.
+        on_gpu: whether weights are on a GPU, where moments are taken; maps are fitted on the CPU.
     """
 
     weights: int
     held: int
     on_disk: int
-    maps: int
-    stage: int
+    taking: int
+    fitting: int
+    on_gpu: bool = False
+
+    @property
+    def gpu(self) -> int:
+        """What a GPU has to have room for."""
+        return self.weights + self.taking if self.on_gpu else 0
 
     @property
     def total(self) -> int:
-        """All but what is on disk."""
-        return self.weights + self.held + self.maps + self.stage
+        """What there is on the CPU."""
+        return self.held + (self.fitting if self.on_gpu else self.weights + max(self.taking, self.fitting))
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        terms = {"weights": self.weights, "activations": self.held, "maps": self.maps, "moments": self.stage}
-        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in terms.items())
+        terms = {"weights": self.weights, "activations": self.held, "moments": max(self.taking, self.fitting)}
+        on_gpu = ""
+        if self.on_gpu:
+            own = {"weights": self.weights, "moments": self.taking}
+            on_gpu = f"{_gigabytes(self.gpu)} GB on the GPU ({_said(own)}) and "
+            terms = {"activations": self.held, "moments": self.fitting}
         disk = f"; {_gigabytes(self.on_disk)} GB more on disk" if self.on_disk else ""
-        return f"Expected peak memory: {_gigabytes(self.total)} GB beside Python and its libraries ({parts}{disk})."
+        return (
+            f"Expected peak memory: {on_gpu}{_gigabytes(self.total)} GB beside Python and its libraries "
+            f"({_said(terms)}){disk}."
+        )
 
 
 def expected_memory(
@@ -77,7 +91,7 @@ def expected_memory(
         student: the model it goes to.
         texts: what both will run on.
         options: how the module is ported, settled.
-        run: where the models run; one GPU holds weights and the batch, the rest is the CPU's.
+        run: where the models run, and whether both are there at a time.
 
     Raises:
         SamplingError: texts or tokenizers that do not serve.
@@ -93,19 +107,25 @@ def expected_memory(
     pairs = observable({*plan.widths, *plan.reads}, poolers)
     sizes = _Sizes(plan, model_s, model_t, pairs)
     layers = [list(pairs) for _, pairs in groupby(sorted(pairs), key=lambda pair: pair.student_layer)]
-    states = sum(sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
-    taught = max((sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) for here in layers), default=0)
-    held = states + sum(paired) * taught * model_t.item
-    in_memory = min(held, int(run.hold_memory * 1e9))
+    states_t, states_s = (sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
+    running_t, running_s = (max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
+    taught = [sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) * sum(paired) * model_t.item for here in layers]
+    weights, running = model_t.weights + model_s.weights, max(running_t, running_s)
+    held = states_t + states_s + max(taught, default=0)
+    if run.one_at_a_time:
+        last = sum(paired) * model_t.hidden * model_t.item  # what a module without a head is judged by
+        held = sum(taught) + last + max(states_t, states_s + sizes.linear_layers * model_t.item)
+        weights, running = model_s.weights, running_s
     stages = [stage for here in layers for stage in sizes.stages(here)]
-    running = max(max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
-    return Memory(
-        sum(model.weights for model in both),
-        in_memory,
-        held - in_memory,
-        sum((1 + (pair in plan.writes)) * d_s * d_t for pair, (d_s, d_t) in plan.widths.items()) * _DOUBLE,
-        max((sizes.of_stage(stage, running, max(paired)) for stage in stages), default=running),
+    taking = max(
+        (sizes.taken(some) + max(running, sizes.adding(some, max(paired))) for some in stages), default=running
     )
+    fitting = max((sizes.taken(some) + sizes.fitting(some) for some in stages), default=0)
+    in_memory = min(held, int(run.hold_memory * 1e9))
+    memory = Memory(weights, in_memory, held - in_memory, taking, fitting, run.runs_on_gpu)
+    # The teacher may take more than all that comes after it.
+    alone = replace(memory, weights=model_t.weights, taking=running_t, fitting=fitting if memory.on_gpu else 0)
+    return max(memory, alone, key=lambda one: (one.gpu, one.total)) if run.one_at_a_time else memory
 
 
 @dataclass(frozen=True)
@@ -166,22 +186,33 @@ class _Sizes:
 
         return [list(some) for _, some in groupby(sorted(pairs, key=stage), key=stage)]
 
-    def of_stage(self, stage: Sequence[SpacePair], running: int, paired: int) -> int:
-        """Give the most that a stage takes.
+    def taken(self, stage: Sequence[SpacePair]) -> int:
+        """Give what the moments of a stage take."""
+        folded = judged_pairs(self.plan.reads)
+        return sum((2 + FOLDS * (pair in folded)) * _whole(*self.widths(pair)) for pair in self.seen(stage)) * _DOUBLE
 
-        Args:
-            stage: its pairs of spaces.
-            running: what a batch takes while a model runs.
-            paired: how many tokens of it are paired.
-        """
-        seen, folded = self.seen(stage), judged_pairs(self.plan.reads)
-        whole = {pair: _whole(*self.widths(pair)) for pair in seen}
-        taken = sum((2 + FOLDS * (pair in folded)) * size for pair, size in whole.items())
+    def adding(self, stage: Sequence[SpacePair], paired: int) -> int:
+        """Give what adding a batch takes, of which so many tokens are paired."""
+        seen = self.seen(stage)
         # A batch's own, and the sum that takes the place of what was there; what was seen, and that about its mean.
-        adding = 2 * max(whole.values()) * _DOUBLE + 2 * paired * self._seen_per_token(seen)
+        return 2 * max(_whole(*self.widths(pair)) for pair in seen) * _DOUBLE + 2 * paired * self._seen_per_token(seen)
+
+    def fitting(self, stage: Sequence[SpacePair]) -> int:
+        """Give what fitting the maps of a stage takes beside its moments; they are dropped behind it."""
         made = sum(2 * self._made(pair) for pair in stage if self.source(pair) is not None)
-        fitting = (made + max(self._to_fit(pair) for pair in stage)) * _DOUBLE
-        return taken * _DOUBLE + max(running, adding, fitting)
+        maps = {pair: self._map(pair) for pair in stage}
+        most = max(self._to_fit(pair) + sum(maps.values()) - maps[pair] for pair in stage)
+        return (made + most) * _DOUBLE
+
+    @cached_property
+    def linear_layers(self) -> int:
+        """How many weights the teacher's linear layers have whose outputs are worked out of their inputs."""
+        sources = {pair: self.source(pair) for pair in self.pairs}
+        return sum(self.widths(pair)[1] * self.widths(source)[1] for pair, source in sources.items() if source)
+
+    def _map(self, pair: SpacePair) -> int:
+        d_s, d_t = self.plan.widths.get(pair, (0, 0))
+        return (1 + (pair in self.plan.writes)) * d_s * d_t
 
     def _seen_per_token(self, seen: Sequence[SpacePair]) -> int:
         return sum(sum(self.widths(pair)) for pair in seen) * self.student.item
@@ -199,6 +230,10 @@ class _Sizes:
 
 def _whole(d_s: int, d_t: int) -> int:
     return d_s * d_s + d_t * d_t + d_s * d_t
+
+
+def _said(terms: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {_gigabytes(size)}" for name, size in terms.items())
 
 
 def _gigabytes(size: float) -> str:
