@@ -63,6 +63,7 @@ def problems(student: Path, ported: Path, folder: Path) -> list[str]:
     trainer = SFTTrainer(
         adapted, settings, train_dataset=Dataset.from_dict({"text": TEXTS}), processing_class=tokenizer
     )
+    trainer.remove_callback(transformers.PrinterCallback)
     loss = trainer.train().training_loss
     after = trainer.model.state_dict()
     trainer.save_model(str(folder / "saved"))

@@ -110,11 +110,15 @@ def expected_memory(
     states_t, states_s = (sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
     running_t, running_s = (max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
     taught = [sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) * sum(paired) * model_t.item for here in layers]
+    # What heads read, or a module without one is judged by, of the texts that are held out.
+    judged = [batch for batch in batches if batch.held_out is not None]
+    read = sum(batch.teacher.ids.size for batch in judged) * model_t.hidden * model_t.item
+    read += sum(batch.student.ids.size for batch in judged) * model_s.hidden * model_s.item
     weights, running = model_t.weights + model_s.weights, max(running_t, running_s)
-    held = states_t + states_s + max(taught, default=0)
+    held = states_t + states_s + max(taught, default=0) + read
     if run.one_at_a_time:
-        last = sum(paired) * model_t.hidden * model_t.item  # what a module without a head is judged by
-        held = sum(taught) + last + max(states_t, states_s + sizes.linear_layers * model_t.item)
+        last = sum(paired) * model_t.hidden * model_t.item  # its final hidden states
+        held = sum(taught) + last + read + max(states_t, states_s + sizes.linear_layers * model_t.item)
         weights, running = model_s.weights, running_s
     stages = [stage for here in layers for stage in sizes.stages(here)]
     taking = max(
