@@ -19,7 +19,7 @@ def child(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("arguments", ["--version", "--help", *(f"{command} --help" for command in COMMANDS)])
+@pytest.mark.parametrize("arguments", ["", "--version", "--help", *(f"{command} --help" for command in COMMANDS)])
 def test_help_imports_nothing_heavy(arguments: str) -> None:
     said = child(
         "import sys\n"

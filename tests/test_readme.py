@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 @pytest.mark.real
 def test_the_ten_lines_run(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del minilm
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    block = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL))
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert {path.name for path in tmp_path.iterdir()} == {"teacher-lora", "student", "student-lora"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 from conftest import load_peft, make_texts
 
 import regraft
+from regraft.cli.refined import limit_said
 from regraft.distillation import kept_answers as kept
 from regraft.distillation import refinement
 from regraft.distillation.answers import Answers, ask
@@ -28,6 +30,7 @@ from regraft.models.pretrained import resolve
 from regraft.training.attachment import attach
 
 Make = Callable[..., str]
+Run = Callable[..., tuple[int, str, str]]
 TEXTS = make_texts(120)
 # Initialised like this a tiny model is smooth enough for its answers to be learnt.
 SMOOTH = {"layers": 2, "initializer_range": 0.05}
@@ -324,34 +327,114 @@ def test_what_was_refined_is_a_module_as_any_other(make_model: Make, make_module
 # The command line
 
 
-@pytest.mark.slow
-def test_refine_from_the_command_line(
-    make_model: Make, make_module: Make, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    file = tmp_path / "the texts.jsonl"
+    file.write_text("\n".join(json.dumps({"sentence": text}) for text in TEXTS))
+    return file
+
+
+def test_transfer_with_refine_is_transfer_and_refine(
+    make_model: Make, make_module: Make, tmp_path: Path, texts: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, student = make_model(**SMOOTH), make_model(seed=1, **SMOOTH)
+    teacher = tmp_path / "teacher"
+    of_many_answers(regraft.load(make_module(base, labels=3))).save(teacher)
+    read = ("--texts", texts, "--column", "sentence", "--max-length", 60, "--seed", 3, "--quiet")
+    ported = ("transfer", teacher, "--teacher", base, "--student", student, *read, "--out")
+    code, said, error = run(*ported, tmp_path / "once", "--refine", 12)
+    assert code == 0, error
+    assert "agreement with the teacher" in said
+    assert run(*ported, tmp_path / "port")[0] == 0
+    where = ("--teacher", teacher, *read, "--steps", 12, "--out", tmp_path / "twice")
+    code, _, error = run("refine", tmp_path / "port", *where)
+    assert code == 0, error
+    once, twice = (regraft.load(tmp_path / name) for name in ("once", "twice"))
+    assert once.hash() == twice.hash() != regraft.load(tmp_path / "port").hash()
+    texts_of = [module.provenance["refinement"]["texts"] for module in (once, twice)]
+    assert texts_of[0] == texts_of[1]
+
+    # The command that goes on from there runs as it is printed, and the teacher is not asked again.
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("To go on with other settings (--grow, --data, --learning-rate): regraft refine ")
+    monkeypatch.setattr(kept, "ask", None)
+    command = shlex.split(last.partition(": regraft ")[2])
+    code, _, error = run(*command, "--steps", 2, "--grow", "all-linear", "--quiet")
+    assert code == 0, error
+    further = regraft.load(tmp_path / "once-again").provenance["refinement"]
+    assert (further["start"], further["texts"], further["seed"]) == (str(tmp_path / "once"), texts_of[0], 3)
+
+
+def test_bad_calls_from_the_command_line(
+    make_model: Make, make_module: Make, tmp_path: Path, texts: Path, run: Run
 ) -> None:
     teacher, student = make_module(make_model(layers=2), labels=3), make_model(width=24, layers=2)
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(TEXTS))
-    transfer = ("transfer", teacher, "--student", student, "--texts", texts, "--quiet", "--out")
-    code, out, _ = run(*transfer, tmp_path / "once", "--refine", 26)
-    assert code == 0, out
-    assert "agreement with the teacher" in out
-    port = tmp_path / "port"
-    assert run(*transfer, port)[0] == 0
-    options = ("--teacher", teacher, "--texts", texts, "--steps", 26, "--out", tmp_path / "twice", "--quiet")
-    code, out, error = run("refine", port, *options, "--json")
+    port, read = ("transfer", teacher, "--student", student), ("--texts", texts, "--column", "sentence")
+    out, start = ("--out", tmp_path / "x"), ("refine", teacher, "--teacher", teacher)
+    no_steps = "--steps: found '0', expected a number of steps, 1 or more, or auto"
+    for call, message in (
+        ((*start, *out), "give --texts FILE"),
+        ((*port, "--refine", 9, *out), "give --texts FILE"),
+        ((*start, *read, "--steps", 0, *out), no_steps),
+        ((*port, *read, "--refine", 0, *out), "found '0', expected a number of steps"),
+    ):
+        code, _, error = run(*call)
+        assert (code, message in error) == (2, True)
+        assert not (tmp_path / "x").exists()
+
+
+def test_refine_prints_one_object(make_model: Make, make_module: Make, tmp_path: Path, texts: Path, run: Run) -> None:
+    module = make_module(make_model(layers=2), labels=3)
+    call = ("refine", module, "--teacher", module, "--texts", texts, "--column", "sentence", "--steps", 2, "--quiet")
+    code, out, error = run(*call, "--out", tmp_path / "refined", "--json")
     assert code == 0, error
     said = json.loads(out)
-    assert said["agreement"]["after"]["percent"] >= said["agreement"]["before"]["percent"]
-    assert regraft.load(tmp_path / "twice").hash() == regraft.load(tmp_path / "once").hash()
-    code, out, error = run("refine", port, "--teacher", teacher, "--out", tmp_path / "x")
-    assert (code, "give --texts FILE" in error) == (2, True)
-    code, out, error = run("transfer", teacher, "--student", student, "--refine", 9, "--out", tmp_path / "x")
-    assert (code, "give --texts FILE" in error) == (2, True)
-    zero = ["0" if option == 26 else option for option in options]
-    code, out, error = run("refine", port, *zero, "--replace")
-    assert (code, "--steps: found '0', expected a number of steps, 1 or more, or auto" in error) == (2, True)
-    code, out, error = run(
-        "transfer", teacher, "--student", student, "--texts", texts, "--refine", 0, "--out", port / "x"
-    )
-    assert code == 2
-    assert "found '0', expected a number of steps" in error
+    assert said["agreement"]["after"]["percent"] == said["agreement"]["learnt"]["percent"] == 100
+
+
+# What limits it
+
+
+def test_agreement_is_told_of_learnt_texts_too(make_model: Make, make_module: Make) -> None:
+    """As `compare` finds it on these texts."""
+    teacher = of_many_answers(regraft.load(make_module(make_model(**SMOOTH), labels=3)))
+    refined = refine(disturbed(teacher), teacher, steps=20)
+    learnt = [text for number, text in enumerate(TEXTS) if number not in held_out_texts(120, 0)]
+    some = [learnt[round(number)] for number in np.linspace(0, 99, 20).astype(int)]
+    found = regraft.compare(teacher, refined, some, progress=False).agreement
+    said = refined.provenance["refinement"]["agreement"]["learnt"]
+    assert said["percent"] == pytest.approx(found.percent, abs=0.5)  # what was kept is rounded
+    assert said["divergence"] == pytest.approx(found.divergence, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "held_out", "report", "said"),
+    [
+        (70.0, 68.0, {}, "it has not learnt from those it has: more --steps would help, or a larger module"),
+        (60.0, 68.0, {}, "more --steps would help"),
+        (70.0, 68.0, {"step": 100}, "no more steps, but a larger module (--grow, --rank), before more texts"),
+        (70.0, 68.0, {"step": 120}, "more --steps would help"),
+        (70.0, 68.0, {"steps": "auto", "step": 150}, "no more steps, but a larger module"),
+        (70.0, 68.0, {"steps": "auto"}, "more --steps would help"),  # it ended at the most that auto takes
+        (98.0, 80.0, {}, "is on texts that it has not seen: more texts would help before more steps"),
+        (98.0, 80.0, {"steps": "auto", "step": 50}, "more texts would help"),
+        (94.0, 86.0, {}, "; 20 held-out texts are too few to tell whether more texts would help or more steps"),
+        (88.0, 85.0, {}, "; 20 held-out texts are too few"),  # of 15, from none to 13 may be missing besides
+        (83.0, 82.0, {}, "more --steps would help"),
+        (100.0, 95.0, {}, ""),  # nothing may be missing
+        (None, 68.0, {}, ""),
+    ],
+)
+def test_what_limits_a_refinement_is_said(
+    learnt: float | None, held_out: float, report: dict[str, Any], said: str
+) -> None:
+    agreement = {
+        name: {"percent": percent, "interval": [percent - 5, percent + 5]}
+        for name, percent in (("learnt", learnt), ("after", held_out))
+        if percent is not None
+    }
+    steps = {"steps": 200, "step": 200, "steps_taken": 200, **report}
+    found = limit_said({"agreement": agreement, "texts": {"held_out": 20}, **steps})
+    assert said in found
+    assert bool(said) == bool(found)
+    assert not said or f"gives {learnt:.1f} of the teacher's answers" in found

@@ -20,13 +20,14 @@ from regraft.experiment.grid import Grid, make_grid
 from regraft.experiment.jobs import Refine, Transfer
 from regraft.experiment.run import Ended
 from regraft.experiment.spec import Experiment
-from regraft.experiment.starts import Start, parse
+from regraft.experiment.starts import Start, parse, without_refining
 from regraft.experiment.store import Store
 from regraft.experiment.work import carry_out
 from regraft.modules.module import load
 from regraft.report.collect import collect
 from regraft.report.contents import contents
-from regraft.report.results import Refined, read_results, write_results
+from regraft.report.page import to_html
+from regraft.report.results import Point, Refined, read_results, write_results
 from regraft.tasks.options import DataOptions
 from regraft.training.evaluation import evaluate
 
@@ -37,6 +38,19 @@ REFINED = ["student", "tm-skip+lsa+head", "tm-skip+lsa+head+refine4", "tm-skip+r
 def test_the_name_of_a_start_says_how_it_is_refined(port: Any, steps: Any, grows: bool) -> None:
     start = Start(port, steps, grows and steps is not None)
     assert parse(str(start)) == start
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "with_labels"),
+    [
+        ("tm-skip+lsa+head+refine200", "tm-skip+lsa+head", "tm-skip+lsa+head"),
+        ("student+refineauto", "student", "student"),
+        ("tm-skip+refine50+growall", "tm-skip+growall", "tm-skip"),
+        ("my own+refined", "my own+refined", "my own+refined"),
+    ],
+)
+def test_what_rows_share_that_are_refined(name: str, shared: str, with_labels: str) -> None:
+    assert without_refining(name) == (shared, with_labels)
 
 
 def test_names_of_starts_that_are_refined() -> None:
@@ -183,22 +197,34 @@ def test_the_report_sets_them_beside_those_with_labels(ran: Path, tmp_path: Path
     name, results = collect(ran)
     refined = {result.row: result for result in results if result.refined}
     assert list(refined) == REFINED[2:]
-    assert all(result.before is not None and not result.curve for result in refined.values())
+    scores = {
+        number["row"]: Store(ran).record(number["key"])["scores"] for number in Store(ran).read_index()["numbers"]
+    }
+    for row, result in refined.items():
+        assert result.before == scores[row]["before training"]["f1"]
+        assert result.curve == (Point(4, scores[row]["validation"]["f1"]),)
     report = contents(results, name)
     (table,) = (table for table in report.tables if table.name.startswith("label-free"))
     assert [row[2].text for row in table.rows] == sorted(REFINED[2:], key=lambda row: (row != "student", row))
     columns = {head: number for number, head in enumerate(table.heads)}
     for row in table.rows:
         result = refined[row[2].text]
-        assert row[columns["score after"]].text == f"{result.score:.2f}"
+        assert row[columns["validation after"]].text == f"{result.curve[0].score:.2f}"
+        assert row[columns["test after"]].text == f"{result.score:.2f}"
         assert (row[columns["texts"]].text, row[columns["steps"]].text) == ("40", "4")
         assert result.refined is not None
         assert row[columns["agreement after"]].text == f"{result.refined.after:.2f}"
     assert report.starts == ("tm-skip+lsa+head",)  # what compares, step by step, with the baseline
     assert any(sentence.startswith("Without a label, ") for sentence in report.findings[0].sentences)
     write_results(results, tmp_path / "results.csv")
-    read = {result.row: result.refined for result in read_results(tmp_path / "results.csv")}
-    assert read == {result.row: result.refined for result in results}
+    read = {result.row: (result.refined, result.curve) for result in read_results(tmp_path / "results.csv")}
+    assert read == {result.row: (result.refined, result.curve) for result in results}
+    (panel,) = report.settings[0].steps
+    assert {(line.row, line.labelled) for line in panel.lines} == {
+        ("student", True), ("tm-skip+lsa+head", True), ("tm-skip+lsa+head", False), ("tm-skip", False),
+        ("student+growall", False),
+    }  # fmt: skip
+    assert ">Score by steps<" in to_html(report)
 
 
 def test_without_such_rows_there_is_no_such_table() -> None:

@@ -7,6 +7,7 @@ from .modules.bottleneck import BottleneckConfig
 from .modules.module import Module, load
 from .port.options import PortOptions
 from .port.pipeline import Port, forecast, plan, transfer
+from .training.loaded import loaded
 
 __version__: str
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "compare",
     "forecast",
     "load",
+    "loaded",
     "plan",
     "refine",
     "register_family",

@@ -125,8 +125,8 @@ def source_of(teacher: Pretrained, student: Pretrained, options: SampleOptions, 
 FOLDS = 5
 FORMAT = 2
 _TENSORS = "moments.safetensors"
-_MANIFEST = "moments.json"
-FILES = (_TENSORS, _MANIFEST)
+MANIFEST = "moments.json"
+FILES = (_TENSORS, MANIFEST)
 """What a sample consists of; a directory that holds anything else is never replaced."""
 
 
@@ -232,7 +232,7 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
     }
     with new_directory(path, replace, FILES) as directory:
         save_file(tensors, directory / _TENSORS)
-        (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 _STORED = [field.name for field in fields(Moments) if field.name != "n"]
@@ -250,9 +250,9 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
 
 
 def _load_one(path: Path) -> Sample:
-    if not (path / _MANIFEST).is_file():
-        raise SamplingError(f"{path} holds no {_MANIFEST}, expected a directory that 'regraft sample' wrote")
-    manifest: dict[str, Any] = read_json(path / _MANIFEST)
+    if not (path / MANIFEST).is_file():
+        raise SamplingError(f"{path} holds no {MANIFEST}, expected a directory that 'regraft sample' wrote")
+    manifest: dict[str, Any] = read_json(path / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
     tensors, counts = read_safetensors(path / _TENSORS), manifest["counts"]

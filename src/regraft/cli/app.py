@@ -66,6 +66,20 @@ WHERE = Group("Where to run", sort_key=5)
 OUTPUT = Group("Output", sort_key=6)
 
 
+WELCOME = """\
+regraft ports trained PEFT modules (LoRA, adapters) from one pretrained
+transformer to another. Will it work? Port it. Finish it without labels:
+
+  regraft plan MODULE --student MODEL
+  regraft transfer MODULE --student MODEL --out PORTED
+  regraft refine PORTED --teacher MODULE --texts FILE --out FINISHED
+
+PEFT loads what it writes. It also trains, scores and compares modules, distills
+students and runs whole experiments. On models that ship: regraft demo
+All commands: regraft --help. Of one: regraft plan --help
+"""
+
+
 def application() -> App:
     """Make the application, without a command."""
     return App(

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from .app import application, errors, option
+from .app import WELCOME, application, console, errors, option
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -28,6 +28,8 @@ COMMANDS = {
     "compare": ("comparing:compare", "Compare what two modules answer, on texts without labels."),
     "distill": ("distilling:distill", "Distill a shallower student of a model on plain text."),
     "convert": ("converting:convert", "Convert a module to other formats, or into a whole model."),
+    "info": ("describing:info", "Tell what a module, a model, a sample or a store is."),
+    "families": ("describing:list_families", "List the model types that ship with a record."),
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
@@ -65,6 +67,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("transformers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.argv[1:]:
+        console.out(WELCOME, end="", highlight=False)
+        return
     try:
         commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
     except CycloptsError as error:

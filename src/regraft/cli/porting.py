@@ -113,7 +113,8 @@ def transfer(
 
     With texts it says whether the port will help, as 'regraft plan' does. With
     --scale auto the scale is searched on the texts or, with --data, by the score on
-    labelled rows of the validation split.
+    labelled rows of the validation split. With --refine the port is finished as by
+    'regraft refine --steps'; the other settings of that are for that command.
 
     Example: regraft transfer my-lora --student distilbert-base-uncased --out ported
 
@@ -122,7 +123,7 @@ def transfer(
         student: Model it goes to: directory or hub id.
         out: Directory to write the student's module to.
         teacher: Model it was trained on. Default: as it says.
-        refine: Then 'regraft refine': so many steps, or auto
+        refine: Then 'regraft refine' for so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
     """
     from ..distillation.lesson import check_lesson
@@ -132,6 +133,7 @@ def transfer(
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
     from . import show
+    from .refined import next_command, show_refinement
     from .verdict import show_verdict
 
     register_family(families)
@@ -170,8 +172,11 @@ def transfer(
     if refine is None:
         show_verdict(console, port)
     else:
-        show.show_refinement(console, refined.provenance["refinement"])
+        show_refinement(console, refined.provenance["refinement"])
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
+    if refine is not None:
+        going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
+        console.print(f"To go on with other settings (--grow, --data, --learning-rate): {going_on}", soft_wrap=True)
 
 
 def sample(

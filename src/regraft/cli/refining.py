@@ -78,6 +78,7 @@ def refine(
     from ..training.labels import LabelOrder
     from ..training.tracking import Tracking
     from . import show
+    from .refined import show_refinement
 
     register_family(families)
     sizes = parse_sizes(by_texts)
@@ -103,7 +104,7 @@ def refine(
     if processes().is_main_process:
         report = refined.provenance["refinement"]
         words = errors if as_json else console
-        show.show_refinement(words, report)
+        show_refinement(words, report)
         if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
             show.show_order(words, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
         words.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")

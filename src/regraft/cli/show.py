@@ -155,7 +155,10 @@ def show_alignment(console: Console, report: Mapping[str, Any]) -> None:
 def _show_candidates(console: Console, candidates: Sequence[Mapping[str, Any]]) -> None:
     metric = candidates[0]["metric"]
     judged = _JUDGED.get(metric, f"{metric} with the teacher's answers")
-    table = Table(title=f"Chosen by {judged}, on held-out texts")
+    last = (
+        None if metric in _JUDGED else "To choose by alone: how often the port gives its teacher's answers is said last"
+    )
+    table = Table(title=f"Chosen by {judged}, on held-out texts", caption=last)
     for column in ("body", "head", "scale", metric, "divergence", ""):
         justify: Literal["left", "right"] = "right" if column in ("scale", metric, "divergence") else "left"
         table.add_column(column, justify=justify, no_wrap=True)
@@ -272,34 +275,3 @@ def show_losses(console: Console, before: Mapping[str, float], after: Mapping[st
     for name, value in before.items():
         table.add_row(name, f"{value:.4f}", f"{after[name]:.4f}")
     console.print(table)
-
-
-def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
-    """Print how often the student gives the teacher's answer, before and after a refinement."""
-    agreement, texts = report["agreement"], report["texts"]
-    table = Table(f"on {texts['held_out']} held-out texts", "before", "after")
-    for name, measure in (
-        (f"agreement with the teacher ({report['metric']})", "percent"),
-        ("divergence", "divergence"),
-    ):
-        table.add_row(name, *(_agreed(agreement[when], measure) for when in ("before", "after")))
-    console.print(table)
-    if "by_texts" in report:
-        table = Table("learnt from texts", f"agreement ({report['metric']})", "divergence")
-        for reached in report["by_texts"]:
-            table.add_row(str(reached["texts"]), *(_agreed(reached, measure) for measure in ("percent", "divergence")))
-        console.print(table)
-    if "labelled" in report:
-        labelled = report["labelled"]
-        console.print(f"Learnt beside it from {labelled['rows']} labelled rows of {labelled['data']}", soft_wrap=True)
-    if report["step"] == 0:
-        console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
-    else:
-        console.print(f"Kept step {report['step']} of {report['steps_taken']}, learnt from {texts['learnt']} texts")
-
-
-def _agreed(scores: Mapping[str, Any], measure: str) -> str:
-    if measure == "divergence":
-        return f"{scores[measure]:.4f}"
-    low, high = scores["interval"]
-    return f"{scores[measure]:.1f} ({low:.1f} to {high:.1f})"

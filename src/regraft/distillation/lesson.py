@@ -212,14 +212,25 @@ class Lesson:
                 )
         return agree(task_type, some, some, text[judged], labels).metric
 
-    def agreement(self, model: Any, base: Pretrained) -> Agreement:
-        """Compare a model's answers to the held-out texts with the teacher's.
+    @property
+    def learnt_beside(self) -> Ints:
+        """Numbers of some of the texts to learn from, as many as are held out, spread over all."""
+        every = np.linspace(0, len(self.learnt) - 1, min(len(self.held_out), len(self.learnt)))
+        return self.learnt[every.astype(np.int64)]
+
+    def agreement(self, model: Any, base: Pretrained, numbers: Ints | None = None) -> Agreement:
+        """Compare a model's answers with the teacher's.
+
+        Args:
+            model: what answers.
+            base: its base model.
+            numbers: of the texts to answer, by default those that are held out.
 
         Raises:
             TaskError: the two answer no word in common, or the model's answers are no numbers.
         """
         task_type = self.answers.task_type
-        student, teacher, text = self._beside(model, base, self.held_out)
+        student, teacher, text = self._beside(model, base, self.held_out if numbers is None else numbers)
         if self.bridge is not None:
             student = self.bridge(student)
         if not student.isfinite().all():

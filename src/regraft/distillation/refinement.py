@@ -36,7 +36,7 @@ from .kept_answers import kept_answers
 from .labelled import LabelledRows, labelled_rows
 from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of
 from .options import AUTO, RefineOptions
-from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, standing
+from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, measured, standing
 
 # Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
 _LOOKS, _BETWEEN = 10, 25
@@ -92,8 +92,9 @@ def refine(
 
     Returns:
         The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
-        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before and after; of labelled rows what was
-        ``labelled``; and ``by_texts`` what was reached on how many texts.
+        (0 for the start) of how many ``steps_taken``, and the ``agreement`` before, after, and after on as many of the
+        texts that were ``learnt``; of labelled rows what was ``labelled``; and ``by_texts`` what was reached on how
+        many texts.
 
     Raises:
         RegraftError: modules, models, texts, options or directories that do not serve.
@@ -158,6 +159,7 @@ def refine(
             reached[size] = _looks(_learn(few, base, larger, work / f"texts-{size}", options, progress)[-1])[-1]
         trainer, adapted, curve = _learn(lesson, base, larger, work, options, progress, tracking)
         before, best = _looks(curve)
+        learnt = trainer.lesson.agreement(adapted.eval(), base, trainer.lesson.learnt_beside)
         refinement = {
             **described,
             "step": best["step"],
@@ -165,6 +167,8 @@ def refine(
             "metric": metric,
             "agreement": {"before": _scores(before), "after": _scores(best)},
         }
+        if learnt.metric == metric:  # else there is no span in them, and their words are counted instead
+            refinement["agreement"]["learnt"] = _scores(measured(learnt))
         if reached:
             reached[len(lesson.learnt)] = best
             refinement["by_texts"] = [{"texts": size, **_scores(row)} for size, row in reached.items()]

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ..models.pretrained import Pretrained
+from ..tasks.agreement import Agreement
 from .answers import Distance
 from .lesson import Lesson, LessonCollator
 
@@ -24,6 +25,11 @@ _PATIENCE = 3
 def standing(agreement: float, divergence: float) -> float:
     """Rank a state by its agreement and, of equals, by its divergence: on few texts many states agree alike."""
     return agreement - 1e-6 * divergence
+
+
+def measured(found: Agreement) -> dict[str, float]:
+    """Give what a look logs of an agreement: the divergence as loss, and `METRICS`."""
+    return {"loss": found.divergence, **dict(zip(METRICS, (*found.interval, found.percent), strict=True))}
 
 
 class Refiner(Trainer):  # type: ignore[misc]
@@ -66,9 +72,8 @@ class Refiner(Trainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Compare the answers to the held-out texts; every process looks at all of them."""
         found = self.lesson.agreement(self.model.eval(), self.base)
-        values = (*found.interval, found.percent)
-        metrics = {"eval_loss": found.divergence, f"eval_{STANDING}": standing(found.percent, found.divergence)}
-        metrics |= {f"eval_{name}": value for name, value in zip(METRICS, values, strict=True)}
+        looked = measured(found) | {STANDING: standing(found.percent, found.divergence)}
+        metrics = {f"eval_{name}": value for name, value in looked.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..distillation.options import RefineOptions, Steps
@@ -56,3 +57,14 @@ def parse(name: str) -> Start:
         return Start(port)
     steps = make(RefineOptions, {"steps": refined[0].removeprefix(_REFINE)}, PlanError).steps
     return Start(port, steps, bool(grown))
+
+
+def without_refining(name: str) -> tuple[str, str]:
+    """Name what a row that is refined shares with others, from its name alone, which may be that of another's results.
+
+    Returns:
+        The name without how long it is refined: what rows of one start and several lengths have in common; and that
+        without growing too: the row that starts alike and learns from labels.
+    """
+    start = "+".join(part for part in name.split("+") if not re.fullmatch(rf"{_REFINE}(\d+|auto)", part))
+    return start, start.removesuffix(f"+{_GROW}")

@@ -116,6 +116,10 @@ class Store:
         """Whether an experiment of that name was run here."""
         return (self.root / "experiments" / f"{name}.json").is_file()
 
+    def experiments(self) -> list[str]:
+        """Name the experiments that were run here."""
+        return sorted(path.stem for path in (self.root / "experiments").glob("*.json"))
+
     def read_index(self, name: str | None = None) -> dict[str, Any]:
         """Read which cells an experiment has.
 
@@ -125,7 +129,7 @@ class Store:
         Raises:
             TaskError: no such experiment, or several to choose from.
         """
-        names = sorted(path.stem for path in (self.root / "experiments").glob("*.json"))
+        names = self.experiments()
         if not names:
             raise TaskError(f"{self.root} holds no experiment, expected what 'regraft experiment run' wrote")
         if name is None and len(names) > 1:

@@ -62,6 +62,11 @@ def split_gguf(name: str) -> tuple[str, str]:
     return (place, file) if colon else (str(Path(name).parent), Path(name).name)
 
 
+def unpacked(name: str) -> str:
+    """Give the path of what ``package:NAME/PATH`` names; any other name stays as it is."""
+    return str(_in_package(name)) if name.startswith(_PACKAGE) else name
+
+
 def _in_package(source: str) -> Path:
     for old, new in _MOVED.items():
         if source.startswith(old):

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from ..files.fingerprints import hash_files, hash_parameters
-from ..files.hub import split_gguf
+from ..files.hub import split_gguf, unpacked
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
@@ -245,7 +245,8 @@ def resolve(
     """Turn what a user calls a model into a `Pretrained`; reads a configuration, no weights.
 
     Args:
-        model: what the user calls it; a `Pretrained` stays as it is.
+        model: what the user calls it, ``package:NAME/PATH`` inside an installed package too; a `Pretrained` stays as it
+            is.
         trust_remote_code: let Python code run that the model's files name (``auto_map``), here and in all later loads.
         loading: how the weights of a model that is not loaded yet are loaded, see `Pretrained`.
 
@@ -258,7 +259,7 @@ def resolve(
     if isinstance(model, tuple):
         model, tokenizer = model
     if isinstance(model, str | os.PathLike):
-        name = str(model)
+        name = unpacked(str(model))
         config = _config(name, trust_remote_code)
         base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code, loading=loading)
         _tell_of_code(base, "config.json", vars(config))

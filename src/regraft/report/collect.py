@@ -47,15 +47,17 @@ def _result(store: Store, number: Number) -> Result:
     scores = record["scores"]
     ported = store.record(number.start_key) if number.start_key else {}
     place = {name: value for name, value in vars(number).items() if name not in ("key", "start_key")}
+    refined = _refined(record.get("refined"))
+    looks = record["curve"] if refined is None else [{"step": refined.steps, **scores["validation"]}]
     return Result(
         **place,
         score=scores["test"][number.metric],
         before=scores["before training"][number.metric],
-        curve=tuple(Point(point["step"], point[number.metric]) for point in record["curve"]),
+        curve=tuple(Point(point["step"], point[number.metric]) for point in looks),
         alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
         seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
         expected=_expected(ported.get("expected")),
-        refined=_refined(record.get("refined")),
+        refined=refined,
     )
 
 

@@ -12,6 +12,7 @@ from itertools import chain, count
 
 from .charts.curves import CurvePanel, curve_panel
 from .charts.dots import GainPanel, gain_panels
+from .charts.steps import StepsPanel, steps_panel
 from .findings import Finding, findings, missing
 from .groups import TEACHER, Group, by_unit, groups, ordered, split_by
 from .results import Result
@@ -46,12 +47,14 @@ class Setting:
         sections: its tables; the charts follow the first section.
         gains: charts of the gains per language.
         curves: charts of the learning curves.
+        steps: charts of the scores by steps, where modules were refined.
     """
 
     name: str
     sections: Sequence[Section]
     gains: Sequence[GainPanel]
     curves: Sequence[CurvePanel]
+    steps: Sequence[StepsPanel]
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def contents(results: Iterable[Result], title: str, reference: str | None = None
                 sections=_of_setting(own, source),
                 gains=gain_panels(own),
                 curves=[panel for group in own if (panel := curve_panel(group))],
+                steps=[steps for group in own if (steps := steps_panel(group))],
             )
             for own in split_by("setting", grid)
         ],

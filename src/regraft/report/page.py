@@ -11,12 +11,16 @@ from .render import HTML, minus
 
 _SHAPES = ("circle", "square", "diamond", "triangle", "cross")
 _COLOURS = 6  # as many as the style sheet has
+# How lines are drawn -> what of, beside the starts that colours tell apart.
+_WAYS = (("line taught", "without labels"), ("line labelled", "with labels"), ("goal", "the teacher's best"))
 
 
 def to_html(contents: Contents) -> str:
     """Write a report as a page: no script, no other file, nothing from the network."""
-    styles = {start: f"c{i % _COLOURS}" for i, start in enumerate(contents.starts)}
-    shapes = {start: _SHAPES[i % len(_SHAPES)] for i, start in enumerate(contents.starts)}
+    refined = [line.row for setting in contents.settings for panel in setting.steps for line in panel.lines]
+    starts = [start for start in dict.fromkeys([*contents.starts, *refined]) if start != BASELINE]
+    styles = {start: f"c{i % _COLOURS}" for i, start in enumerate(starts)}
+    shapes = {start: _SHAPES[i % len(_SHAPES)] for i, start in enumerate(starts)}
     page: str = HTML.get_template("page.html.j2").render(
         report=contents,
         styles={BASELINE: "base", **styles},
@@ -24,6 +28,8 @@ def to_html(contents: Contents) -> str:
         version=version("regraft"),
         minus=minus,
         width=WIDTH,
+        ways=_WAYS,
+        baseline=BASELINE,
         capital=_capital,
     )
     return page

@@ -122,7 +122,7 @@ class Result:
         seed: of the training; None where unknown.
         score: on the test split, in percent unless `measured` says otherwise.
         before: validation score before any training, likewise.
-        curve: validation scores while training.
+        curve: validation scores while training; of a module that was refined that of what was kept, at the last step.
         alignment: of the start, where it was aligned.
         seconds: wall time of the training; None where unknown, as of one that was interrupted.
         expected: of the start, where it was sampled with covariances.

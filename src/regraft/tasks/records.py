@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ..errors import TaskError, unknown_choice
 
@@ -67,8 +66,7 @@ class Task:
 
     Attributes:
         summary: one line for people.
-        task_type: PEFT's name of it, which says what head the model gets and, by `kinds.KINDS`, what is done with rows:
-            ``"TOKEN_CLS"``, ``"SEQ_CLS"`` or ``"CAUSAL_LM"``.
+        task_type: PEFT's name of it, which says what head the model gets and, by `kinds.KINDS`, what is done with rows.
         inputs: names of the columns that hold the input: one of word lists, or one or two of texts.
         target: name of the column that holds the labels; empty where there are none.
         labels: their names in the order of the head's rows; empty where they are taken from the data.
@@ -80,7 +78,7 @@ class Task:
     """
 
     summary: str
-    task_type: Literal["TOKEN_CLS", "SEQ_CLS", "CAUSAL_LM"]
+    task_type: str
     inputs: tuple[str, ...]
     target: str
     labels: tuple[str, ...]

@@ -13,9 +13,10 @@ from ..comparison import best, whole_curve
 from ..groups import BASELINE, Group, Place
 from ..results import Point
 from ..table import fixed, of_task, proper
-from .scales import WIDTH, Frame, Panel, Tick, apart, scale
+from .scales import WIDTH, Frame, Panel, Scale, Tick, apart, scale
 
-_BOTTOM = 204
+TOP, BOTTOM, LEFT = 24, 216, 40
+"""Of the part of a panel in which curves are drawn, in pixels; above it stands what the scores are."""
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
 
@@ -33,6 +34,19 @@ class Mean:
     steps: NDArray[np.float64]
     scores: NDArray[np.float64]
     deviation: NDArray[np.float64]
+
+    @property
+    def ends(self) -> list[float]:
+        """The scores a deviation below and above: what an axis has to hold."""
+        return [*(self.scores - self.deviation), *(self.scores + self.deviation)]
+
+    def drawn(self, x: Scale, y: Scale) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        """Give its points, and the outline of mean ± deviation, empty where there is one seed; in pixels."""
+        across = [x(step) for step in self.steps]
+        points, upper, lower = (
+            list(zip(across, map(y, self.scores + sign * self.deviation), strict=True)) for sign in (0, 1, -1)
+        )
+        return points, upper + lower[::-1] if self.deviation.any() else []
 
 
 @dataclass(frozen=True)
@@ -53,16 +67,27 @@ class Line:
 
 
 @dataclass(frozen=True)
-class CurvePanel(Panel):
-    """Curves of one group over training steps.
+class ScorePanel(Panel):
+    """Scores of one group over training steps.
 
     Attributes:
         y: ticks of the score.
+        y_name: what it is, and its unit.
+    """
+
+    y: Sequence[Tick]
+    y_name: str
+
+
+@dataclass(frozen=True)
+class CurvePanel(ScorePanel):
+    """Curves of one group.
+
+    Attributes:
         lines: one per row.
         goal: height of the baseline's best score, where there is a baseline.
     """
 
-    y: Sequence[Tick]
     lines: Sequence[Line]
     goal: float | None
 
@@ -77,22 +102,16 @@ def curve_panel(group: Group) -> CurvePanel | None:
     shared = set.intersection(*map(set, by_row.values())) if by_row else set()
     if not shared:
         return None
-    means = {row: _mean({place: curves[place] for place in shared}) for row, curves in by_row.items()}
+    means = {row: mean_curve({place: curves[place] for place in shared}) for row, curves in by_row.items()}
     if not all(len(mean.steps) for mean in means.values()):  # one ends before another begins
         return None
     goal = fmean(best(by_row[BASELINE][place], group.measured) for place in shared) if BASELINE in by_row else None
-    levels = np.concatenate([mean.scores + sign * mean.deviation for mean in means.values() for sign in (-1, 1)])
-    frame = Frame(left=40, top=12, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=_BOTTOM)
-    y = scale([*levels.tolist(), *([] if goal is None else [goal])], frame.bottom, frame.top)
+    levels = [level for mean in means.values() for level in mean.ends]
+    frame = Frame(LEFT, TOP, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=BOTTOM)
+    y = scale([*levels, *([] if goal is None else [goal])], frame.bottom, frame.top)
     x = scale([float(step) for mean in means.values() for step in mean.steps], frame.left, frame.right, margin=0)
     labels = apart([y(mean.scores[-1]) for mean in means.values()], _LABEL_GAP)
-    lines = []
-    for (row, mean), label in zip(means.items(), labels, strict=True):
-        across = [x(step) for step in mean.steps]
-        points, upper, lower = (
-            list(zip(across, map(y, mean.scores + sign * mean.deviation), strict=True)) for sign in (0, 1, -1)
-        )
-        lines.append(Line(row, points, upper + lower[::-1] if mean.deviation.any() else [], label))
+    lines = [Line(row, *mean.drawn(x, y), label) for (row, mean), label in zip(means.items(), labels, strict=True)]
     ends = ", ".join(f"{row} {fixed(mean.scores[-1], group.measured.digits)}" for row, mean in means.items())
     baseline = "" if goal is None else f" The baseline's best: {fixed(goal, group.measured.digits)}."
     return CurvePanel(
@@ -101,12 +120,19 @@ def curve_panel(group: Group) -> CurvePanel | None:
         frame=frame,
         x=x.ticks(6),
         y=y.ticks(5),
+        y_name=score_name(group),
         lines=lines,
         goal=None if goal is None else y(goal),
     )
 
 
-def _mean(curves: Mapping[Place, tuple[Point, ...]]) -> Mean:
+def score_name(group: Group) -> str:
+    """Name what the curves of a group are of."""
+    unit = group.measured.unit
+    return f"validation {proper(group.metric)}, {'percent' if unit == 'points' else unit}"
+
+
+def mean_curve(curves: Mapping[Place, tuple[Point, ...]]) -> Mean:
     """Average curves at all the steps that any of them has, as far as all of them go."""
     first = max(curve[0].step for curve in curves.values())
     last = min(curve[-1].step for curve in curves.values())
@@ -114,8 +140,19 @@ def _mean(curves: Mapping[Place, tuple[Point, ...]]) -> Mean:
     steps = np.array(sorted(within), dtype=float)
     scores = {
         place: np.interp(steps, [point.step for point in curve], [point.score for point in curve])
-        for place, curve in sorted(curves.items(), key=str)
+        for place, curve in curves.items()
     }
+    return averaged(steps, scores)
+
+
+def averaged(steps: NDArray[np.float64], by_place: Mapping[Place, NDArray[np.float64]]) -> Mean:
+    """Average scores over languages and seeds.
+
+    Args:
+        steps: where they are, [n].
+        by_place: of each language and seed, [n].
+    """
+    scores = dict(sorted(by_place.items(), key=str))
     seeds = [seed for _, seed in scores]
     full = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) == len({language for language, _ in scores})]
     by_seed = [np.mean([score for (_, seed), score in scores.items() if seed == one], axis=0) for one in full]
