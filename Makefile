@@ -12,13 +12,13 @@ LLAMA_CPP = $(INTEROP)/llama_cpp
 # TRL runs on the versions that are installed; it is kept apart from them.
 TRL = $(INTEROP)/trl
 
-.PHONY: install test fast lint interop bench demo micro clean
+.PHONY: install test fast lint docs interop bench demo micro clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,gguf,quantized,ray,tracking]'
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,docs,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs
@@ -32,6 +32,9 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install             ## the documentation site, in docs/_build; no network, warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	$(PYTHON) -m venv $(INTEROP)

@@ -22,24 +22,33 @@ from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
 from ..tasks.agreement import Floats, mean_vectors, whole_texts
-from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
+from .hidden import last_states
 from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
 from .losses import distance_of_answers
 from .rows import Ints, Rows
-from .spans import encode_questions, span_distance, span_logits
-from .vectors import Bridge, angle, pooled
-from .words import words_of
+from .spans import encode_questions, mean_of_words, span_distance, span_logits
+from .vectors import Bridge, angle, mean_of_tokens, pooled
+from .words import encode_words
 
 Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From (rows, labels) of a student's answers and of its teacher's, and the number of the text of each row, (rows,), to
 losses, one for each row or one for each text."""
 
+_LARGEST = torch.finfo(torch.float16).max
+
+Answered = tuple[Tensor, Tensor | None, Ints, Ints]
+"""Of a batch of texts the logits, where asked for the last hidden states in float16, texts and words of the rows."""
+
 
 def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     logits: Tensor = model(**inputs).logits
     return logits
+
+
+def _of_tokens(states: Tensor, _: Mapping[str, Tensor]) -> Tensor:
+    return states
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class AnswerKind:
         has_labels: whether the columns are labels, or one number, so that they may have names.
         uninformed: where no labels are answered, what who knows nothing would answer: what to call it, and from the
             teacher's answers and the number of the text of each row to answers; None where there is no such thing.
+        states: from (texts, tokens, width) last hidden states and the model's inputs to states of which rows are taken
+            as they are of what it says; None where the answers are such states already.
         bridge: where the columns of two models are not the same, fits a map that takes the student's to the teacher's,
             to rows of both.
     """
@@ -70,7 +81,22 @@ class AnswerKind:
     in_bits: bool = False
     has_labels: bool = True
     uninformed: tuple[str, Callable[[Floats, Ints], Floats]] | None = None
+    states: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = _of_tokens
     bridge: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] | None = None
+
+    def asked(self, model: Any, inputs: Mapping[str, Tensor], seen: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Run a model; give what it says and, of the same run, its last hidden states.
+
+        Args:
+            model: what is run.
+            inputs: what it is to read.
+            seen: the model of PEFT in it, whose states to give; None for none.
+        """
+        if seen is None or self.states is None:
+            return self.says(model, inputs), None
+        with last_states(seen) as held:
+            said = self.says(model, inputs)
+        return said, self.states(torch.cat(held), inputs)
 
 
 def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
@@ -84,24 +110,9 @@ def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
     return encoded, Rows(np.arange(len(texts)), np.zeros(len(texts), dtype=np.int64), None)
 
 
-def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
-    words = [words_of(text if isinstance(text, str) else " ".join(text)) for text in texts]
-    encoded = tokenizer(
-        words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    rows = [
-        (text, word, token)
-        for text in range(len(texts))
-        for token, word in enumerate(first_pieces(encoded.word_ids(text)))
-        if word is not None
-    ]
-    text, word, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return encoded, Rows(text, word, token)
-
-
 ANSWERS: Mapping[str, AnswerKind] = {
-    "TOKEN_CLS": AnswerKind("words", _encode_words),
-    "SEQ_CLS": AnswerKind("texts", _encode_texts),
+    "TOKEN_CLS": AnswerKind("words", encode_words),
+    "SEQ_CLS": AnswerKind("texts", _encode_texts, states=mean_of_tokens),
     "QUESTION_ANS": AnswerKind(
         "words of contexts",
         encode_questions,
@@ -109,6 +120,7 @@ ANSWERS: Mapping[str, AnswerKind] = {
         span_distance,
         has_labels=False,
         uninformed=("the whole context", whole_texts),
+        states=mean_of_words,
     ),
     "FEATURE_EXTRACTION": AnswerKind(
         "texts",
@@ -118,6 +130,7 @@ ANSWERS: Mapping[str, AnswerKind] = {
         has_head=False,
         has_labels=False,
         uninformed=("the teacher's mean vector", mean_vectors),
+        states=None,
         bridge=Bridge.fitted,
     ),
     "CAUSAL_LM": AnswerKind(
@@ -145,6 +158,7 @@ class Answers:
         word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.
         task_type: PEFT's name of what the module is for.
+        states: (rows, width) the model's last hidden states beside them, in float16; None where nobody asked.
     """
 
     logits: Tensor
@@ -152,6 +166,7 @@ class Answers:
     word: Ints
     labels: tuple[str, ...]
     task_type: str
+    states: Tensor | None = None
 
     def beside(self, other: Answers) -> tuple[Tensor, Tensor, Ints]:
         """Give the rows that both have: its own logits, the other's, and the number of the text of each."""
@@ -160,11 +175,11 @@ class Answers:
         return self.logits[torch.from_numpy(here)], other.logits[torch.from_numpy(there)], self.text[here]
 
     def at(self, text: Ints, word: Ints) -> tuple[Tensor, Ints]:
-        """Give its logits for some of (text, word), and which of them these are: those that it has."""
+        """Give the numbers of its rows for some of (text, word), and which of them these are: those that it has."""
         asked, mine = text << 32 | word, _keys(self)
         place = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
         found = np.flatnonzero(mine[place] == asked)
-        return self.logits[torch.from_numpy(place[found])], found
+        return torch.from_numpy(place[found]), found
 
 
 def _keys(answers: Answers) -> Ints:
@@ -227,6 +242,7 @@ def ask(
     batch_size: int = 32,
     max_length: int = 256,
     head_alone: bool = False,
+    hidden: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Answers:
@@ -239,6 +255,7 @@ def ask(
         batch_size: texts per batch; texts of like length share one.
         max_length: tokens after which a text is cut; what is cut has no row.
         head_alone: ask its task head on the bare model; what else the module holds is switched off.
+        hidden: keep the model's last hidden states beside its answers.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw a progress bar.
 
@@ -252,7 +269,7 @@ def ask(
         if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
             layer.enable_adapters(False)
     batches = tqdm(
-        answered(model, base, kind, texts, batch_size, max_length),
+        answered(model, base, kind, texts, batch_size, max_length, hidden),
         "Answers",
         -(-len(texts) // batch_size),
         unit="batch",
@@ -261,18 +278,26 @@ def ask(
     return collected(batches, labels_of(module, base), task.task_type)
 
 
-def collected(batches: Iterable[tuple[Tensor, Ints, Ints]], labels: tuple[str, ...], task_type: str) -> Answers:
+def collected(batches: Iterable[Answered], labels: tuple[str, ...], task_type: str) -> Answers:
     """Put together what `answered` gives, in the order of the texts."""
-    logits, text, word = zip(*batches, strict=True)
+    logits, states, text, word = zip(*batches, strict=True)
     texts, words = np.concatenate(text), np.concatenate(word)
     order = np.lexsort((words, texts))
-    return Answers(torch.cat(logits)[torch.from_numpy(order)], texts[order], words[order], labels, task_type)
+    rows = torch.from_numpy(order)
+    hidden = None if states[0] is None else torch.cat(states)[rows]
+    return Answers(torch.cat(logits)[rows], texts[order], words[order], labels, task_type, hidden)
 
 
 def answered(
-    model: Any, base: Pretrained, kind: AnswerKind, texts: Sequence[Text], batch_size: int, max_length: int
-) -> Iterator[tuple[Tensor, Ints, Ints]]:
-    """Run a model with its head over texts, batch by batch, and give the logits, texts and words of the rows."""
+    model: Any,
+    base: Pretrained,
+    kind: AnswerKind,
+    texts: Sequence[Text],
+    batch_size: int,
+    max_length: int,
+    hidden: bool = False,
+) -> Iterator[Answered]:
+    """Run a model with its head over texts, batch by batch."""
     tokenizer = tokenizer_of(base, kind)
     order = sorted(range(len(texts)), key=lambda number: (len("".join(texts[number])), number))
     for start in range(0, len(order), batch_size):
@@ -280,5 +305,6 @@ def answered(
         encoded, rows = kind.encode(tokenizer, [texts[number] for number in numbers], min(max_length, base.longest))
         inputs = {name: tensor.to(model.device) for name, tensor in encoded.items()}
         with torch.inference_mode():
-            said = kind.says(model, inputs)
-        yield rows.take(said).float().cpu(), np.array(numbers, dtype=np.int64)[rows.text], rows.word
+            said, found = kind.asked(model, inputs, model if hidden else None)
+        states = None if found is None else rows.take(found).float().clamp(-_LARGEST, _LARGEST).half().cpu()
+        yield rows.take(said).float().cpu(), states, np.array(numbers, dtype=np.int64)[rows.text], rows.word

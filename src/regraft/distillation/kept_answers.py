@@ -42,6 +42,7 @@ def kept_answers(
     *,
     model: ModelLike | None = None,
     max_length: int = 256,
+    hidden: bool = False,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Answers:
@@ -49,7 +50,8 @@ def kept_answers(
 
     Answers are kept by what they depend on: the module, the weights of its base model, the texts, and where these are
     cut. What is read is checked; what is damaged is asked for again. Answers that were kept need no base model: where
-    it is not there, the module and the texts alone tell them. A label's logit is kept in float16, a number in float32.
+    it is not there, the module and the texts alone tell them. A label's logit is kept in float16, a number in float32,
+    a hidden state in float16.
 
     Args:
         module: a module with its task head.
@@ -57,6 +59,7 @@ def kept_answers(
         directory: where answers are kept, by default `answers_directory()`. What is in it may be deleted at any time.
         model: the base model, by default the one that the module names.
         max_length: tokens after which a text is cut.
+        hidden: keep the last hidden states beside them, from the same run.
         trust_remote_code: let Python code run that the base model brings along.
         progress: whether to draw a progress bar.
 
@@ -71,7 +74,8 @@ def kept_answers(
     directory.mkdir(parents=True, exist_ok=True)
     config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
     told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
-    place = directory / hash_rows([*told_by.values(), max_length])
+    beside = ["hidden"] if hidden else []
+    place = directory / hash_rows([*told_by.values(), max_length, *beside])
     # Whoever comes second, such as another process of one training, finds what the first one kept.
     # A soft lock, a file that is there, would outlive a process that is killed.
     with FileLock(directory / f"{place.name}.lock", fallback_to_soft=False):
@@ -85,7 +89,8 @@ def kept_answers(
         weights = {"model": base.config_hash, "model_weights": base.weights_id}
         if kept is not None and weights.items() <= kept[1].items():
             return kept[0]
-        _keep(place, ask(base, module, texts, max_length=max_length, progress=progress), {**told_by, **weights})
+        answers = ask(base, module, texts, max_length=max_length, hidden=hidden, progress=progress)
+        _keep(place, answers, {**told_by, **weights})
         again = _read(place)
         assert again is not None
         return again[0]
@@ -96,6 +101,8 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
     largest = torch.finfo(torch.float16).max
     logits = answers.logits if numbers else answers.logits.clamp(-largest, largest).half()
     tensors = {"logits": logits, "text": torch.from_numpy(answers.text), "word": torch.from_numpy(answers.word)}
+    if answers.states is not None:
+        tensors["states"] = answers.states
     with new_directory(place, True, _FILES) as written:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
@@ -113,7 +120,8 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
             raise ModuleFileError("its hash is another one")
         tensors = read_safetensors(place / _TENSORS)
         text, word = (tensors[name].numpy() for name in ("text", "word"))
-        return Answers(tensors["logits"].float(), text, word, tuple(said["labels"]), said["task_type"]), said
+        labels, states = tuple(said["labels"]), tensors.get("states")
+        return Answers(tensors["logits"].float(), text, word, labels, said["task_type"], states), said
     except (ModuleFileError, OSError, KeyError, TypeError) as error:
         warnings.warn(f"the answers in {place} are damaged ({error}), so the module is asked again", stacklevel=2)
         return None

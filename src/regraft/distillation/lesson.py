@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..alignment.moments import Moments
 from ..errors import ModuleFileError, SamplingError, TaskError
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
@@ -19,6 +20,7 @@ from ..seeding import generator
 from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
 from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .hidden import HiddenDistance
 from .labelled import LabelledRows
 from .options import RefineOptions
 from .order import drawn
@@ -97,6 +99,11 @@ def check_losses(teacher: Module, options: RefineOptions) -> None:
             f"found {asked[0]}, but {teacher.source} does not answer with labels, one of which would be its answer; "
             f"leave out {asked[0]}"
         )
+    if options.hidden and answer_kind(teacher).states is None:
+        raise TaskError(
+            f"found --hidden {options.hidden:g}, but the answers of {teacher.source} are its last hidden states "
+            "already; leave out --hidden"
+        )
     if options.hard and options.temperature != 1:
         raise TaskError(
             f"found --temperature {options.temperature:g} beside --hard, which learns answers that nothing softens; "
@@ -144,6 +151,7 @@ class Lesson:
         labelled: rows with labels to learn from as well; None where there are none.
         limit: learn from so many texts, the first; None from all.
         bridge: takes what the student says to what the teacher says, see `bridged`; None where nothing has to.
+        hidden: the distance of last hidden states, see `bridged`; None where these are not learnt.
     """
 
     texts: Sequence[Text]
@@ -154,6 +162,7 @@ class Lesson:
     labelled: LabelledRows | None = None
     limit: int | None = None
     bridge: Callable[[Tensor], Tensor] | None = None
+    hidden: HiddenDistance | None = None
 
     @property
     def kind(self) -> AnswerKind:
@@ -238,13 +247,29 @@ class Lesson:
         return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
 
     def bridged(self, model: Any, base: Pretrained) -> Lesson:
-        """Fit, where this kind of answers needs it, what takes a model's answers to the teacher's.
+        """Fit what takes a model's answers, where their kind needs it, or its last hidden states to the teacher's.
 
         It is fitted to the texts to learn from and fixed from then on, so that what is learnt is the model's.
         """
-        if self.kind.bridge is None:
-            return self
-        return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+        if self.kind.bridge is not None:
+            return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+        if self.answers.states is not None:
+            return replace(self, hidden=HiddenDistance.fitted(self._moments(model, base, self.answers.states)))
+        return self
+
+    def _moments(self, model: Any, base: Pretrained, of_teacher: Tensor) -> Moments:
+        """Take the moments of the last hidden states of both models, on the texts to learn from."""
+        texts = [self.texts[number] for number in self.learnt]
+        total: Moments | None = None
+        for _, states, text, word in answered(
+            model, base, self.kind, texts, self.batch_size, self.max_length, hidden=True
+        ):
+            assert states is not None
+            there, here = self.answers.at(self.learnt[text], word)
+            some = Moments.of(states[torch.from_numpy(here)].float(), of_teacher[there].float(), full=True)
+            total = some if total is None else total + some
+        assert total is not None
+        return total
 
     def _beside(self, model: Any, base: Pretrained, numbers: Ints) -> tuple[Tensor, Tensor, Ints]:
         """Ask a model some of the texts; its answers, the teacher's to the same, and the numbers of their texts."""
@@ -257,8 +282,8 @@ class Lesson:
 class LessonCollator:
     """Make batches of texts, with the teacher's answers to those rows that the student has as well.
 
-    ``answers`` are (rows, labels), ``answers_text`` and ``answers_token`` say whose they are. Where there are labelled
-    rows, ``labelled`` is a batch of them.
+    ``answers`` are (rows, labels), ``answers_text`` and ``answers_token`` say whose they are, ``answers_states`` are
+    the teacher's last hidden states beside them. Where there are labelled rows, ``labelled`` is a batch of them.
     """
 
     def __init__(self, lesson: Lesson, base: Pretrained) -> None:
@@ -270,8 +295,15 @@ class LessonCollator:
         numbers = np.array([example["number"] for example in examples], dtype=np.int64)
         texts = [self.lesson.texts[number] for number in numbers]
         encoded, rows = self.kind.encode(self.tokenizer, texts, self.max_length)
-        answers, found = self.lesson.answers.at(numbers[rows.text], rows.word)
-        batch: dict[str, Any] = {**encoded, "answers": answers, "answers_text": torch.from_numpy(rows.text[found])}
+        answers = self.lesson.answers
+        there, found = answers.at(numbers[rows.text], rows.word)
+        batch: dict[str, Any] = {
+            **encoded,
+            "answers": answers.logits[there],
+            "answers_text": torch.from_numpy(rows.text[found]),
+        }
+        if answers.states is not None:
+            batch["answers_states"] = answers.states[there]
         if rows.token is not None:
             batch["answers_token"] = torch.from_numpy(rows.token[found])
         if self.lesson.labelled is not None:

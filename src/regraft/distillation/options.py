@@ -112,6 +112,8 @@ class RefineOptions(StepOptions):
     """Learn only which answer is the largest."""
     certainty: bool = False
     """Weigh answers by how sure the teacher is."""
+    hidden: float = Field(default=0.0, ge=0)
+    """Weight of the distance of last hidden states."""
     grow: Names = None
     """Sites to take in beside: all-linear or A,B."""
     rank: int | None = Field(default=None, ge=1)

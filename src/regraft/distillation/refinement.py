@@ -66,8 +66,9 @@ def refine(
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
-    ends, of sentence embeddings one minus the cosine. A tenth of the texts, 20 to 1,000, is held out: of the states on
-    the way, the start among them, the one is kept that gives most of the teacher's answers to them.
+    ends, of sentence embeddings one minus the cosine; beside it, where asked, that of last hidden states, see
+    `hidden.HiddenDistance`. A tenth of the texts, 20 to 1,000, is held out: of the states on the way, the start among
+    them, the one is kept that gives most of the teacher's answers to them.
 
     With labelled rows as well, a step takes a batch of texts and one of rows, and the loss is the mean of the
     divergence and of the task's own loss; what is kept is judged by agreement all the same.
@@ -120,6 +121,7 @@ def refine(
         answers,
         model=teacher_model,
         max_length=options.max_length,
+        hidden=options.hidden > 0,
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
@@ -229,6 +231,7 @@ def _trainer(
         lesson,
         base,
         lesson.kind.distance(lesson.answers.logits, options.temperature, options.hard, options.certainty),
+        options.hidden,
         model=adapted,
         args=training_arguments(
             work,

@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
             settings = dict(value.settings)
             return {**vars(value), "layers": settings.pop("layers"), "settings": settings}
         case RefineOptions():
-            return {name: one for name, one in value if one or name not in ("hard", "certainty")}
+            return {name: one for name, one in value if one or name not in ("hard", "certainty", "hidden")}
         case Options():
             return dict(value)
         case _:
