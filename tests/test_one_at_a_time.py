@@ -15,7 +15,9 @@ from conftest import make_texts
 import regraft
 from regraft.activations.options import RunOptions
 from regraft.activations.sampling import load_sample, sample
+from regraft.activations.shelf import Shelf
 from regraft.models.pretrained import Pretrained, resolve
+from regraft.port import taught
 from regraft.port.spaces import space_pairs
 
 Make = Callable[..., str]
@@ -94,3 +96,27 @@ def test_one_model_for_both_stays_as_it_was(make_model: Make, make_module: Make)
     after = loaded[0].state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_weight_that_is_held_is_a_copy(make_model: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights on the CPU are views of their file; one that is kept would keep the teacher in memory."""
+    held: list[int] = []
+    own: list[int] = []
+    hold, weight_of = Shelf.__setitem__, taught.weight_of
+
+    def holding(shelf: Shelf, key: Any, tensor: torch.Tensor) -> None:
+        hold(shelf, key, tensor)
+        held.extend([shelf[key].data_ptr()] if key[0] == "weight" else [])
+
+    def noting(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        weight, bias = weight_of(*args)
+        own.append(weight.data_ptr())
+        return weight, bias
+
+    monkeypatch.setattr(Shelf, "__setitem__", holding)
+    monkeypatch.setattr(taught, "weight_of", noting)
+    teacher, student = make_model("llama", layers=2), make_model("qwen2", layers=2, width=48)
+    module = regraft.load(make_module(teacher))
+    regraft.transfer(module, student, teacher, texts=TEXTS, one_at_a_time=True, progress=False)
+    assert len(held) == 2 * 2  # queries and values of two layers
+    assert not {*held} & {*own}

@@ -92,7 +92,8 @@ class Taught:
         for space, name in self._made_from.items():
             if name:
                 weight, bias = weight_of(self._model, self.sites, space)
-                self._shelf["weight", space], self._shelf["bias", space] = weight, bias
+                # Weights are views of a file in memory; one that is kept keeps all of it there.
+                self._shelf["weight", space], self._shelf["bias", space] = weight.clone(), bias.clone()
         self._shelf.drop_where(lambda key: key[0] == "teacher")
         del self._walk
         self._model = None
