@@ -6,8 +6,8 @@ piece, as modules are trained (`tasks.encoding`), and words are told apart befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,134 +16,20 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..errors import ModuleFileError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
-from ..tasks.agreement import Floats, mean_vectors, whole_texts
 from ..tasks.records import Task
 from ..training.attachment import attach
-from .hidden import last_states
-from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
-from .losses import distance_of_answers
-from .rows import Ints, Rows
-from .spans import encode_questions, mean_of_words, span_distance, span_logits
-from .vectors import Bridge, angle, mean_of_tokens, pooled
-from .words import encode_words
-
-Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From (rows, labels) of a student's answers and of its teacher's, and the number of the text of each row, (rows,), to
-losses, one for each row or one for each text."""
+from .answer_kinds import ANSWERS, AnswerKind, kind_of
+from .rows import Ints
 
 _LARGEST = torch.finfo(torch.float16).max
 
 Answered = tuple[Tensor, Tensor | None, Ints, Ints]
 """Of a batch of texts the logits, where asked for the last hidden states in float16, texts and words of the rows."""
-
-
-def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    logits: Tensor = model(**inputs).logits
-    return logits
-
-
-def _of_tokens(states: Tensor, _: Mapping[str, Tensor]) -> Tensor:
-    return states
-
-
-@dataclass(frozen=True)
-class AnswerKind:
-    """How modules of a task type answer.
-
-    Attributes:
-        of: what a row of the answers is: ``"words"``, ``"texts"``, ``"tokens"`` or ``"words of contexts"``.
-        encode: from a tokenizer, texts and the number of tokens after which they are cut to the model's inputs and the
-            rows that they have.
-        says: from a model and its inputs to what it says, of which rows are taken.
-        distance: the loss, from all that the teacher gave, the temperature that its answers are softened with and,
-            where these are labels, whether the largest alone counts and whether rows count by how sure it is.
-        has_head: whether a task head answers; else the model's own does.
-        in_bits: whether answers are log-likelihoods, of which there are bits per byte.
-        has_labels: whether the columns are labels, or one number, so that they may have names.
-        uninformed: where no labels are answered, what who knows nothing would answer: what to call it, and from the
-            teacher's answers and the number of the text of each row to answers; None where there is no such thing.
-        states: from (texts, tokens, width) last hidden states and the model's inputs to states of which rows are taken
-            as they are of what it says; None where the answers are such states already.
-        bridge: where the columns of two models are not the same, fits a map that takes the student's to the teacher's,
-            to rows of both.
-    """
-
-    of: str
-    encode: Callable[[Any, Sequence[Text], int], tuple[Mapping[str, Tensor], Rows]]
-    says: Callable[[Any, Mapping[str, Tensor]], Tensor] = _logits
-    distance: Callable[[Tensor, float, bool, bool], Distance] = distance_of_answers
-    has_head: bool = True
-    in_bits: bool = False
-    has_labels: bool = True
-    uninformed: tuple[str, Callable[[Floats, Ints], Floats]] | None = None
-    states: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = _of_tokens
-    bridge: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] | None = None
-
-    def asked(self, model: Any, inputs: Mapping[str, Tensor], seen: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Run a model; give what it says and, of the same run, its last hidden states.
-
-        Args:
-            model: what is run.
-            inputs: what it is to read.
-            seen: the model of PEFT in it, whose states to give; None for none.
-        """
-        if seen is None or self.states is None:
-            return self.says(model, inputs), None
-        with last_states(seen) as held:
-            said = self.says(model, inputs)
-        return said, self.states(torch.cat(held), inputs)
-
-
-def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
-    pairs = [text for text in texts if isinstance(text, tuple)]
-    if pairs and len(pairs) < len(texts):
-        raise TaskError(
-            f"found {len(pairs)} pairs of texts among {len(texts)} texts, expected pairs alone or texts alone"
-        )
-    columns = [list(column) for column in zip(*pairs, strict=True)] if pairs else [list(texts)]
-    encoded = tokenizer(*columns, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-    return encoded, Rows(np.arange(len(texts)), np.zeros(len(texts), dtype=np.int64), None)
-
-
-ANSWERS: Mapping[str, AnswerKind] = {
-    "TOKEN_CLS": AnswerKind("words", encode_words),
-    "SEQ_CLS": AnswerKind("texts", _encode_texts, states=mean_of_tokens),
-    "QUESTION_ANS": AnswerKind(
-        "words of contexts",
-        encode_questions,
-        span_logits,
-        span_distance,
-        has_labels=False,
-        uninformed=("the whole context", whole_texts),
-        states=mean_of_words,
-    ),
-    "FEATURE_EXTRACTION": AnswerKind(
-        "texts",
-        _encode_texts,
-        pooled,
-        angle,
-        has_head=False,
-        has_labels=False,
-        uninformed=("the teacher's mean vector", mean_vectors),
-        states=None,
-        bridge=Bridge.fitted,
-    ),
-    "CAUSAL_LM": AnswerKind(
-        "tokens",
-        encode_tokens,
-        log_likelihoods,
-        lambda *_: likelihood_distance,
-        has_head=False,
-        in_bits=True,
-        has_labels=False,
-    ),
-}
-"""PEFT's task type -> how its modules answer."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +39,13 @@ class Answers:
     Attributes:
         logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`; of question
             answering (rows, 2), of a word as the start and as the end of the answer, see `spans`; of
-            a model without a head (rows, width) vectors, see `vectors`.
+            a model without a head (rows, width) vectors, see `vectors`. What a teacher of language models gives beside
+            its log-likelihoods stands behind them, see `likeliest`.
         text: (rows,) the number of the text, ascending.
         word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.
         task_type: PEFT's name of what the module is for.
+        one_tokenizer: whether they are for students that read the same tokens.
         states: (rows, width) the model's last hidden states beside them, in float16; None where nobody asked.
     """
 
@@ -166,7 +54,18 @@ class Answers:
     word: Ints
     labels: tuple[str, ...]
     task_type: str
+    one_tokenizer: bool = False
     states: Tensor | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How they are given."""
+        return kind_of(self.task_type, self.one_tokenizer)
+
+    @property
+    def judged(self) -> Tensor:
+        """What of them is judged, (rows, columns): of language models the log-likelihoods alone."""
+        return self.logits[:, :1] if self.kind.in_bits else self.logits
 
     def beside(self, other: Answers) -> tuple[Tensor, Tensor, Ints]:
         """Give the rows that both have: its own logits, the other's, and the number of the text of each."""
@@ -243,6 +142,7 @@ def ask(
     max_length: int = 256,
     head_alone: bool = False,
     hidden: bool = False,
+    one_tokenizer: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Answers:
@@ -254,8 +154,10 @@ def ask(
         texts: plain texts, or pairs of them where it was trained on pairs.
         batch_size: texts per batch; texts of like length share one.
         max_length: tokens after which a text is cut; what is cut has no row.
-        head_alone: ask its task head on the bare model; what else the module holds is switched off.
+        head_alone: ask its task head on the bare model, what else the module holds is switched off; the bare model
+            where no task head answers.
         hidden: keep the model's last hidden states beside its answers.
+        one_tokenizer: ask it what students learn that read the same tokens, where its kind of answers has that.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw a progress bar.
 
@@ -263,11 +165,17 @@ def ask(
         ModuleFileError: a module that does not answer, or does not fit the model.
         TaskError: texts and pairs of texts mixed.
     """
-    kind, task = answer_kind(module), task_of(module, base)
-    model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    for layer in model.modules() if head_alone else ():
-        if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
-            layer.enable_adapters(False)
+    task = task_of(module, base)
+    kind = kind_of(task.task_type, one_tokenizer)
+    model: Any = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    if head_alone and not kind.has_head:
+        model.base_model.disable_adapter_layers()
+    elif head_alone:
+        for layer in model.modules():
+            if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
+                layer.enable_adapters(False)
+    elif kind.teaches is not None:
+        kind = replace(kind, says=kind.teaches)
     batches = tqdm(
         answered(model, base, kind, texts, batch_size, max_length, hidden),
         "Answers",
@@ -275,7 +183,8 @@ def ask(
         unit="batch",
         disable=not progress,
     )
-    return collected(batches, labels_of(module, base), task.task_type)
+    found = collected(batches, labels_of(module, base), task.task_type)
+    return replace(found, one_tokenizer=one_tokenizer)
 
 
 def collected(batches: Iterable[Answered], labels: tuple[str, ...], task_type: str) -> Answers:
@@ -285,7 +194,7 @@ def collected(batches: Iterable[Answered], labels: tuple[str, ...], task_type: s
     order = np.lexsort((words, texts))
     rows = torch.from_numpy(order)
     hidden = None if states[0] is None else torch.cat(states)[rows]
-    return Answers(torch.cat(logits)[rows], texts[order], words[order], labels, task_type, hidden)
+    return Answers(torch.cat(logits)[rows], texts[order], words[order], labels, task_type, states=hidden)
 
 
 def answered(

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from ..alignment.moments import Moments
-from ..errors import ModuleFileError, SamplingError, TaskError
+from ..errors import SamplingError, TaskError
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
-from ..modules.inventory import head_rows
-from ..modules.module import Module
 from ..seeding import generator
 from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
-from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .answer_kinds import AnswerKind, Distance
+from .answers import Answers, answered, collected, tokenizer_of
 from .hidden import HiddenDistance
 from .labelled import LabelledRows
+from .likelihood import changes, weighed_by_changes
 from .options import RefineOptions
 from .order import drawn
 from .rows import Ints
@@ -54,90 +54,6 @@ def held_out_texts(count: int, seed: int) -> Ints:
     return np.sort(chosen[: min(max(round(count * _HELD_OUT), _FEWEST), _MOST)].numpy())
 
 
-def check_lesson(teacher: Module, texts: Sequence[Text]) -> None:
-    """Check, before models run, that a teacher's module answers and that there are enough texts.
-
-    Raises:
-        RegraftError: so it is not.
-    """
-    answer_kind(teacher)
-    held_out_texts(len(distinct(texts)), 0)
-
-
-def check_pair(student: Module, teacher: Module) -> None:
-    """Check that a student's module can learn from a teacher's: both have a task head, for the same labels.
-
-    Raises:
-        ModuleFileError: so it is not.
-    """
-    kinds = [str(module.config.get("task_type")) for module in (student, teacher)]
-    if kinds[0] != kinds[1]:
-        raise ModuleFileError(
-            f"{student.source} has task type {kinds[0]}, its teacher {teacher.source} {kinds[1]}, expected the same"
-        )
-    rows = [head_rows(module.tensors) for module in (student, teacher)]
-    if rows[0] is None and answer_kind(teacher).has_head:
-        raise ModuleFileError(
-            f"{student.source} has no task head that could learn answers; port the teacher's with its head"
-        )
-    if rows[0] != rows[1]:
-        raise ModuleFileError(
-            f"{student.source} has a head of {rows[0]} labels, its teacher {teacher.source} one of {rows[1]}, "
-            "expected as many"
-        )
-
-
-def check_losses(teacher: Module, options: RefineOptions) -> None:
-    """Check that a teacher's answers are of the kind that the losses are for.
-
-    Raises:
-        TaskError: they have no largest, or two options contradict each other.
-    """
-    asked = [f"--{name}" for name in ("hard", "certainty") if getattr(options, name)]
-    if asked and (head_rows(teacher.tensors) == 1 or not answer_kind(teacher).has_labels):
-        raise TaskError(
-            f"found {asked[0]}, but {teacher.source} does not answer with labels, one of which would be its answer; "
-            f"leave out {asked[0]}"
-        )
-    if options.hidden and answer_kind(teacher).states is None:
-        raise TaskError(
-            f"found --hidden {options.hidden:g}, but the answers of {teacher.source} are its last hidden states "
-            "already; leave out --hidden"
-        )
-    if options.hard and options.temperature != 1:
-        raise TaskError(
-            f"found --temperature {options.temperature:g} beside --hard, which learns answers that nothing softens; "
-            "leave out one of them"
-        )
-
-
-def in_order_of(student: Module, answers: Answers, teacher: str) -> Answers:
-    """Bring the columns of a teacher's answers into the order of the rows of a student's head, by name.
-
-    Args:
-        student: the student's module.
-        answers: the teacher's.
-        teacher: what to call the teacher's module.
-
-    Returns:
-        The answers as they are, where one of the two has no names; with the names that are known.
-
-    Raises:
-        ModuleFileError: the two have other labels.
-    """
-    # A port may have been told what the teacher's own files do not say.
-    told = (student.report.get("options") or {}).get("teacher_labels") or ()
-    its, mine = answers.labels or tuple(told), student.labels or answers.labels
-    if not its or its == mine:
-        return replace(answers, labels=mine)
-    if {*its} != {*mine}:
-        raise ModuleFileError(
-            f"{student.source} has the labels {', '.join(mine)}, its teacher {teacher} {', '.join(its)}, expected the "
-            "same; port the teacher's head"
-        )
-    return replace(answers, logits=answers.logits[:, [its.index(name) for name in mine]], labels=mine)
-
-
 @dataclass(frozen=True)
 class Lesson:
     """What is learnt, and what it is judged by.
@@ -167,7 +83,19 @@ class Lesson:
     @property
     def kind(self) -> AnswerKind:
         """How both models answer."""
-        return ANSWERS[self.answers.task_type]
+        return self.answers.kind
+
+    def distance(self, options: RefineOptions) -> Distance:
+        """Give the loss.
+
+        Args:
+            options: how rows are compared and weighed; changes are in units of their mean over the teacher's rows.
+        """
+        answers, text = self.answers.logits, torch.from_numpy(self.answers.text)
+        distance = self.kind.distance(answers, options.temperature, options.hard, options.certainty)
+        if not options.weigh_changes:
+            return distance
+        return weighed_by_changes(distance, float(changes(answers[:, :1], answers[:, -1:], text).abs().mean()))
 
     @property
     def learnt(self) -> Ints:
@@ -188,7 +116,7 @@ class Lesson:
     def task(self) -> Task:
         """Describe what is learnt as far as it is known; labels without a name are numbered."""
         task_type: Any = self.answers.task_type
-        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.logits.shape[1]))
+        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.judged.shape[1]))
         return Task("as taught", task_type, ("text",), "label", self.answers.labels or numbered, ())
 
     def check(self, teacher: str) -> str:
@@ -203,7 +131,7 @@ class Lesson:
         Raises:
             TaskError: it gives one answer to all texts, or none at all.
         """
-        logits, labels = self.answers.logits, self.answers.labels
+        logits, labels = self.answers.judged, self.answers.labels
         task_type, text = self.answers.task_type, self.answers.text
         judged = np.isin(text, self.held_out)
         for rows, count, which in (
@@ -276,7 +204,7 @@ class Lesson:
         texts = [self.texts[number] for number in numbers]
         batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
         found = collected(batches, self.answers.labels, self.answers.task_type)
-        return replace(found, text=numbers[found.text]).beside(self.answers)
+        return replace(found, text=numbers[found.text]).beside(replace(self.answers, logits=self.answers.judged))
 
 
 class LessonCollator:

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ..models.pretrained import Pretrained
 from ..tasks.agreement import Agreement
-from .answers import Distance
+from .answer_kinds import Distance
 from .lesson import Lesson, LessonCollator
 
 METRICS = ("low", "high", "agreement")
@@ -62,7 +62,7 @@ class Refiner(Trainer):  # type: ignore[misc]
         of_teacher = ("answers", *places, "answers_states", "labelled")
         read = {name: value for name, value in inputs.items() if name not in of_teacher}
         hidden = self.lesson.hidden
-        said, states = self.lesson.kind.asked(model, read, None if hidden is None else self.model)
+        said, states = self.lesson.kind.learning.asked(model, read, None if hidden is None else self.model)
         place = tuple(inputs[name] for name in places if name in inputs)
         rows = said[place]
         if self.lesson.bridge is not None:
