@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,docs,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
-test: install lint interop  ## everything that CI runs
+test: install             ## everything that CI runs
+	$(MAKE) --no-print-directory -j2 lint interop
 	$(BIN)/pytest
 
 fast: install             ## neither what is slow nor what needs real models
