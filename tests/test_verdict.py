@@ -30,7 +30,7 @@ def texts(tmp_path: Path) -> Path:
 def figures(out: str) -> tuple[int, str, list[float]]:
     """How many texts, the metric, and the percentages of the port, its head alone and the floor."""
     found = re.search(
-        r"On (\d+) held-out texts the port gives the teacher's answers with a ([\w ]+) of ([\d.]+) \(95% interval "
+        r"On (\d+) held-out texts the port gives the teacher's answers with an? ([\w ]+) of ([\d.]+) \(95% interval "
         r"[\d.]+ to [\d.]+; divergence [\d.]+\); its head alone ([\d.]+), always [\w-]+ ([\d.]+)\.",
         out,
     )

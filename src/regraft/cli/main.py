@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pydantic
 from cyclopts import App, CycloptsError
 
-from ..errors import RegraftError
+from ..errors import RegraftError, one_line
 from ..schema import sentence
-from .app import WELCOME, application, console, errors, option
+from ..stopping import Stopped, stoppable
+from .app import WELCOME, application, console, errors, held, option
 from .output import Configuration, Output
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
@@ -62,7 +67,10 @@ def commands(words: Sequence[str]) -> App:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2."""
+    """Run the command line; a user's mistake is one sentence and exit code 2, as is a full disk."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+            stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in _LIBRARIES:  # of what they do with each other, which no user can mend
         warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
@@ -77,12 +85,22 @@ def main() -> None:
     if not sys.argv[1:]:
         console.out(WELCOME, end="", highlight=False)
         return
-    try:
-        _run(sys.argv[1:])
-    except CycloptsError as error:
-        _refuse(_said(error))
-    except RegraftError as error:
-        _refuse(str(error))
+    with stoppable():
+        try:
+            with held:
+                _run(sys.argv[1:])
+        except CycloptsError as error:
+            _refuse(_said(error))
+        except RegraftError as error:
+            _refuse(str(error))
+        except OSError as error:  # of other libraries, which write caches and temporary files
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            from ..files.writing import WritingError
+
+            _refuse(str(WritingError(Path(error.filename or tempfile.gettempdir()), error)))
+        except Stopped as stopped:
+            _end(stopped)
 
 
 def _run(words: Sequence[str]) -> NoReturn:
@@ -101,8 +119,15 @@ def _run(words: Sequence[str]) -> NoReturn:
 
 def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
-    errors.print(problem, soft_wrap=True, highlight=False)
+    errors.print(one_line(problem, 2000), soft_wrap=True, highlight=False)
     sys.exit(2)
+
+
+def _end(stopped: Stopped) -> None:
+    """Say how to go on, by the last note that was made on the way out, and end with the signal's exit code."""
+    notes = ["nothing is half written; run the same command again", *getattr(stopped, "__notes__", ())]
+    errors.print(f"stopped: {notes[-1]}", soft_wrap=True, highlight=False)
+    sys.exit(128 + stopped.number)
 
 
 def _said(error: CycloptsError) -> str:

@@ -45,7 +45,6 @@ def training_arguments(work: Path, options: StepOptions, **others: Any) -> Train
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
-        save_total_limit=1,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # `display` shows how far it is
         report_to="none",
