@@ -23,6 +23,9 @@ if __name__ == "__main__":
     parser.add_argument("--module", required=True)
     module = parser.parse_args().module
     console.record, console.width = True, 80
+    # Lines that a terminal wraps: a picture would cut them.
+    printed = console.print
+    console.print = lambda *objects, soft_wrap=False, **how: printed(*objects, **how)  # type: ignore[method-assign]  # noqa: ARG005
     texts = "package:regraft/demo/tasks/ner/en/train.conllu"
     sys.argv = ["regraft", "plan", module, "--student", "package:regraft/demo/models/apart-student"]
     sys.argv += ["--texts", texts, "--column", "tokens", "--max-texts", "300"]
