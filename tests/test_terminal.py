@@ -342,6 +342,7 @@ def test_a_file_does_what_the_line_does(
         ("student: {a: 1}", "expected one value or a list of values"),
         ("- a", "holds no options"),
         ("a: [", "is no YAML"),
+        ("seed: " + 5000 * "9", "is no YAML"),
         ("batch-size: many", "batch-size"),
     ],
 )

@@ -16,8 +16,8 @@ from cyclopts.validators import Number
 from ..errors import TaskError, unknown_choice
 from ..progress import aside, with_progress
 from .app import HOW, OUTPUT, Track, Verbose, console
-from .found import Cell as CellLine
-from .found import GridPlanned, GridRun
+from .found_grids import Cell as CellLine
+from .found_grids import GridPlanned, GridRun
 from .output import Output, Printed, say_next
 from .tables import print_table
 

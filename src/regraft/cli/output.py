@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,7 +121,7 @@ def _read(file: Path, named: Mapping[str, Argument]) -> dict[str, Any]:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RegraftError(f"cannot read {file}: {first_line(error)}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RegraftError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise RegraftError(f"{file} holds no options, expected lines such as 'student: MODEL'")
@@ -149,5 +150,10 @@ def _said(argument: Argument) -> Any:
 def _value(token: Token) -> Any:
     if isinstance(token.implicit_value, bool):
         return token.implicit_value
-    read = yaml.safe_load(token.value) if token.value else token.value
-    return read if isinstance(read, bool | int | float) and str(read).lower() == token.value.lower() else token.value
+    if token.value in ("true", "false"):
+        return token.value == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            if str(number := kind(token.value)) == token.value:
+                return number
+    return token.value

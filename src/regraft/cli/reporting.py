@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..errors import ReportError, quoted
 from .app import OUTPUT, Replace, console, held
-from .found import FindingLine, Reported
+from .found_grids import FindingLine, Reported
 from .output import Output, Printed
 
 if TYPE_CHECKING:
