@@ -14,7 +14,7 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, PushTo, Replace, Revision, console, flat, push
 
 if TYPE_CHECKING:
     from ..training.evaluation import Rows
@@ -28,6 +28,7 @@ def plan(
     *,
     student: str,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -59,7 +60,7 @@ def plan(
     from .verdict import show_verdict
 
     register_family(families)
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -99,6 +100,7 @@ def transfer(
     student: str,
     out: Out,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -107,6 +109,7 @@ def transfer(
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
+    push_to: PushTo = None,
     replace: Replace = False,
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
@@ -129,6 +132,7 @@ def transfer(
     from ..distillation.lesson import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import check_writable
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
@@ -138,11 +142,12 @@ def transfer(
 
     register_family(families)
     check_writable(out, replace, FILES, [module, student, teacher, *moments])
+    check_pushable(push_to)
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     if refine is not None and texts.texts is None:
         raise SamplingError("found --refine and no texts for the teacher to answer; give --texts FILE")
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
@@ -152,12 +157,13 @@ def transfer(
         check_lesson(loaded, port.texts or ())
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
+    made = port.ported
     if refine is None:
-        port.ported.save(out, replace)
+        made.save(out, replace)
     else:
         how = RefineOptions(steps=refine, seed=options.seed, max_length=options.max_length)
-        refined = finish(
-            port.ported,
+        made = finish(
+            made,
             loaded,
             port.texts or (),
             out,
@@ -172,9 +178,10 @@ def transfer(
     if refine is None:
         show_verdict(console, port)
     else:
-        show_refinement(console, refined.provenance["refinement"])
+        show_refinement(console, made.provenance["refinement"])
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
-    if refine is not None:
+    push(console, made, push_to)
+    if refine is not None and revision is None:
         going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
         console.print(f"To go on with other settings (--grow, --data, --learning-rate): {going_on}", soft_wrap=True)
 

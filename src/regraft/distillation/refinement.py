@@ -145,6 +145,7 @@ def refine(
         "start_hash": start.hash(),
         "mixed_precision": mixed,
         **labelled,
+        **({"teacher_commit": teaches.commit} if teaches.commit else {}),
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     with ExitStack() as stack:

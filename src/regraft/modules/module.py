@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -19,12 +21,12 @@ from torch import Tensor
 from ..errors import ModuleFileError
 from ..files.directories import new_directory, write_json_lines
 from ..files.fingerprints import versions
-from ..files.hub import download, locate
+from ..files.hub import download, locate, push
 from ..files.reading import read_json, read_tensors
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .card import model_card
+from .card import HERE, model_card
 
 PROVENANCE = "regraft.json"
 CARD, CURVE = "README.md", "curve.jsonl"
@@ -46,6 +48,7 @@ class Module:
         config: PEFT's configuration, as in ``adapter_config.json``.
         tensors: PEFT's tensors by key, as in ``adapter_model.safetensors``, on the CPU.
         source: the path or hub id it was loaded from, or what made it.
+        commit: the commit of the hub that it was loaded from; empty for what lies here.
         provenance: the content of ``regraft.json``, empty for modules that regraft did not write.
     """
 
@@ -53,6 +56,7 @@ class Module:
     tensors: Mapping[str, Tensor]
     source: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("config", "tensors", "provenance"):
@@ -107,19 +111,53 @@ class Module:
         Raises:
             ModuleFileError: the directory exists and may not be replaced.
         """
-        provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in self.tensors.items()},
-                directory / SAFETENSORS_WEIGHTS_NAME,
-                metadata={"format": "pt"},
-            )
-            _write_json(directory / CONFIG_NAME, self.config)
-            _write_json(directory / PROVENANCE, provenance)
-            (directory / CARD).write_text(model_card(self.config, provenance), encoding="utf-8")
+            self._write(directory)
             if curve is not None:
                 write_json_lines(directory / CURVE, curve)
         return Path(path)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a PEFT module",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Push what `save` writes to a repository of the hub, which is made where there is none.
+
+        Args:
+            repo_id: ``ORG/NAME``, or the name alone for one of your own.
+            commit_message: of the commit.
+            private: whether a repository that is made is private; by default as its owner has set.
+            token: for the hub; by default the one that ``hf auth login`` left, or ``HF_TOKEN``.
+            branch: made where there is none; by default the main branch.
+            create_pr: open a pull request instead of a commit to the main branch.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ModuleFileError: both a branch and a pull request, a name that the hub does not take, nobody logged in, or
+                a hub that cannot be reached or refuses.
+        """
+        with TemporaryDirectory() as directory:
+            self._write(Path(directory), repo_id)
+            return push(directory, repo_id, commit_message, private, token, branch, create_pr)
+
+    def _write(self, directory: Path, place: str = HERE) -> None:
+        provenance = self.stamped()
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.tensors.items()},
+            directory / SAFETENSORS_WEIGHTS_NAME,
+            metadata={"format": "pt"},
+        )
+        _write_json(directory / CONFIG_NAME, self.config)
+        _write_json(directory / PROVENANCE, provenance)
+        (directory / CARD).write_text(model_card(self.config, provenance, place=place), encoding="utf-8")
 
     def save_adapterhub(
         self,
@@ -179,11 +217,20 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(dict(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load(source: str | os.PathLike[str]) -> Module:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    token: str | bool | None = None,
+) -> Module:
     """Read a module that PEFT, or AdapterHub's library, saved; the latter is converted to PEFT's form.
 
     Args:
         source: a local directory, or a hub id.
+        revision: branch, tag or commit of the hub; by default the main branch. The module says which commit it is of.
+        subfolder: of the directory, or of the repository, that holds the module.
+        token: for the hub; by default the one that ``hf auth login`` left, or ``HF_TOKEN``.
 
     Returns:
         The module, with its tensors on the CPU.
@@ -192,9 +239,14 @@ def load(source: str | os.PathLike[str]) -> Module:
         ModuleFileError: nothing of that name, no module in it, unreadable files, NaN in a tensor, or an AdapterHub
             module that cannot be converted exactly.
     """
-    directory = locate(source)
+    directory, commit = locate(source), ""
     if not isinstance(directory, Path) or not directory.exists():
-        directory = download(str(source), ("adapter_*", *_HUB, PROVENANCE))
+        files = [str(PurePosixPath(subfolder, name)) for name in ("adapter_*", *_HUB, PROVENANCE)]
+        directory, commit = download(str(source), files, revision, token)
+    elif revision is not None:
+        raise ModuleFileError(f"{source} is a local directory, which has no revision {revision!r}; leave it out")
+    if subfolder:
+        directory, source = directory / subfolder, f"{source}/{subfolder}"
     if not (directory / CONFIG_NAME).is_file():
         raise ModuleFileError(f"{source} holds no {CONFIG_NAME}, expected a directory that PEFT saved a module to")
     config = read_json(directory / CONFIG_NAME)
@@ -211,6 +263,7 @@ def load(source: str | os.PathLike[str]) -> Module:
         module = Module(config, tensors, str(source), provenance)
     else:
         module = _read_adapterhub(directory, config, str(source), provenance)
+    module = dataclasses.replace(module, commit=commit)
     for name, tensor in module.tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
