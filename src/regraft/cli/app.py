@@ -112,7 +112,7 @@ Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print one JS
 TrustCode = Annotated[bool, Parameter(group=WHERE, help="Run Python code that the model brings along.")]
 Revision = Annotated[str | None, Parameter(help="Of the module on the hub: branch, tag, commit.")]
 PushTo = Annotated[str | None, Parameter(group=OUTPUT, help="Then push it to this repository of the hub.")]
-Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
+Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it: tensorboard, trackio, wandb; repeatable.")]
 
 
 def print_json(found: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Show trainings in TensorBoard or Weights & Biases, by the Trainer's own integrations. Off unless asked for."""
+"""Show trainings in TensorBoard, Weights & Biases or Trackio, by the Trainer's own integrations. Off unless asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from ..errors import TaskError, unknown_choice
 
-TRACKERS = ("tensorboard", "wandb")
+# Name -> the extra that installs it.
+TRACKERS = {"tensorboard": "tracking", "trackio": "trackio", "wandb": "tracking"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Tracking:
         to: names of `TRACKERS`.
         name: of the run.
         directory: TensorBoard's files go to ``tensorboard/NAME`` there; Weights & Biases has its own settings
-            (``WANDB_PROJECT``, ``WANDB_DIR``, ``WANDB_MODE``).
+            (``WANDB_PROJECT``, ``WANDB_DIR``, ``WANDB_MODE``), and so has Trackio (``TRACKIO_DIR``,
+            ``TRACKIO_SPACE_ID``).
 
     Raises:
         TaskError: an unknown tracker, or one that is not installed.
@@ -51,13 +53,13 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in TRACKERS:
             raise TaskError(unknown_choice("tracker", name, TRACKERS))
         if find_spec(name) is None:
-            raise TaskError(f"{name} is not installed; install it with: pip install 'regraft[tracking]'")
+            raise TaskError(f"{name} is not installed; install it with: pip install 'regraft[{TRACKERS[name]}]'")
 
 
 @contextmanager
 def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
     """Show what a Trainer does while the block lasts."""
-    from transformers.integrations import TensorBoardCallback, WandbCallback
+    from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
     if tracking is None or not tracking.to:
         yield
@@ -68,7 +70,9 @@ def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
         callbacks[-1].logging_dir = str(tracking.directory / "tensorboard" / tracking.name)
     if "wandb" in tracking.to:
         callbacks.append(WandbCallback())
-        trainer.args.run_name = tracking.name
+    if "trackio" in tracking.to:
+        callbacks.append(TrackioCallback())
+    trainer.args.run_name = tracking.name
     for callback in callbacks:
         trainer.add_callback(callback)
     try:
