@@ -1,9 +1,10 @@
-"""Show trainings in TensorBoard, Weights & Biases or Trackio, by the Trainer's own integrations. Off unless asked for."""
+"""Show trainings in TensorBoard, Weights & Biases or Trackio, by the Trainer's integrations. Off unless asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Any, Self
 
 from ..errors import TaskError, unknown_choice
 
-# Name -> the extra that installs it.
-TRACKERS = {"tensorboard": "tracking", "trackio": "trackio", "wandb": "tracking"}
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in TRACKERS:
             raise TaskError(unknown_choice("tracker", name, TRACKERS))
         if find_spec(name) is None:
-            raise TaskError(f"{name} is not installed; install it with: pip install 'regraft[{TRACKERS[name]}]'")
+            raise TaskError(f"{name} is not installed; install it with: pip install 'regraft[tracking]'")
 
 
 @contextmanager
@@ -71,7 +71,19 @@ def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
     if "wandb" in tracking.to:
         callbacks.append(WandbCallback())
     if "trackio" in tracking.to:
-        callbacks.append(TrackioCallback())
+
+        class Trackio(TrackioCallback):  # type: ignore[misc]
+            """It prints where it writes, and stdout is for results."""
+
+            def setup(self, *args: Any, **kwargs: Any) -> None:
+                with redirect_stdout(sys.stderr):
+                    super().setup(*args, **kwargs)
+
+            def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+                with redirect_stdout(sys.stderr):
+                    super().on_train_end(*args, **kwargs)
+
+        callbacks.append(Trackio())
     trainer.args.run_name = tracking.name
     for callback in callbacks:
         trainer.add_callback(callback)
