@@ -12,7 +12,7 @@ PEFT = $(INTEROP)/peft
 # llama.cpp's converter comes with the source distribution of its Python bindings.
 LLAMA_CPP = $(INTEROP)/llama_cpp
 
-.PHONY: install test fast lint docs interop bench demo wheel-demo lock micro clean
+.PHONY: install test fast fuzz lint docs faults interop bench demo wheel-demo lock micro clean
 
 install: $(STAMP)
 
@@ -26,6 +26,16 @@ test: install lint interop  ## everything that CI runs
 
 fast: install             ## neither what is slow nor what needs real models
 	$(BIN)/pytest -m "not slow and not real"
+
+faults: install           ## full disks, kills and signals at every write of four commands: an hour or two
+	REGRAFT_FAULTS=all $(BIN)/pytest -n 0 -s tests/test_faults.py
+
+# So many bad inputs, and of which seed: as many as you like.
+CASES ?= 10000
+SEED ?= 0
+
+fuzz: install             ## bad inputs for every command; CI tries 2,000
+	REGRAFT_FUZZ_CASES=$(CASES) REGRAFT_FUZZ_SEED=$(SEED) $(BIN)/pytest -q tests/test_fuzz.py
 
 lint: install
 	$(BIN)/ruff check

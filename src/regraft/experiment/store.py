@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
-from ..files.directories import obstacle, write_json
+from ..files.directories import LOCKLESS, obstacle
 from ..files.reading import read_json
+from ..files.writing import WritingError, move, told, write_json
 
 _RECORD = "cell.json"
 _OUTPUT = "output"
@@ -60,8 +61,16 @@ class Store:
         return (self.root / "cells" / key / _RECORD).is_file()
 
     def record(self, key: str) -> dict[str, Any]:
-        """Read what was written of a finished cell."""
-        return dict(read_json(self.root / "cells" / key / _RECORD))
+        """Read what was written of a finished cell.
+
+        Raises:
+            ModuleFileError: it is not what `finish` wrote.
+        """
+        path = self.root / "cells" / key / _RECORD
+        record = read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
+            raise ModuleFileError(f"{path} is not the record of a cell; remove that cell and run the experiment again")
+        return record
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -70,7 +79,8 @@ class Store:
         Yields:
             Whether the cell is ours until the block ends.
         """
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with told(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
         # A soft lock, a file that is there, would outlive a process that is killed.
         lock = FileLock(self.root / "locks" / key, fallback_to_soft=False)
         try:
@@ -79,6 +89,8 @@ class Store:
             yield False
             return
         except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise WritingError(self.root, error) from error
             raise ModuleFileError(
                 f"cannot lock {lock.lock_file} ({error}), expected a file system with working flock; use another store"
             ) from error
@@ -89,28 +101,32 @@ class Store:
 
     def finish(self, key: str, record: Mapping[str, Any]) -> None:
         """Make a cell's work its result. Call it under a claim."""
-        self._failure(key).unlink(missing_ok=True)
         work = self.work(key).parent
-        for path in work.iterdir():  # an attempt that was killed may have left files of its own
-            if path.name != _OUTPUT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(work / _RECORD, record)
-        (self.root / "cells").mkdir(exist_ok=True)
-        work.rename(self.root / "cells" / key)
+        with told(self.root):
+            self._failure(key).unlink(missing_ok=True)
+            for path in work.iterdir():  # an attempt that was killed may have left files of its own
+                if path.name != _OUTPUT:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_json(work / _RECORD, record)
+            (self.root / "cells").mkdir(exist_ok=True)
+            move(work, self.root / "cells" / key)
 
     def fail(self, key: str, record: Mapping[str, Any]) -> None:
         """Write down that a cell failed. What it made so far stays, for the next attempt."""
-        self._failure(key).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._failure(key), record)
+        with told(self.root):
+            self._failure(key).parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._failure(key), record)
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a cell failed when it was last tried; None where it did not."""
-        return dict(read_json(self._failure(key))) if self._failure(key).is_file() else None
+        failure = read_json(self._failure(key)) if self._failure(key).is_file() else None
+        return failure if isinstance(failure, dict) and isinstance(failure.get("error"), str) else None
 
     def write_index(self, name: str, index: Mapping[str, Any]) -> None:
         """Write down which cells an experiment has."""
-        (self.root / "experiments").mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "experiments" / f"{name}.json", index)
+        with told(self.root):
+            (self.root / "experiments").mkdir(parents=True, exist_ok=True)
+            write_json(self.root / "experiments" / f"{name}.json", index)
 
     def has_index(self, name: str) -> bool:
         """Whether an experiment of that name was run here."""
@@ -136,7 +152,11 @@ class Store:
             raise TaskError(f"{self.root} holds the experiments {', '.join(names)}; choose one (--experiment)")
         if name is not None and name not in names:
             raise TaskError(unknown_choice("experiment", name, names))
-        return dict(read_json(self.root / "experiments" / f"{name or names[0]}.json"))
+        path = self.root / "experiments" / f"{name or names[0]}.json"
+        index = read_json(path)
+        if not isinstance(index, dict):
+            raise TaskError(f"{path} does not say which cells an experiment has; run the experiment again")
+        return index
 
     def _failure(self, key: str) -> Path:
         return self.root / "failed" / f"{key}.json"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,18 +16,21 @@ from typing import Any
 
 import torch
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError
-from ..files.directories import new_directory, write_json_lines
+from ..files.directories import new_directory
 from ..files.fingerprints import versions
 from ..files.hub import download, locate, push
 from ..files.reading import read_json, read_tensors
+from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors, write_text
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
 from .card import HERE, model_card
+from .config_record import check_config
+from .provenance import checked
+from .tensors import check_tensors
 
 PROVENANCE = "regraft.json"
 CARD, CURVE = "README.md", "curve.jsonl"
@@ -109,7 +113,7 @@ class Module:
             The directory.
 
         Raises:
-            ModuleFileError: the directory exists and may not be replaced.
+            ModuleFileError: the directory exists and may not be replaced, or there is NaN in the tensors.
         """
         with new_directory(path, replace, FILES) as directory:
             self._write(directory)
@@ -149,15 +153,12 @@ class Module:
             return push(directory, repo_id, commit_message, private, token, branch, create_pr)
 
     def _write(self, directory: Path, place: str = HERE) -> None:
+        check_tensors(self.tensors, self.source)
         provenance = self.stamped()
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.tensors.items()},
-            directory / SAFETENSORS_WEIGHTS_NAME,
-            metadata={"format": "pt"},
-        )
-        _write_json(directory / CONFIG_NAME, self.config)
-        _write_json(directory / PROVENANCE, provenance)
-        (directory / CARD).write_text(model_card(self.config, provenance, place=place), encoding="utf-8")
+        write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
+        write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
+        write_json(directory / PROVENANCE, provenance, sort_keys=True)
+        write_text(directory / CARD, model_card(self.config, provenance, place=place))
 
     def save_adapterhub(
         self,
@@ -178,22 +179,24 @@ class Module:
             The directory.
 
         Raises:
-            ModuleFileError: what the library cannot represent exactly, or a directory that may not be replaced.
+            ModuleFileError: what the library cannot represent exactly, NaN in the tensors, or a directory that may not
+                be replaced.
             ModelError: no such base model.
         """
+        check_tensors(self.tensors, self.source)
         resolved = base_of(self, base)
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
         provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
             # load_adapter reads safetensors only when told to.
-            _write_json(directory / CONFIG_NAME, files.config)
-            torch.save(dict(files.tensors), directory / HUB_WEIGHTS)
+            write_json(directory / CONFIG_NAME, dict(files.config), sort_keys=True)
+            write_bytes(directory / HUB_WEIGHTS, _pickled(files.tensors))
             if files.head_config is not None:
-                _write_json(directory / HEAD_CONFIG, files.head_config)
-                torch.save(dict(files.head_tensors), directory / HEAD_WEIGHTS)
-            _write_json(directory / PROVENANCE, provenance)
-            (directory / CARD).write_text(model_card(config, provenance, "adapterhub"), encoding="utf-8")
+                write_json(directory / HEAD_CONFIG, dict(files.head_config), sort_keys=True)
+                write_bytes(directory / HEAD_WEIGHTS, _pickled(files.head_tensors))
+            write_json(directory / PROVENANCE, provenance, sort_keys=True)
+            write_text(directory / CARD, model_card(config, provenance, "adapterhub"))
         return Path(path)
 
     def stamped(self) -> dict[str, Any]:
@@ -213,8 +216,10 @@ def base_of(module: Module, base: ModelLike | None = None, trust_remote_code: bo
     return resolve(module.base_model if base is None else base, trust_remote_code)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(dict(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    torch.save(dict(tensors), buffer)
+    return buffer.getvalue()
 
 
 def load(
@@ -255,19 +260,25 @@ def load(
             f"{directory / CONFIG_NAME} has no 'peft_type' (nor AdapterHub's 'config'), expected a module that PEFT or "
             "AdapterHub saved"
         )
-    provenance = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
-    if not isinstance(provenance, dict):
-        raise ModuleFileError(f"{directory / PROVENANCE} holds no object, expected what regraft wrote; remove it")
+    said = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
+    provenance = checked(said, str(directory / PROVENANCE))
     if "peft_type" in config:
         tensors = read_tensors(directory, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
         module = Module(config, tensors, str(source), provenance)
     else:
         module = _read_adapterhub(directory, config, str(source), provenance)
     module = dataclasses.replace(module, commit=commit)
-    for name, tensor in module.tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
+    check_tensors(module.tensors, str(source))
+    check_config(module.config, str(source), sorted({_DIGITS.sub("0", key) for key in module.tensors})[:8])
+    if "hash" in provenance and provenance["hash"] != module.hash():
+        raise ModuleFileError(
+            f"{source} has tensors of the hash {module.hash()}, but its {PROVENANCE} says {provenance['hash']}: they "
+            f"were changed since; get the module anew or, if you changed it yourself, remove {PROVENANCE}"
+        )
     return module
+
+
+_DIGITS = re.compile(r"\d+")
 
 
 def _read_adapterhub(directory: Path, config: Mapping[str, Any], source: str, provenance: Mapping[str, Any]) -> Module:
