@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from regraft.cli.found import Found, schemas
+from regraft.cli.found import Found
+from regraft.cli.schemas import schemas
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "json.md"
 _INTRODUCTION = """\

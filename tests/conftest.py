@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 import regraft
-from regraft.cli.found import schemas
 from regraft.cli.main import main
+from regraft.cli.schemas import schemas
 from regraft.distillation.answers import ask
 from regraft.files.texts import Text
 from regraft.models.pretrained import HEAD_CLASSES, resolve

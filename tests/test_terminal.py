@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from regraft.cli import app, refined, reporting, show, show_port, tables
-from regraft.cli.found import schemas
 from regraft.cli.main import COMMANDS
 from regraft.cli.output import Output
+from regraft.cli.schemas import schemas
 from regraft.distillation.comparison import Calibration, Comparison, LabelAgreement
 from regraft.progress import show_progress, with_progress
 from regraft.report.contents import contents

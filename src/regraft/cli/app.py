@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..schema import Options
+
+if TYPE_CHECKING:
+    from ..modules.module import Module
 
 console = Console(markup=False)  # paths and messages may hold brackets
 errors = Console(stderr=True, markup=False)
@@ -113,7 +116,9 @@ Replace = Annotated[bool, Parameter(group=OUTPUT, help="Replace the output where
 Families = Annotated[Path | None, Parameter(group=WHERE, help="Records of model types: TYPE.yaml or a directory.")]
 Verbose = Annotated[bool, Parameter(group=OUTPUT)]
 TrustCode = Annotated[bool, Parameter(group=WHERE, help="Run Python code that the model brings along.")]
-Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
+Revision = Annotated[str | None, Parameter(help="Of the module on the hub: branch, tag, commit.")]
+PushTo = Annotated[str | None, Parameter(group=OUTPUT, help="Then push it to this repository of the hub.")]
+Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it: tensorboard, trackio, wandb; repeatable.")]
 
 
 def words_of(options: Options) -> list[str]:
@@ -126,6 +131,12 @@ def words_of(options: Options) -> list[str]:
         else:
             words += [option(field), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     return words
+
+
+def push(words: Console, module: Module, name: str | None) -> None:
+    """Push a module to a repository of the hub, if one is named, and print where it is."""
+    if name is not None:
+        words.print(f"Pushed it: {module.push_to_hub(name)}", soft_wrap=True)
 
 
 def option(field: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -243,30 +242,3 @@ class FamilyRecord(Found):
     """Whether it was derived from the modules of the model; else it ships."""
     record: dict[str, Any]
     """As in a file for --families."""
-
-
-def schemas() -> Mapping[str, type]:
-    """Name, for each command, the record of its JSON."""
-    from ..distillation.comparison import Comparison
-    from .found_grids import GridPlanned, GridRun, Reported
-
-    return {
-        "plan": Planned,
-        "transfer": Ported,
-        "refine": Refined,
-        "sample": Sampled,
-        "methods": Methods,
-        "train": Trained,
-        "evaluate": Evaluated,
-        "evaluate --harness": Harnessed,
-        "compare": Comparison,
-        "distill": Distilled,
-        "convert": Converted,
-        "info": Told,
-        "families": Families,
-        "family": FamilyRecord,
-        "experiment plan": GridPlanned,
-        "experiment run": GridRun,
-        "report": Reported,
-        "demo": Reported,
-    }

@@ -14,12 +14,27 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, TEXTS, WHERE, Families, Out, Replace, Verbose, console, flat, held, words_of
-from .found import MethodLine, Methods, Planned, Ported, Sampled, Tensor
+from .app import (
+    DATA,
+    HOW,
+    TEXTS,
+    WHERE,
+    Families,
+    Out,
+    PushTo,
+    Replace,
+    Revision,
+    Verbose,
+    console,
+    flat,
+    held,
+    push,
+    words_of,
+)
+from .found import MethodLine, Methods, Ported, Sampled
 from .output import Output, Printed, say_next
 
 if TYPE_CHECKING:
-    from ..port.pipeline import Port
     from ..training.evaluation import Rows
 
 Moments = Annotated[tuple[Path, ...], Parameter(group=TEXTS, help="What 'regraft sample' wrote; repeatable.")]
@@ -31,6 +46,7 @@ def plan(
     *,
     student: str,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -60,10 +76,10 @@ def plan(
     from ..modules.module import load
     from ..port.pipeline import Port
     from . import show, show_port
-    from .verdict import planned, verdict_of
+    from .verdict import plan_record, planned, verdict_of
 
     register_family(families)
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -81,7 +97,7 @@ def plan(
     port.plan.check()
     if all(one is None for one in (port.texts, port.moments, scored)):
         console.print(planned(port.plan), soft_wrap=True)
-        output.give(_planned(port), planned(port.plan))
+        output.give(plan_record(port), planned(port.plan))
         say_next("plan", module, *_models(student, teacher), *words_of(options), *words_of(run), "--texts", "FILE")
         return
     if port.memory is not None:
@@ -102,7 +118,7 @@ def plan(
         console.print(verdict.sentence, soft_wrap=True)
     scores = None if found is None else found.scores
     judged = {"report": dict(port.ported.report), "verdict": verdict, "scores": scores}
-    output.give(_planned(port).model_copy(update=judged), *([] if verdict is None else [verdict.sentence]))
+    output.give(plan_record(port).model_copy(update=judged), *([] if verdict is None else [verdict.sentence]))
     evidence = [*(word for place in moments for word in ("--moments", place)), *words_of(texts)]
     how = [*words_of(options), *words_of(run)]
     say_next("transfer", module, *_models(student, teacher), *how, *evidence, "--out", "PORTED")
@@ -115,6 +131,7 @@ def transfer(
     student: str,
     out: Out,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -123,6 +140,7 @@ def transfer(
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
+    push_to: PushTo = None,
     replace: Replace = False,
     verbose: Verbose = False,
     output: Printed = Output(),
@@ -148,6 +166,7 @@ def transfer(
     from ..distillation.checks import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import claimed
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
@@ -156,12 +175,13 @@ def transfer(
     from .verdict import verdict_of
 
     register_family(families)
+    check_pushable(push_to)
     held.enter_context(claimed(out, replace, FILES, [module, student, teacher, *moments]))
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     if refine is not None and texts.texts is None:
         raise SamplingError("found --refine and no texts for the teacher to answer; give --texts FILE")
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
@@ -171,13 +191,13 @@ def transfer(
         check_lesson(loaded, port.texts or ())
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
-    refined = None
+    made = port.ported
     if refine is None:
-        port.ported.save(out, replace)
+        made.save(out, replace)
     else:
         how = RefineOptions(steps=refine, seed=options.seed, max_length=options.max_length)
-        refined = finish(
-            port.ported,
+        made = finish(
+            made,
             loaded,
             port.texts or (),
             out,
@@ -189,18 +209,19 @@ def transfer(
     show_port.show_relation(console, port)
     show_port.show_port(console, port.ported.report, verbose)
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
-    verdict = verdict_of(port) if refined is None else None
+    push(console, made, push_to)
+    verdict = verdict_of(port) if refine is None else None
     if verdict is not None:
         console.print(verdict.sentence, soft_wrap=True)
-    refinement = None if refined is None else refined.provenance["refinement"]
+    refinement = None if refine is None else made.provenance["refinement"]
     if refinement is not None:
         show_refinement(console, refinement)
-    written, report = refined or port.ported, dict(port.ported.report)
-    output.give(Ported(out=str(out), hash=written.hash(), report=report, verdict=verdict, refinement=refinement), out)
-    if refined is not None:
+    report = dict(port.ported.report)
+    output.give(Ported(out=str(out), hash=made.hash(), report=report, verdict=verdict, refinement=refinement), out)
+    if refine is not None and revision is None:
         going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
         say_next(*going_on, why="To go on with other settings (--grow, --data, --learning-rate)")
-    elif texts.texts is not None:
+    elif refine is None and texts.texts is not None:
         named = [] if teacher is None else ["--teacher-model", teacher]
         say_next("refine", out, "--teacher", module, *named, *words_of(texts), "--out", "FINISHED")
 
@@ -274,28 +295,6 @@ def methods(*, output: Printed = Output()) -> None:
 
 def _models(student: str, teacher: str | None) -> list[str]:
     return ["--student", student, *([] if teacher is None else ["--teacher", teacher])]
-
-
-def _planned(port: Port) -> Planned:
-    """Give what a plan says of every tensor as a record."""
-    plan = port.plan
-    tensors = [
-        Tensor(
-            name=one.key,
-            layer=None if one.place is None else one.place[0],
-            site=None if one.place is None else one.place[1],
-            action=one.action,
-        )
-        for one in plan.targets
-    ]
-    return Planned(
-        teacher=plan.teacher,
-        student=plan.student,
-        relation=None if port.relation is None else port.relation.kind,
-        tensors=tensors,
-        left=dict(plan.left),
-        head=plan.head,
-    )
 
 
 def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:

@@ -17,11 +17,13 @@ from .app import (
     WHERE,
     Families,
     Out,
+    PushTo,
     Replace,
     Track,
     TrustCode,
     console,
     flat,
+    push,
 )
 from .output import Output, Printed, say_next
 
@@ -42,6 +44,7 @@ def refine(
     trust_remote_code: TrustCode = False,
     families: Families = None,
     track: Track = (),
+    push_to: PushTo = None,
     replace: Replace = False,
     output: Printed = Output(),
 ) -> None:
@@ -69,6 +72,7 @@ def refine(
     """
     from ..distillation import refinement
     from ..distillation.options import parse_sizes
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..training.devices import processes
     from ..training.labels import LabelOrder
@@ -78,6 +82,7 @@ def refine(
 
     register_family(families)
     sizes = parse_sizes(by_texts)
+    check_pushable(push_to)
     read = texts.given()
     if read is None:
         raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
@@ -102,5 +107,6 @@ def refine(
         if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
             show.show_order(console, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
         console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
+        push(console, refined, push_to)
         output.give({"out": str(out), **report}, out)
         say_next("compare", teacher, out, "--texts", "OTHER-TEXTS")

@@ -17,12 +17,14 @@ from .app import (
     HOW,
     Families,
     Out,
+    PushTo,
     Replace,
     Track,
     TrustCode,
     console,
     flat,
     option,
+    push,
 )
 from .found import Evaluated, Harnessed, HarnessLine, Trained
 from .output import Output, Printed, say_next
@@ -40,6 +42,7 @@ def train(
     trust_remote_code: TrustCode = False,
     families: Families = None,
     track: Track = (),
+    push_to: PushTo = None,
     replace: Replace = False,
     output: Printed = Output(),
 ) -> None:
@@ -60,6 +63,7 @@ def train(
         init: Module to start from, such as a ported one.
         set_up: What the values start from: fast, paper.
     """
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
@@ -68,6 +72,7 @@ def train(
     from . import show
 
     register_family(families)
+    check_pushable(push_to)
     sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
     if init is not None and (peft is not None or sizes):
         first = "--peft" if peft is not None else option(sizes[0])
@@ -98,6 +103,7 @@ def train(
         if training["step"] == 0:
             console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
         console.print(f"Wrote {out}", soft_wrap=True)
+        push(console, module, push_to)
         output.give(Trained(out=str(out), **training), out)
         say_next("plan", out, "--student", "MODEL")
 

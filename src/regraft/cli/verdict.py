@@ -12,7 +12,7 @@ from ..distillation.options import AskOptions
 from ..errors import TaskError
 from ..port.pipeline import Port
 from ..port.plan import Plan
-from .found import Verdict
+from .found import Planned, Tensor, Verdict
 
 
 def planned(plan: Plan) -> str:
@@ -20,6 +20,28 @@ def planned(plan: Plan) -> str:
     counts = Counter(target.action for target in plan.targets)
     done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
     return f"The port is allowed: of {len(plan.targets)} tensors {done}; whether it helps, texts tell."
+
+
+def plan_record(port: Port) -> Planned:
+    """Give what a plan says of every tensor as a record."""
+    plan = port.plan
+    tensors = [
+        Tensor(
+            name=one.key,
+            layer=None if one.place is None else one.place[0],
+            site=None if one.place is None else one.place[1],
+            action=one.action,
+        )
+        for one in plan.targets
+    ]
+    return Planned(
+        teacher=plan.teacher,
+        student=plan.student,
+        relation=None if port.relation is None else port.relation.kind,
+        tensors=tensors,
+        left=dict(plan.left),
+        head=plan.head,
+    )
 
 
 def verdict_of(port: Port) -> Verdict | None:

@@ -253,11 +253,14 @@ def _account(port: Port) -> dict[str, Any]:
     options, plan, fitted, forecast = port.options, port.plan, port.fitted, port.forecast
     account = {
         "module": port.module.source,
+        "module_commit": port.module.commit or None,
         "module_hash": port.module.hash(),
         "teacher": port.teacher.name,
         "teacher_config": port.teacher.config_hash,
+        "teacher_weights": port.teacher.weights_id,
         "student": port.student.name,
         "student_config": port.student.config_hash,
+        "student_weights": port.student.weights_id,
         "relation": asdict(port.relation) if port.relation else None,
         "options": options.model_dump(mode="json"),
         "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
