@@ -33,6 +33,7 @@ COMMANDS = {
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
+    "experiment verify": ("verifying:verify_experiment", "Verify every file of every finished cell."),
     "report": ("reporting:report", "Report scores, gains, learning curves and alignments."),
     "demo": ("demo:demo", "See the whole paper in miniature, in about two minutes."),
 }

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from ..errors import ModelError, ModuleFileError
 from ..files.directories import new_directory, obstacle, write_json
 from ..files.fingerprints import hash_file, hash_rows, versions
-from ..files.reading import read_json, read_safetensors
+from ..files.reading import read_safetensors
+from ..files.seals import read_sealed, sealed
 from ..files.texts import Text
 from ..models.pretrained import ModelLike, resolve
 from ..modules.module import PROVENANCE, Module
@@ -143,7 +144,7 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
         content["sha256"] = hash_file(written / _TENSORS)
-        write_json(written / PROVENANCE, {"answers": content, "versions": versions()})
+        write_json(written / PROVENANCE, sealed({"answers": content, "versions": versions()}))
 
 
 def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
@@ -151,7 +152,7 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
     if not place.is_dir():
         return None
     try:
-        said = read_json(place / PROVENANCE)["answers"]
+        said = read_sealed(place / PROVENANCE, ("answers", "versions"))["answers"]
         if hash_file(place / _TENSORS) != said["sha256"]:
             raise ModuleFileError("its hash is another one")
         tensors = read_safetensors(place / _TENSORS)
