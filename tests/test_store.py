@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from regraft.cli.experiments import run_shown
 from regraft.errors import ModuleFileError
 from regraft.experiment.executors import Local
 from regraft.experiment.grid import Cell, Grid, Number
@@ -383,6 +384,21 @@ def test_verify(run: Callable[..., tuple[int, str, str]], store: Store, maker: M
     code, _, error = run(*command[:-1], tmp_path / "nowhere")
     assert code == 2
     assert "nowhere does not exist, expected what 'regraft experiment run' wrote" in error
+
+
+def test_a_run_says_what_it_makes_again(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(store.output(PORT.key) / "README.md", 5)
+    flip(store.root / "experiments" / "tiny.json", 300)
+    assert run_shown(EXPERIMENT, GRID, store, Local())
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == [
+        "the list of cells in the store is damaged, and written anew",
+        f"tiny: 3 cells, 2 done; results in {store.root}",
+    ]
+    why = "README.md is not what was written (another SHA-256)"
+    assert out[2] == f"again  the transfer: {why}; it is moved to {store.root}/damaged/{PORT.key}"
+    assert out[3].startswith("3/3  the transfer")
+    assert out[4].startswith("3 of 3 cells are done")
 
 
 def test_verify_leaves_what_another_process_works_on(store: Store) -> None:
