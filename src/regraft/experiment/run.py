@@ -59,6 +59,22 @@ def run(
         ended: called with each outcome.
         again: called with each cell that is to be made again, and why.
     """
+    try:
+        return _run(experiment, grid, store, executor, started, ended, again)
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"what is done is kept in {store.root}, and the same command goes on from there")
+        raise
+
+
+def _run(
+    experiment: Experiment,
+    grid: Grid,
+    store: Store,
+    executor: Executor,
+    started: Callable[[Cell], None],
+    ended: Callable[[Cell, Outcome], None],
+    again: Callable[[Cell, str], None],
+) -> Ended:
     store.write_index(
         experiment.name,
         {

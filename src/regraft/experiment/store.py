@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
-from ..files.directories import obstacle, write_json
+from ..files.directories import LOCKLESS, obstacle
 from ..files.reading import read_json
 from ..files.seals import read_sealed, sealed
+from ..files.writing import WritingError, move, told, write_json
+from ..schema import sentence
 from .manifest import files_of, flaw, flaw_of_older, hash_of, manifest
 
 _RECORD = "cell.json"
@@ -29,6 +32,20 @@ _OLDER = (
     *("kind", "label", "needs", "job", "seconds", "resumed", "ended", "host", "process", "versions", "scores"),
     *("curve", "refined", "alignment", "sampled", "expected", "losses"),
 )
+
+
+class _File(BaseModel):
+    size: int
+    sha256: str
+
+
+class _Record(BaseModel):
+    """What is read here of what a cell wrote, of the keys that it has."""
+
+    seconds: float
+    needs: list[str] = []
+    files: dict[str, _File] = {}
+    built_on: dict[str, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,11 @@ class Store:
         Call it under a claim.
         """
         note = self.work(key).with_name("built_on.json")
-        if note.is_file() and read_json(note) != built_on:
-            shutil.rmtree(note.parent)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, built_on)
+        with told(self.root):
+            if note.is_file() and read_json(note) != built_on:
+                shutil.rmtree(note.parent)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_json(note, built_on)
 
     def done(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -87,7 +105,13 @@ class Store:
         Raises:
             ModuleFileError: it cannot be read, or is not what was written.
         """
-        return read_sealed(self._cell(key) / _RECORD, _OLDER)
+        path = self._cell(key) / _RECORD
+        record = read_sealed(path, _OLDER)
+        try:
+            _Record.model_validate(record)
+        except ValidationError as error:
+            raise ModuleFileError(f"{path} is not the record of a cell ({sentence(error)})") from error
+        return record
 
     def flaw(self, key: str, hashed: bool = True) -> str:
         """Say in what a finished cell is not what was written; nothing where it is, as far as can be told.
@@ -128,9 +152,10 @@ class Store:
         """Move a finished cell to ``damaged/KEY``, so that it is made again. Call it under a claim."""
         if self._cell(key).exists():
             aside = self.root / "damaged" / key
-            aside.parent.mkdir(exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage
-            self._cell(key).rename(aside)
+            with told(self.root):
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage
+                move(self._cell(key), aside)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -139,7 +164,8 @@ class Store:
         Yields:
             Whether the cell is ours until the block ends.
         """
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with told(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
         # A soft lock, a file that is there, would outlive a process that is killed.
         lock = FileLock(self.root / "locks" / key, fallback_to_soft=False)
         try:
@@ -148,6 +174,8 @@ class Store:
             yield False
             return
         except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise WritingError(self.root, error) from error
             raise ModuleFileError(
                 f"cannot lock {lock.lock_file} ({error}), expected a file system with working flock; use another store"
             ) from error
@@ -161,30 +189,34 @@ class Store:
 
         Call it under a claim.
         """
-        self._failure(key).unlink(missing_ok=True)
         work = self.work(key).parent
-        for path in work.iterdir():  # an attempt that was killed may have left files of its own
-            if path.name != _OUTPUT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(work / _RECORD, sealed({**record, "files": manifest(work / _OUTPUT)}))
-        for path in files_of(work):
-            path.chmod(path.stat().st_mode & ~0o222)
-        (self.root / "cells").mkdir(exist_ok=True)
-        work.rename(self._cell(key))
+        with told(self.root):
+            self._failure(key).unlink(missing_ok=True)
+            for path in work.iterdir():  # an attempt that was killed may have left files of its own
+                if path.name != _OUTPUT:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_json(work / _RECORD, sealed({**record, "files": manifest(work / _OUTPUT)}))
+            for path in files_of(work):
+                path.chmod(path.stat().st_mode & ~0o222)
+            (self.root / "cells").mkdir(exist_ok=True)
+            move(work, self._cell(key))
 
     def fail(self, key: str, record: Mapping[str, Any]) -> None:
         """Write down that a cell failed. What it made so far stays, for the next attempt."""
-        self._failure(key).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._failure(key), record)
+        with told(self.root):
+            self._failure(key).parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._failure(key), record)
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a cell failed when it was last tried; None where it did not."""
-        return dict(read_json(self._failure(key))) if self._failure(key).is_file() else None
+        failure = read_json(self._failure(key)) if self._failure(key).is_file() else None
+        return failure if isinstance(failure, dict) and isinstance(failure.get("error"), str) else None
 
     def write_index(self, name: str, index: Mapping[str, Any]) -> None:
         """Write down which cells an experiment has."""
-        (self.root / "experiments").mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "experiments" / f"{name}.json", sealed(index))
+        with told(self.root):
+            (self.root / "experiments").mkdir(parents=True, exist_ok=True)
+            write_json(self.root / "experiments" / f"{name}.json", sealed(index))
 
     def has_index(self, name: str) -> bool:
         """Whether an experiment of that name was run here."""
@@ -220,15 +252,15 @@ class Store:
                 "writes it anew"
             ) from error
 
-    def _stale(self, key: str) -> str:
+    def _stale(self, key: str, above: tuple[str, ...] = ()) -> str:
         record = self.record(key)
         # Nothing tells what cells without a manifest were built on but that it had none either.
         for need, before in record.get("built_on", dict.fromkeys(record.get("needs", ()))).items():
-            if not self.done(need) or self.flaw(need, hashed=False):
+            if need in above or not self.done(need) or self.flaw(need, hashed=False):
                 continue
             if self.output_hash(need) != before:
                 return f"it was built on another output of the cell {need} than is there now"
-            if self._stale(need):
+            if self._stale(need, (*above, key)):
                 return f"it was built on the cell {need}, which is to be made again"
         return ""
 

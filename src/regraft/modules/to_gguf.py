@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ModuleFileError, unknown_choice
-from ..files.directories import new_directory, write_json
+from ..files.directories import new_directory
+from ..files.writing import whole_file, write_json, write_text
 from ..models.pretrained import ModelLike, Pretrained
 from .card import model_card
-from .config import PREFIX, check_portable
+from .config import PREFIX, check_portable, with_sizes
 from .inventory import take_inventory
 from .module import CARD, FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
 from .peft_types import PEFT_TYPES
@@ -84,20 +85,21 @@ def save_gguf(
     resolved = base_of(module, base)
     architecture, alpha, tensors = _of_llama_cpp(module, resolved)
     with new_directory(path, replace, (*FILES, GGUF_WEIGHTS)) as directory:
-        writer = gguf.GGUFWriter(directory / GGUF_WEIGHTS, architecture)
-        writer.add_type(gguf.GGUFType.ADAPTER)
-        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-        for name, tensor in tensors.items():
-            writer.add_tensor(name, tensor.float().numpy())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with whole_file(directory / GGUF_WEIGHTS) as file:
+            writer = gguf.GGUFWriter(file, architecture)
+            writer.add_type(gguf.GGUFType.ADAPTER)
+            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+            for name, tensor in tensors.items():
+                writer.add_tensor(name, tensor.float().numpy())
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
         provenance = module.stamped()
         write_json(directory / PROVENANCE, provenance)
         config = {**module.config, "base_model_name_or_path": resolved.name}
-        (directory / CARD).write_text(model_card(config, provenance, "gguf"), encoding="utf-8")
+        write_text(directory / CARD, model_card(config, provenance, "gguf"))
     return Path(path)
 
 
@@ -115,7 +117,7 @@ def _of_llama_cpp(module: Module, base: Pretrained) -> tuple[str, float, dict[st
         raise ModuleFileError(
             f"{module.source} has {key.removeprefix(PREFIX)}, which no GGUF of ours can hold: {reason}"
         )
-    alpha = float(module.config["lora_alpha"])
+    alpha = float(with_sizes(module.config)["lora_alpha"])
     tensors: dict[str, Tensor] = {}
     for (layer, site), holding in sorted(inventory.holdings.items()):
         path = f"model.{base.family.path(layer, site)}.weight"
@@ -125,6 +127,8 @@ def _of_llama_cpp(module: Module, base: Pretrained) -> tuple[str, float, dict[st
                 f"{module.source} sits on {path}, which llama.cpp does not know of {architecture.name}"
             )
         parts = {role.suffix: module.tensors[key].float() for role, key in holding.tensors.items()}
+        if not {"lora_A.weight", "lora_B.weight"} <= parts.keys():
+            raise ModuleFileError(f"{module.source} has {', '.join(parts)} alone on {path}; is the file complete?")
         lora_a, lora_b = parts["lora_A.weight"], parts["lora_B.weight"]
         if site in architecture.interleaved:
             lora_b = _interleaved(lora_b, base.config, site)

@@ -86,6 +86,10 @@ class Plan:
         pairs = {via.pair for via in vias if via is not None and not via.reads}
         return pairs.union(*(one.parts for pair, one in self.fused.items() if pair in pairs))
 
+    def needs(self, target: Target) -> set[SpacePair]:
+        """Name the pairs of spaces without whose maps a tensor cannot be made."""
+        return {part for pair in target.pairs for part in (self.fused[pair].parts if pair in self.fused else (pair,))}
+
     def check(self) -> None:
         """Raise the first problem.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
-from ..errors import ReportError, unknown_choice
+from ..errors import ReportError, first_line, unknown_choice
+from ..files.plain import read_lines
+from ..files.writing import write_text
 from ..tasks.records import Metric, metric_named
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
@@ -41,7 +44,9 @@ def _points(curve: str) -> list[dict[str, str]]:
     return [{"step": step, "score": score} for step, _, score in parts]
 
 
+LONGEST_NAME = 200
 # What results must be that are read from a file.
+_Name = Annotated[str, Field(max_length=LONGEST_NAME), _else(f"a name of at most {LONGEST_NAME} characters")]
 _Percent = Annotated[float, Field(ge=LEAST, le=MOST, allow_inf_nan=False), _else("a number in percent")]
 # What a wrong map keeps may be far below 0.
 _Share = Annotated[float, Field(ge=-_LONGEST, le=1, allow_inf_nan=False), _else("a share of at most 1")]
@@ -129,12 +134,12 @@ class Result:
         refined: how it was trained without labels; None where it was trained with them.
     """
 
-    setting: str
-    task: str
-    metric: str
-    language: str
-    peft: str
-    row: str
+    setting: _Name
+    task: _Name
+    metric: _Name
+    language: _Name
+    peft: _Name
+    row: _Name
     score: _Percent
     seed: Annotated[int, _else("a whole number")] | None = None
     before: _Percent | None = None
@@ -164,15 +169,14 @@ _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says 
 
 def write_results(results: Iterable[Result], path: Path) -> None:
     """Write results. A curve is ``step:score step:score ...``; alignments, which are nested, are left out."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        for result in results:
-            curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
-            nested = {
-                column: getattr(getattr(result, name), inside, None) for column, (name, inside) in _NESTED.items()
-            }
-            writer.writerow({**vars(result), "curve": curve, **nested})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for result in results:
+        curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
+        nested = {column: getattr(getattr(result, name), inside, None) for column, (name, inside) in _NESTED.items()}
+        writer.writerow({**vars(result), "curve": curve, **nested})
+    write_text(path, table.getvalue())
 
 
 def read_results(path: Path) -> list[Result]:
@@ -182,12 +186,15 @@ def read_results(path: Path) -> list[Result]:
         ReportError: the file cannot be read, or its columns or values do not serve.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_columns(path, list(reader.fieldnames or ()))
-            return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReportError(f"cannot read {path} as CSV: {error}; expected results, one line per module") from error
+        reader = csv.DictReader((line for _, line in read_lines(path, newline="")), strict=True)
+        _check_columns(path, list(reader.fieldnames or ()))
+        return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
+    except ReportError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReportError(
+            f"cannot read {path} as CSV: {first_line(error)}; expected results, one line per module"
+        ) from error
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
