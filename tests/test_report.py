@@ -131,10 +131,10 @@ def test_no_share_of_a_gap_that_is_noise(teacher: float, closed: float | None) -
 
 def test_what_is_said_of_the_paper() -> None:
     matching, incompatible = findings(groups(PAPER.results))
-    assert matching.verdict.startswith("tm-skip helps: +")
+    assert matching.verdict.startswith("tm-skip helps, +")
     assert "54 of 62 cells" in matching.sentences[0]
     assert "best of 2" in matching.sentences[1]
-    assert incompatible.verdict.startswith("no start is surely ahead: tm-skip ")
+    assert incompatible.verdict.startswith("no start is surely ahead; the best, tm-skip, ")
     assert "16 of 32 cells" in incompatible.sentences[0]
     assert missing(groups(PAPER.results)) == []
 
@@ -236,16 +236,22 @@ def test_few_pairs_say_nothing() -> None:
     assert cells(table)[0][3:7] == ["1", "+5.00", NONE, NONE]
     assert any("No p for 1 pair:" in note and "p = 1.000 at best" in note for note in table.notes)
     (finding,) = findings(groups(results))
-    assert finding.verdict == "no start is surely ahead: tm-skip +5.00 points, of too few trainings for an interval"
+    assert (
+        finding.verdict
+        == "no start is surely ahead; the best, tm-skip, +5.00 points, of too few trainings for an interval"
+    )
 
 
 @pytest.mark.parametrize(
     ("gained", "verdict"),
     [
-        ((10.0, -9.0, 0.5), "no start is surely ahead: tm-skip +0.50 points (95% interval -23.10 to +24.10)"),
-        ((5.0, 6.0, 7.0), "tm-skip helps: +6.00 points (95% interval +3.52 to +8.48)"),
-        ((-5.0, -6.0, -7.0), "tm-skip hurts: -6.00 points (95% interval -8.48 to -3.52)"),
-        ((1.0, 2.0, 3.0), "no start is surely ahead: tm-skip +2.00 points (95% interval -0.48 to +4.48)"),
+        (
+            (10.0, -9.0, 0.5),
+            "no start is surely ahead; the best, tm-skip, +0.50 points (95% interval -23.10 to +24.10)",
+        ),
+        ((5.0, 6.0, 7.0), "tm-skip helps, +6.00 points (95% interval +3.52 to +8.48)"),
+        ((-5.0, -6.0, -7.0), "tm-skip hurts, -6.00 points (95% interval -8.48 to -3.52)"),
+        ((1.0, 2.0, 3.0), "no start is surely ahead; the best, tm-skip, +2.00 points (95% interval -0.48 to +4.48)"),
     ],
 )
 def test_a_single_cell_is_a_finding_only_beyond_its_seeds(gained: Sequence[float], verdict: str) -> None:
@@ -264,7 +270,10 @@ def test_seeds_of_several_cells_are_no_cells() -> None:
     ]
     (finding,) = findings(groups(results))
     low, high = stats.ttest_1samp((0.0, 1.0, 5.0), 0).confidence_interval()
-    assert finding.verdict == f"no start is surely ahead: tm-skip +2.00 points (95% interval {low:+.2f} to {high:+.2f})"
+    assert (
+        finding.verdict
+        == f"no start is surely ahead; the best, tm-skip, +2.00 points (95% interval {low:+.2f} to {high:+.2f})"
+    )
 
 
 def test_picking_the_best_of_several_starts_widens_its_interval() -> None:
@@ -273,7 +282,7 @@ def test_picking_the_best_of_several_starts_widens_its_interval() -> None:
     results += [make_result("tm-skip", 60 + gain, seed=seed) for seed, gain in enumerate(gained)]
     (finding,) = findings(groups(results))
     low, high = stats.ttest_1samp(gained, 0).confidence_interval(1 - 0.05 / 3)
-    assert finding.verdict.endswith(f"tm-skip +1.47 points (95% interval {low:+.2f} to {high:+.2f})")
+    assert finding.verdict.endswith(f"tm-skip, +1.47 points (95% interval {low:+.2f} to {high:+.2f})")
     assert low < 0 < stats.ttest_1samp(gained, 0).confidence_interval().low
     assert "best of 3 transferred starts" in finding.sentences[1]
 
@@ -389,7 +398,7 @@ def test_a_row_that_shares_nothing_is_left_out_and_named() -> None:
 def test_the_best_start_is_picked_on_the_seeds_that_starts_share() -> None:
     scores = {"student": (70, 70), "tm-avg": (75,), "tm-skip": (74, 90)}
     results = [make_result(row, score, seed=seed) for row, own in scores.items() for seed, score in enumerate(own)]
-    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead: tm-avg +5.00")
+    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead; the best, tm-avg, +5.00")
 
 
 def test_what_is_missing_is_said() -> None:
@@ -518,7 +527,7 @@ def test_tables_have_names_of_their_own() -> None:
 
 def test_a_gain_by_rounding_is_no_lead() -> None:
     results = [make_result("student", 0.3, seed=0), make_result("tm-skip", 0.1 + 0.2, seed=0)]
-    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead: tm-skip 0.00")
+    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead; the best, tm-skip, 0.00")
 
 
 def test_results_that_contradict_each_other_are_refused() -> None:
@@ -803,7 +812,7 @@ def test_the_report_of_an_experiment_is_in_its_directory(
     assert run("report", tmp_path, "--experiment", "tiny")[0] == 0
     assert asked == [(tmp_path, None), (tmp_path, "tiny")]
     assert {entry.name for entry in tmp_path.iterdir()} == {"report", "report-tiny"}
-    assert "<h1>tiny &lt;1&gt;</h1>" in (tmp_path / "report" / "report.html").read_text()
+    assert "<h1>tiny &lt;1&gt;: 4 starts against a random start: " in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_of_bits_per_byte_fewer_are_better() -> None:

@@ -17,6 +17,7 @@ from fake_results import make_results
 from regraft.report.contents import contents
 from regraft.report.page import to_html
 from regraft.report.render import minus
+from regraft.report.results import Point
 from regraft.report.tables.reference import load_reference
 
 PAPER = load_reference("paper")
@@ -94,7 +95,7 @@ def test_the_page_is_well_formed_and_its_headings_step_down(page: str) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     drawings = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
     charts = [svg for svg in drawings if svg.get("role") == "img"]
-    assert len(charts) == 16  # gains and curves of 2 settings, 2 tasks, 2 kinds
+    assert len(charts) == 17  # all starts at once; gains and curves of 2 settings, 2 tasks, 2 kinds
     for svg in charts:
         assert svg.findtext("title")
         assert "." in (svg.findtext("desc") or "")
@@ -107,7 +108,8 @@ def test_the_page_has_every_cell_of_every_table(page: str) -> None:
     tables = contents(make_results(), "A run", "paper").tables
     names = {table.name.split("-")[0] for table in tables}
     assert names == {"wins", "averages", "gains", "training", "alignment", "languages", "reference"}
-    wanted = [minus(cell.text) for table in tables for row in table.rows for cell in row[table.labels - 1 :]]
+    wanted = [minus(cell.text) for table in tables for row in table.rows for cell in row[table.labels :]]
+    wanted += [row[table.labels - 1].text for table in tables if table.sections[0][0] for row in table.rows]
     for text in set(wanted):
         assert shown.count(text) >= wanted.count(text)
 
@@ -118,6 +120,76 @@ def test_curves_end_at_the_mean_of_their_trainings(page: str) -> None:
     ]
     mean = sum(result.curve[-1].score for result in matching) / len(matching)
     assert f"tm-skip {mean:.2f}" in page
+
+
+def test_the_title_says_what_was_compared() -> None:
+    one = [
+        result for result in make_results() if (result.setting, result.task, result.peft) == ("matching", "ner", "lora")
+    ]
+    heading = "A run: tm-avg and tm-skip against a random start: NER, LoRA"
+    shown = to_html(contents(one, "A run"))
+    assert f"<h1>{heading}</h1>" in shown
+    assert f"<title>{heading}</title>" in shown
+    assert "<h1>teacher and student: NER, LoRA</h1>" in to_html(contents([r for r in one if "tm" not in r.row], ""))
+
+
+def test_words_are_explained(page: str) -> None:
+    said = dict(re.findall(r"<dt>(?:<svg.*?</svg> )?(.*?)</dt><dd>(.*?)</dd>", page, re.S))
+    assert said.keys() == {"module", "teacher", "student", "gain", "tm-avg", "tm-skip", "tm-skip+copy", "tm-skip+lsa"}
+    assert "the mean of each group of layers" in said["tm-avg"]
+    assert "linear sum assignment" in said["tm-skip+lsa"]
+    others = to_html(contents([replace(r, row="mine") if r.row == "tm-avg" else r for r in make_results()], ""))
+    assert "<dt>mine</dt>" not in others  # nobody knows what it is
+
+
+def test_panels_of_one_task_share_their_scales() -> None:
+    """Kinds whose scores are 40 points apart are drawn with the same ticks."""
+    own = [result for result in make_results() if (result.setting, result.task) == ("matching", "ner")]
+    lower = [
+        replace(r, curve=tuple(Point(p.step, p.score - 40) for p in r.curve), score=r.score - 40)
+        if r.peft == "lora"
+        else r
+        for r in own
+    ]
+    (setting,) = contents(lower, "").settings
+    for panels in (setting.curves, setting.gains):
+        first, second = panels
+        assert first.x == second.x
+    first, second = setting.curves
+    assert first.y == second.y
+    ends = [max(y for line in panel.lines for _, y in line.points) for panel in setting.curves]
+    assert max(ends) - min(ends) > 50
+
+
+def test_intervals_are_drawn_where_they_are_known() -> None:
+    few = [result for result in make_results() if (result.language, result.seed) in (("de", 0), ("de", 1))]
+    many = [result for result in make_results() if result.language == "de"]
+    for results, known in ((few, False), (many, True)):
+        of_one = contents([r for r in results if (r.setting, r.task, r.peft) == ("matching", "ner", "lora")], "")
+        (panel,) = of_one.overview
+        (gains,) = of_one.settings[0].gains
+        assert all((row.between is not None) == known for row in panel.rows)
+        assert all((dot.between is not None) == known and len(dot.seeds) == 2 + known for dot in gains.dots)
+        for row in panel.rows if known else ():
+            assert row.between is not None
+            assert panel.frame.left <= row.between[0] <= row.x <= row.between[1] <= panel.frame.right
+
+
+def test_lines_that_are_the_same_are_told_apart(page: str) -> None:
+    """Each start has its own dashes, and marks that take turns along the line."""
+    dashes = dict(re.findall(r"\.line\.(c\d) { stroke-dasharray: ([\d ]+); }", page))
+    assert len(dashes) == len(set(dashes.values())) == 6
+    (first, *_) = re.findall(r'<svg[^>]*labelledby="curves-.*?</svg>', page, re.S)
+    places = [set(marks) for marks in _marks(first).values()]
+    assert all(len(marks) > 1 for marks in places)
+    assert not set.intersection(*places) - {max(map(max, places))}  # but for the last, where all end
+
+
+def _marks(drawing: str) -> dict[str, list[float]]:
+    marks: dict[str, list[float]] = {}
+    for row, x in re.findall(r'class="mark (c\d|base)" transform="translate\(([\d.]+) ', drawing):
+        marks.setdefault(row, []).append(float(x))
+    return marks
 
 
 # Frames as wide as screens, since a window of Chromium has a least width; what they measure goes into the title.

@@ -75,16 +75,13 @@ def _best(standings: Sequence[Standing]) -> Standing:
 
 def _verdict(best: Standing) -> str:
     """Say who is ahead, where an interval that leaves out 0 says so, and else that nobody surely is."""
-    gain = f"{best.row} {best.written(best.gain)} {best.measured.unit}"
-    if best.picked_interval is None:
-        return f"no start is surely ahead: {gain}, of too few trainings for an interval"
-    low, high = best.picked_interval
-    of = f"(95% interval {best.between(best.picked_interval)})"
-    if low > 0:
-        return f"{best.row} helps: {best.written(best.gain)} {best.measured.unit} {of}"
-    if high < 0:
-        return f"{best.row} hurts: {best.written(best.gain)} {best.measured.unit} {of}"
-    return f"no start is surely ahead: {gain} {of}"
+    gain, ends = f"{best.written(best.gain)} {best.measured.unit}", best.picked_interval
+    if ends is None:
+        return f"no start is surely ahead; the best, {best.row}, {gain}, of too few trainings for an interval"
+    figures = f"{gain} (95% interval {best.between(ends)})"
+    if ends[0] <= 0 <= ends[1]:
+        return f"no start is surely ahead; the best, {best.row}, {figures}"
+    return f"{best.row} {'helps' if ends[0] > 0 else 'hurts'}, {figures}"
 
 
 def _on_chance(own: Sequence[Comparison]) -> list[str]:
