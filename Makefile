@@ -10,13 +10,13 @@ PEFT = $(INTEROP)/peft
 # llama.cpp's converter comes with the source distribution of its Python bindings.
 LLAMA_CPP = $(INTEROP)/llama_cpp
 
-.PHONY: install test fast lint interop bench demo micro clean
+.PHONY: install test fast lint docs interop bench demo micro clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,gguf,quantized,ray,tracking]'
+	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,docs,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
 test: install lint interop  ## everything that CI runs
@@ -30,6 +30,9 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install             ## the documentation site, in docs/_build; no network, warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 $(INTEROP)/.installed: tests/interop/requirements.txt
 	$(PYTHON) -m venv $(INTEROP)

@@ -203,7 +203,7 @@ def test_the_command_prints_tables_or_one_object(
     assert record["teacher"] == teacher
     assert record.keys() == {
         "teacher", "student", "task_type", "texts", "rows", "cut", "matched", "agreement", "head_alone", "commonest",
-        "floor", "calibration", "labels", "bits_per_byte",
+        "floor", "calibration", "labels", "bits_per_byte", "written",
     }  # fmt: skip
     assert record["agreement"].keys() == {"metric", "percent", "interval", "divergence", "texts", "constant"}
     assert record["calibration"].keys() == {"teacher", "student", "error"}

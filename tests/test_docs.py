@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import supported
+import transformers
 from conftest import make_texts, of_many_answers, write_split
+from peft import LoraConfig, get_peft_model
 
 from regraft.cli.main import commands as application
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+TUTORIALS = sorted(ROOT.glob("docs/tutorials/*.md"))
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *TUTORIALS)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -99,6 +102,42 @@ def test_the_commands_of_a_page_run_in_order(
         assert code == 0, f"regraft {' '.join(words)}: {err or out}"
         ran.append(words[0])
     assert {"plan", "transfer", "train", "evaluate", "distill", "convert"} <= {*ran}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in TUTORIALS if page.stem != "decoders"], ids=lambda page: page.stem)
+def test_a_tutorial_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """On the models that ship; trainings are cut short."""
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page):
+        less = {"320": "32", "3": "1", "100": "4"}  # rows, epochs, steps
+        code, out, err = run(*(less.get(word, word) for word in words))
+        assert code == 0, f"regraft {' '.join(words)}: {err or out}"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(block, {})
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_decoders_runs(
+    make_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """On tiny decoders in place of those of the hub."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {"tie_word_embeddings": True, "layers": 2}
+    teacher, student = make_model("gemma3_text", **sizes), make_model("llama", width=48, **sizes)
+    base = transformers.AutoModelForCausalLM.from_pretrained(teacher)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(tmp_path / "my-lora")
+    (tmp_path / "texts").mkdir()
+    for file in ("texts.txt", "other-texts.txt", *(f"texts/{split}.txt" for split in ("train", "val", "test"))):
+        (tmp_path / file).write_text("\n".join(make_texts(90, seed=len(file))))
+    places = {"HuggingFaceTB/SmolLM2-135M-Instruct": student, "100": "4"}
+    refused = []
+    for words in commands(ROOT / "docs" / "tutorials" / "decoders.md"):
+        code, out, err = run(*(places.get(word, word) for word in words))
+        refused += [words] if code == 2 else []
+        assert code == 0 or words[0] == "plan", f"regraft {' '.join(words)}: {err or out}"
+    assert ["--texts" in words for words in refused] == [False]  # the plan without them, as the page says
 
 
 def test_the_tables_of_what_is_supported_are_those_of_the_records() -> None:

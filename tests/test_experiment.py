@@ -306,7 +306,8 @@ def test_a_key_is_what_it_was_before_options_were_records(monkeypatch: pytest.Mo
         (RefineOptions(steps="auto", grow=("all-linear",), rank=16, temperature=2, seed=1), "40b087a2207be556"),
     ):
         assert key_of(Refine(*begins, ner, 60, options, scoring)) == key
-        assert key_of(Refine(*begins, ner, 60, options.model_copy(update={"hard": True}), scoring)) != key
+        for other in ({"hard": True}, {"hidden": 0.1}):
+            assert key_of(Refine(*begins, ner, 60, options.model_copy(update=other), scoring)) != key
     assert key_of(Train(source("m"), "lora", None, pi, TrainOptions(), 1)) == "85a32ae8780cc3db"
 
 

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 import regraft
-from regraft.distillation.answers import ANSWERS, ask
+from regraft.distillation.answer_kinds import ANSWERS
+from regraft.distillation.answers import ask
 from regraft.distillation.comparison import compare
 from regraft.distillation.likelihood import bits_per_byte, chunks, encode_tokens, likelihood_distance
 from regraft.distillation.refinement import refine

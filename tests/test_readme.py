@@ -20,6 +20,6 @@ def test_the_ten_lines_run(minilm: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_links_within_the_project_lead_somewhere() -> None:
-    for page in (README, *README.parent.glob("docs/*.md"), README.parent / "CONTRIBUTING.md"):
+    for page in (README, *README.parent.glob("docs/**/*.md"), README.parent / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..activations.options import TextOptions
-from ..distillation.options import AskOptions
+from ..distillation.options import AskOptions, ComparedTexts
 from ..errors import SamplingError
 from .app import HOW, TEXTS, WHERE, Families, Json, Quiet, TrustCode, console, errors, flat, print_json
 
@@ -21,7 +20,7 @@ def compare(
     teacher_model: str | None = None,
     model: str | None = None,
     options: Annotated[AskOptions, flat(HOW)] = AskOptions(),
-    texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    texts: Annotated[ComparedTexts, flat(TEXTS)] = ComparedTexts(),
     device: Annotated[str | None, Parameter(group=WHERE)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
@@ -33,7 +32,8 @@ def compare(
     How often does the student give the teacher's answer? Beside it the same of the
     student's head alone, and of always giving the commonest answer. The two may sit
     on any models, with any tokenizers. For modules that were trained on pairs of
-    texts name two columns: --column premise,hypothesis.
+    texts name two columns: --column premise,hypothesis. Where there are no texts,
+    a teacher that is a language model writes them: --generate 500.
 
     Example: regraft compare teacher-lora ported --texts texts.txt
 
@@ -50,7 +50,7 @@ def compare(
     from . import show
 
     register_family(families)
-    read = texts.read()
+    read = texts.given()
     if read is None:
         raise SamplingError("found no texts to compare the modules on; give --texts FILE")
     found = comparison.compare(
@@ -60,6 +60,7 @@ def compare(
         teacher_model=teacher_model,
         model=model,
         options=options,
+        seed=texts.seed,
         trust_remote_code=trust_remote_code,
         device=device,
         progress=not quiet,

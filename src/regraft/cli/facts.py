@@ -81,9 +81,9 @@ def _module(source: str) -> Facts:
         "task type": config.get("task_type"),
         "base model": module.base_model or None,
         "sites": _sites_of(module),
-        "tensors": f"{len(module.tensors)}, {sum(tensor.nbytes for tensor in module.tensors.values()) / 1e6:,.1f} MB",
+        "tensors": f"{len(module.tensors)}, {sum(tensor.nbytes for tensor in module.tensors.values()) / 1e6:.3g} MB",
         "head": None if (rows := head_rows(module.tensors)) is None else f"{rows} labels",
-        "labels": list(module.labels) or None,
+        "labels": ", ".join(module.labels) or None,
         "made": _made(provenance),
         "written with": _versions(provenance.get("versions", {})),
         "hash": _hash(module),
@@ -163,7 +163,7 @@ def _model(source: str) -> Facts:
         "vocabulary": getattr(base.config.get_text_config(), "vocab_size", None),
         "parameters": f"{sum(parameter.numel() for parameter in skeleton.parameters()):,}",
         "sites": [f"{site} of {_ranges(layers)}" for site, layers in known.items() if layers],
-        "labels": list(base.labels) or None,
+        "labels": ", ".join(base.labels) or None,
         "weights": base.weights_id,
     }
 

@@ -126,7 +126,7 @@ def transfer(
         refine: Then 'regraft refine' for so many steps, or auto
         max_eval: So many labelled rows. Default: 100.
     """
-    from ..distillation.lesson import check_lesson
+    from ..distillation.checks import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import check_writable
     from ..models.families import register_family

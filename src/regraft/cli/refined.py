@@ -14,6 +14,7 @@ from ..activations.options import TextOptions
 from ..distillation.options import AUTO
 from ..schema import Options
 from .app import option
+from .show import show_written
 
 
 def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
@@ -34,6 +35,7 @@ def show_refinement(console: Console, report: Mapping[str, Any]) -> None:
     if "labelled" in report:
         labelled = report["labelled"]
         console.print(f"Learnt beside it from {labelled['rows']} labelled rows of {labelled['data']}", soft_wrap=True)
+    show_written(console, texts["learnt"] + texts["held_out"], texts.get("written", {}).get("file"))
     if report["step"] == 0:
         console.print("Refining did not help: the start agrees best with the teacher, so it is what is kept")
     else:

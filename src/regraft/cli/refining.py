@@ -7,8 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..activations.options import TextOptions
-from ..distillation.options import RefineOptions
+from ..distillation.options import RefineOptions, TaughtTexts
 from ..errors import SamplingError
 from ..tasks.options import TaskOptions
 from .app import (
@@ -39,7 +38,7 @@ def refine(
     model: str | None = None,
     teacher_model: str | None = None,
     options: Annotated[RefineOptions, flat(HOW)] = RefineOptions(),
-    texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
+    texts: Annotated[TaughtTexts, flat(TEXTS)] = TaughtTexts(),
     rows: Annotated[TaskOptions, flat(DATA)] = TaskOptions(),
     by_texts: Annotated[str | None, Parameter(group=HOW)] = None,
     answers: Annotated[Path | None, Parameter(group=WHERE)] = None,
@@ -56,7 +55,8 @@ def refine(
     tenth of the texts is held out: of the states on the way, the start among them,
     the one is written that gives most of the teacher's answers to them. The same
     command after a kill goes on where it was. With --data or --task it learns from
-    labelled rows too, and is still judged by its teacher's answers.
+    labelled rows too, and is still judged by its teacher's answers. Where there are
+    no texts, a teacher that is a language model writes them: --generate 1000.
 
     Example: regraft refine PORT --teacher MODULE --texts texts.txt --out refined
 
@@ -82,7 +82,7 @@ def refine(
 
     register_family(families)
     sizes = parse_sizes(by_texts)
-    read = texts.read()
+    read = texts.given()
     if read is None:
         raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
     refined = refinement.refine(

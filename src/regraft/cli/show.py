@@ -228,6 +228,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     """Print how far a student's answers are the teacher's: of the whole module, of its head alone, label by label."""
     rows = "" if found.rows == found.texts else f" ({found.rows} words)"
     console.print(f"{found.student} beside {found.teacher} on {found.texts} texts{rows}", soft_wrap=True)
+    show_written(console, found.texts, found.written)
     if found.cut:
         console.print(f"{found.cut} answers of the teacher are left out: the student's texts were cut before them")
     if found.matched == "positions" and found.labels:
@@ -257,6 +258,12 @@ def show_comparison(console: Console, found: Comparison) -> None:
             known = ("-" if one is None else f"{one:.1f}" for one in (label.precision, label.recall))
             labels.add_row(label.label, f"{label.share:.1f}%", *known)
         console.print(labels)
+
+
+def show_written(console: Console, count: int, file: str | None) -> None:
+    """Print where the texts are that the teacher wrote, if it did."""
+    if file is not None:
+        console.print(f"The teacher wrote the {count} texts: {file}", soft_wrap=True)
 
 
 def show_harness(console: Console, scores: Sequence[HarnessScore]) -> None:

@@ -57,7 +57,8 @@ def _said(port: Port) -> str:
         )
     always = "one number for all" if found.commonest is None else f"always {found.commonest}"
     return (
-        f"On {found.texts} held-out texts the port gives the teacher's answers with a {found.agreement.metric} of "
+        f"On {found.texts} held-out texts the port gives the teacher's answers with "
+        f"{'an' if found.agreement.metric[0] in 'aeiou' else 'a'} {found.agreement.metric} of "
         f"{found.agreement.percent:.1f} (95% interval {low:.1f} to {high:.1f}; divergence "
         f"{found.agreement.divergence:.3f}); its {found.bare} alone "
         f"{found.head_alone.percent:.1f}, {always} {found.floor:.1f}.{_judged(found)}"

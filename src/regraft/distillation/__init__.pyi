@@ -3,6 +3,7 @@ from .comparison import Comparison, compare
 from .options import AskOptions, DistillOptions, RefineOptions
 from .refinement import refine
 from .students import Distilled, distill
+from .writing import Writing, Written, written_texts
 
 __all__ = [
     "Answers",
@@ -11,8 +12,11 @@ __all__ = [
     "DistillOptions",
     "Distilled",
     "RefineOptions",
+    "Writing",
+    "Written",
     "ask",
     "compare",
     "distill",
     "refine",
+    "written_texts",
 ]

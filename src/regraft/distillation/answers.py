@@ -6,8 +6,8 @@ piece, as modules are trained (`tasks.encoding`), and words are told apart befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,121 +16,20 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ModuleFileError, TaskError, unknown_choice
+from ..errors import ModuleFileError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
-from ..tasks.agreement import Floats, mean_vectors, whole_texts
-from ..tasks.encoding import first_pieces
 from ..tasks.records import Task
 from ..training.attachment import attach
-from .likelihood import encode_tokens, likelihood_distance, log_likelihoods
-from .losses import distance_of_answers
-from .rows import Ints, Rows
-from .spans import encode_questions, span_distance, span_logits
-from .vectors import Bridge, angle, pooled
-from .words import words_of
+from .answer_kinds import ANSWERS, AnswerKind, kind_of
+from .rows import Ints
 
-Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From (rows, labels) of a student's answers and of its teacher's, and the number of the text of each row, (rows,), to
-losses, one for each row or one for each text."""
+_LARGEST = torch.finfo(torch.float16).max
 
-
-def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    logits: Tensor = model(**inputs).logits
-    return logits
-
-
-@dataclass(frozen=True)
-class AnswerKind:
-    """How modules of a task type answer.
-
-    Attributes:
-        of: what a row of the answers is: ``"words"``, ``"texts"``, ``"tokens"`` or ``"words of contexts"``.
-        encode: from a tokenizer, texts and the number of tokens after which they are cut to the model's inputs and the
-            rows that they have.
-        says: from a model and its inputs to what it says, of which rows are taken.
-        distance: the loss, from all that the teacher gave, the temperature that its answers are softened with and,
-            where these are labels, whether the largest alone counts and whether rows count by how sure it is.
-        has_head: whether a task head answers; else the model's own does.
-        in_bits: whether answers are log-likelihoods, of which there are bits per byte.
-        has_labels: whether the columns are labels, or one number, so that they may have names.
-        uninformed: where no labels are answered, what who knows nothing would answer: what to call it, and from the
-            teacher's answers and the number of the text of each row to answers; None where there is no such thing.
-        bridge: where the columns of two models are not the same, fits a map that takes the student's to the teacher's,
-            to rows of both.
-    """
-
-    of: str
-    encode: Callable[[Any, Sequence[Text], int], tuple[Mapping[str, Tensor], Rows]]
-    says: Callable[[Any, Mapping[str, Tensor]], Tensor] = _logits
-    distance: Callable[[Tensor, float, bool, bool], Distance] = distance_of_answers
-    has_head: bool = True
-    in_bits: bool = False
-    has_labels: bool = True
-    uninformed: tuple[str, Callable[[Floats, Ints], Floats]] | None = None
-    bridge: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] | None = None
-
-
-def _encode_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
-    pairs = [text for text in texts if isinstance(text, tuple)]
-    if pairs and len(pairs) < len(texts):
-        raise TaskError(
-            f"found {len(pairs)} pairs of texts among {len(texts)} texts, expected pairs alone or texts alone"
-        )
-    columns = [list(column) for column in zip(*pairs, strict=True)] if pairs else [list(texts)]
-    encoded = tokenizer(*columns, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-    return encoded, Rows(np.arange(len(texts)), np.zeros(len(texts), dtype=np.int64), None)
-
-
-def _encode_words(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Any, Rows]:
-    words = [words_of(text if isinstance(text, str) else " ".join(text)) for text in texts]
-    encoded = tokenizer(
-        words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-    )
-    rows = [
-        (text, word, token)
-        for text in range(len(texts))
-        for token, word in enumerate(first_pieces(encoded.word_ids(text)))
-        if word is not None
-    ]
-    text, word, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return encoded, Rows(text, word, token)
-
-
-ANSWERS: Mapping[str, AnswerKind] = {
-    "TOKEN_CLS": AnswerKind("words", _encode_words),
-    "SEQ_CLS": AnswerKind("texts", _encode_texts),
-    "QUESTION_ANS": AnswerKind(
-        "words of contexts",
-        encode_questions,
-        span_logits,
-        span_distance,
-        has_labels=False,
-        uninformed=("the whole context", whole_texts),
-    ),
-    "FEATURE_EXTRACTION": AnswerKind(
-        "texts",
-        _encode_texts,
-        pooled,
-        angle,
-        has_head=False,
-        has_labels=False,
-        uninformed=("the teacher's mean vector", mean_vectors),
-        bridge=Bridge.fitted,
-    ),
-    "CAUSAL_LM": AnswerKind(
-        "tokens",
-        encode_tokens,
-        log_likelihoods,
-        lambda *_: likelihood_distance,
-        has_head=False,
-        in_bits=True,
-        has_labels=False,
-    ),
-}
-"""PEFT's task type -> how its modules answer."""
+Answered = tuple[Tensor, Tensor | None, Ints, Ints]
+"""Of a batch of texts the logits, where asked for the last hidden states in float16, texts and words of the rows."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +39,14 @@ class Answers:
     Attributes:
         logits: (rows, labels), in float32; of a language model (rows, 1) log-likelihoods, see `likelihood`; of question
             answering (rows, 2), of a word as the start and as the end of the answer, see `spans`; of
-            a model without a head (rows, width) vectors, see `vectors`.
+            a model without a head (rows, width) vectors, see `vectors`. What a teacher of language models gives beside
+            its log-likelihoods stands behind them, see `likeliest`.
         text: (rows,) the number of the text, ascending.
         word: (rows,) what in it is answered, ascending, see `Rows`.
         labels: names of the columns; empty where nobody wrote them down.
         task_type: PEFT's name of what the module is for.
+        one_tokenizer: whether they are for students that read the same tokens.
+        states: (rows, width) the model's last hidden states beside them, in float16; None where nobody asked.
     """
 
     logits: Tensor
@@ -152,6 +54,18 @@ class Answers:
     word: Ints
     labels: tuple[str, ...]
     task_type: str
+    one_tokenizer: bool = False
+    states: Tensor | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How they are given."""
+        return kind_of(self.task_type, self.one_tokenizer)
+
+    @property
+    def judged(self) -> Tensor:
+        """What of them is judged, (rows, columns): of language models the log-likelihoods alone."""
+        return self.logits[:, :1] if self.kind.in_bits else self.logits
 
     def beside(self, other: Answers) -> tuple[Tensor, Tensor, Ints]:
         """Give the rows that both have: its own logits, the other's, and the number of the text of each."""
@@ -160,11 +74,11 @@ class Answers:
         return self.logits[torch.from_numpy(here)], other.logits[torch.from_numpy(there)], self.text[here]
 
     def at(self, text: Ints, word: Ints) -> tuple[Tensor, Ints]:
-        """Give its logits for some of (text, word), and which of them these are: those that it has."""
+        """Give the numbers of its rows for some of (text, word), and which of them these are: those that it has."""
         asked, mine = text << 32 | word, _keys(self)
         place = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
         found = np.flatnonzero(mine[place] == asked)
-        return self.logits[torch.from_numpy(place[found])], found
+        return torch.from_numpy(place[found]), found
 
 
 def _keys(answers: Answers) -> Ints:
@@ -227,6 +141,8 @@ def ask(
     batch_size: int = 32,
     max_length: int = 256,
     head_alone: bool = False,
+    hidden: bool = False,
+    one_tokenizer: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> Answers:
@@ -238,7 +154,10 @@ def ask(
         texts: plain texts, or pairs of them where it was trained on pairs.
         batch_size: texts per batch; texts of like length share one.
         max_length: tokens after which a text is cut; what is cut has no row.
-        head_alone: ask its task head on the bare model; what else the module holds is switched off.
+        head_alone: ask its task head on the bare model, what else the module holds is switched off; the bare model
+            where no task head answers.
+        hidden: keep the model's last hidden states beside its answers.
+        one_tokenizer: ask it what students learn that read the same tokens, where its kind of answers has that.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw a progress bar.
 
@@ -246,33 +165,48 @@ def ask(
         ModuleFileError: a module that does not answer, or does not fit the model.
         TaskError: texts and pairs of texts mixed.
     """
-    kind, task = answer_kind(module), task_of(module, base)
-    model = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    for layer in model.modules() if head_alone else ():
-        if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
-            layer.enable_adapters(False)
+    task = task_of(module, base)
+    kind = kind_of(task.task_type, one_tokenizer)
+    model: Any = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    if head_alone and not kind.has_head:
+        model.base_model.disable_adapter_layers()
+    elif head_alone:
+        for layer in model.modules():
+            if isinstance(layer, BaseTunerLayer):  # which a head that is saved whole is not
+                layer.enable_adapters(False)
+    elif kind.teaches is not None:
+        kind = replace(kind, says=kind.teaches)
     batches = tqdm(
-        answered(model, base, kind, texts, batch_size, max_length),
+        answered(model, base, kind, texts, batch_size, max_length, hidden),
         "Answers",
         -(-len(texts) // batch_size),
         unit="batch",
         disable=not progress,
     )
-    return collected(batches, labels_of(module, base), task.task_type)
+    found = collected(batches, labels_of(module, base), task.task_type)
+    return replace(found, one_tokenizer=one_tokenizer)
 
 
-def collected(batches: Iterable[tuple[Tensor, Ints, Ints]], labels: tuple[str, ...], task_type: str) -> Answers:
+def collected(batches: Iterable[Answered], labels: tuple[str, ...], task_type: str) -> Answers:
     """Put together what `answered` gives, in the order of the texts."""
-    logits, text, word = zip(*batches, strict=True)
+    logits, states, text, word = zip(*batches, strict=True)
     texts, words = np.concatenate(text), np.concatenate(word)
     order = np.lexsort((words, texts))
-    return Answers(torch.cat(logits)[torch.from_numpy(order)], texts[order], words[order], labels, task_type)
+    rows = torch.from_numpy(order)
+    hidden = None if states[0] is None else torch.cat(states)[rows]
+    return Answers(torch.cat(logits)[rows], texts[order], words[order], labels, task_type, states=hidden)
 
 
 def answered(
-    model: Any, base: Pretrained, kind: AnswerKind, texts: Sequence[Text], batch_size: int, max_length: int
-) -> Iterator[tuple[Tensor, Ints, Ints]]:
-    """Run a model with its head over texts, batch by batch, and give the logits, texts and words of the rows."""
+    model: Any,
+    base: Pretrained,
+    kind: AnswerKind,
+    texts: Sequence[Text],
+    batch_size: int,
+    max_length: int,
+    hidden: bool = False,
+) -> Iterator[Answered]:
+    """Run a model with its head over texts, batch by batch."""
     tokenizer = tokenizer_of(base, kind)
     order = sorted(range(len(texts)), key=lambda number: (len("".join(texts[number])), number))
     for start in range(0, len(order), batch_size):
@@ -280,5 +214,6 @@ def answered(
         encoded, rows = kind.encode(tokenizer, [texts[number] for number in numbers], min(max_length, base.longest))
         inputs = {name: tensor.to(model.device) for name, tensor in encoded.items()}
         with torch.inference_mode():
-            said = kind.says(model, inputs)
-        yield rows.take(said).float().cpu(), np.array(numbers, dtype=np.int64)[rows.text], rows.word
+            said, found = kind.asked(model, inputs, model if hidden else None)
+        states = None if found is None else rows.take(found).float().clamp(-_LARGEST, _LARGEST).half().cpu()
+        yield rows.take(said).float().cpu(), states, np.array(numbers, dtype=np.int64)[rows.text], rows.word

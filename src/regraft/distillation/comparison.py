@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,12 @@ from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..modules.inventory import head_rows
 from ..modules.module import Module
 from ..tasks.agreement import Agreement, agree
-from .answers import ANSWERS, AnswerKind, Answers, answer_kind, ask, labels_of
+from .answer_kinds import ANSWERS, AnswerKind
+from .answers import Answers, answer_kind, ask, labels_of
 from .likelihood import bits_per_byte
 from .options import AskOptions
 from .vectors import by_halves
+from .writing import Writing, written_texts
 
 Floats = NDArray[np.floating]
 
@@ -85,6 +88,7 @@ class Comparison:
         labels: one by one; empty where there are none.
         bits_per_byte: of language models, of the ``teacher``, the ``student`` and the student's model ``alone``: the
             bits that each needs for a byte of the texts; None of others.
+        written: the file of the texts where the teacher wrote them; None where they were given.
     """
 
     teacher: str
@@ -101,6 +105,7 @@ class Comparison:
     calibration: Calibration | None
     labels: tuple[LabelAgreement, ...]
     bits_per_byte: Mapping[str, float] | None = None
+    written: str | None = None
 
     @property
     def bare(self) -> str:
@@ -111,11 +116,12 @@ class Comparison:
 def compare(
     teacher: Module,
     student: Module,
-    texts: Sequence[Text],
+    texts: Sequence[Text] | Writing,
     *,
     teacher_model: ModelLike | None = None,
     model: ModelLike | None = None,
     options: AskOptions | None = None,
+    seed: int = 0,
     trust_remote_code: bool = False,
     device: str | None = None,
     progress: bool = True,
@@ -125,10 +131,12 @@ def compare(
     Args:
         teacher: the module whose answers stand for the right ones.
         student: the module that is judged by them.
-        texts: plain texts of the kind that the modules are for, or pairs of them where they were trained on pairs.
+        texts: plain texts of the kind that the modules are for, or pairs of them where they were trained on pairs; or
+            how many the teacher, a language model, is to write, see `written_texts`.
         teacher_model: the teacher's base model; by default the one that its configuration names.
         model: the student's.
         options: batch size and length.
+        seed: of texts that are written.
         trust_remote_code: let Python code run that the models bring along.
         device: where to run; by default a GPU where there is one.
         progress: whether to draw progress bars.
@@ -142,12 +150,17 @@ def compare(
         _base(student, model, "--model", trust_remote_code),
     )
     columns = _match(teacher, student, *bases)
+    options, file = options or AskOptions(), None
+    where: dict[str, Any] = {"device": device, "progress": progress}
+    if isinstance(texts, Writing):
+        own = written_texts(texts, teacher, model=bases[0], max_length=options.max_length, seed=seed, **where)
+        texts, file = own.texts, str(own.file)
     if len(texts) < FEWEST_TEXTS:
         raise TaskError(f"found {len(texts)} texts, expected at least {FEWEST_TEXTS}, some hundred better; give more")
-    how = {**(options or AskOptions()).model_dump(), "device": device, "progress": progress}
+    how = {**options.model_dump(), **where}
     its = ask(bases[0], teacher, texts, **how)
     mine, alone = (ask(bases[1], student, texts, head_alone=bare, **how) for bare in (False, True))
-    found = _compared(teacher, student, columns, its, mine, alone)
+    found = replace(_compared(teacher, student, columns, its, mine, alone), written=file)
     if not ANSWERS[its.task_type].in_bits:
         return found
     said = {"teacher": its, "student": mine, "alone": alone}

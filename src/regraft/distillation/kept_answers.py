@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,14 @@ from safetensors.torch import save_file
 
 from ..errors import ModelError, ModuleFileError
 from ..files.directories import new_directory, obstacle, write_json
-from ..files.fingerprints import hash_rows, versions
+from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json, read_safetensors
 from ..files.texts import Text
 from ..models.pretrained import ModelLike, resolve
 from ..modules.module import PROVENANCE, Module
+from .answer_kinds import kind_of
 from .answers import Answers, answer_kind, ask
+from .likeliest import tokens_of
 
 _TENSORS = "answers.safetensors"
 _FILES = (_TENSORS, PROVENANCE)
@@ -35,6 +36,25 @@ def answers_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regraft" / "answers"
 
 
+def place_of_answers(directory: Path | None) -> Path:
+    """Make the directory in which answers are kept, by default `answers_directory()`.
+
+    Raises:
+        ModuleFileError: it cannot be written.
+    """
+    directory = directory or answers_directory()
+    if why := obstacle(directory):
+        raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def told_by_module(module: Module) -> dict[str, str]:
+    """Tell a module from others by what it computes."""
+    config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
+    return {"module": module.hash(), "config": hash_rows(config)}
+
+
 def kept_answers(
     module: Module,
     texts: Sequence[Text],
@@ -42,6 +62,9 @@ def kept_answers(
     *,
     model: ModelLike | None = None,
     max_length: int = 256,
+    hidden: bool = False,
+    alone: bool = False,
+    tokens: str = "",
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Answers:
@@ -49,7 +72,8 @@ def kept_answers(
 
     Answers are kept by what they depend on: the module, the weights of its base model, the texts, and where these are
     cut. What is read is checked; what is damaged is asked for again. Answers that were kept need no base model: where
-    it is not there, the module and the texts alone tell them. A label's logit is kept in float16, a number in float32.
+    it is not there, the module and the texts alone tell them. A label's logit is kept in float16, a number in float32,
+    a hidden state in float16; for a student that reads the same tokens, see `likeliest`.
 
     Args:
         module: a module with its task head.
@@ -57,6 +81,10 @@ def kept_answers(
         directory: where answers are kept, by default `answers_directory()`. What is in it may be deleted at any time.
         model: the base model, by default the one that the module names.
         max_length: tokens after which a text is cut.
+        hidden: keep the last hidden states beside them, from the same run.
+        alone: ask its base model without it, see `ask`.
+        tokens: what tells the tokens of a language model that learns, see `likeliest.tokens_of`; where they are the
+            teacher's, the answers are those for one tokenizer.
         trust_remote_code: let Python code run that the base model brings along.
         progress: whether to draw a progress bar.
 
@@ -64,42 +92,57 @@ def kept_answers(
         ModuleFileError: a module that does not answer, or a directory that cannot be written.
         ModelError: answers are not there, nor is the base model.
     """
-    answer_kind(module)
-    directory = directory or answers_directory()
-    if why := obstacle(directory):
-        raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
-    directory.mkdir(parents=True, exist_ok=True)
-    config = sorted((key, value) for key, value in module.config.items() if key not in _OF_PLACE)
-    told_by = {"format": _FORMAT, "module": module.hash(), "config": hash_rows(config), "texts": hash_rows(texts)}
-    place = directory / hash_rows([*told_by.values(), max_length])
+    kind = answer_kind(module)
+    directory = place_of_answers(directory)
+    told_by = {"format": _FORMAT, **told_by_module(module), "texts": hash_rows(texts)}
+    told_by |= {"asked": "base model"} if alone else {}
+    beside = ["hidden"] if hidden else []
+    place, shared = (
+        directory / hash_rows([*told.values(), max_length, *beside])
+        for told in (told_by, {**told_by, "tokens": tokens})
+    )
     # Whoever comes second, such as another process of one training, finds what the first one kept.
     # A soft lock, a file that is there, would outlive a process that is killed.
     with FileLock(directory / f"{place.name}.lock", fallback_to_soft=False):
-        kept = _read(place)
         try:
             base = resolve(module.base_model if model is None else model, trust_remote_code)
+            one_tokenizer = bool(kind.one_tokenizer and tokens) and tokens == tokens_of(base, texts)
         except ModelError:
+            kept = (_read(shared) if tokens else None) or _read(place)
             if kept is None:
                 raise
             return kept[0]
+        if one_tokenizer:
+            place, told_by = shared, {**told_by, "tokens": tokens}
+        kept = _read(place)
         weights = {"model": base.config_hash, "model_weights": base.weights_id}
         if kept is not None and weights.items() <= kept[1].items():
             return kept[0]
-        _keep(place, ask(base, module, texts, max_length=max_length, progress=progress), {**told_by, **weights})
+        answers = ask(
+            base,
+            module,
+            texts,
+            max_length=max_length,
+            head_alone=alone,
+            hidden=hidden,
+            one_tokenizer=one_tokenizer,
+            progress=progress,
+        )
+        _keep(place, answers, {**told_by, **weights})
         again = _read(place)
         assert again is not None
         return again[0]
 
 
 def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
-    numbers = answers.logits.shape[1] == 1
-    largest = torch.finfo(torch.float16).max
-    logits = answers.logits if numbers else answers.logits.clamp(-largest, largest).half()
-    tensors = {"logits": logits, "text": torch.from_numpy(answers.text), "word": torch.from_numpy(answers.word)}
+    tensors = {"text": torch.from_numpy(answers.text), "word": torch.from_numpy(answers.word)}
+    tensors |= answers.kind.packed(answers.logits)
+    if answers.states is not None:
+        tensors["states"] = answers.states
     with new_directory(place, True, _FILES) as written:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
-        content["sha256"] = _hash(written / _TENSORS)
+        content["sha256"] = hash_file(written / _TENSORS)
         write_json(written / PROVENANCE, {"answers": content, "versions": versions()})
 
 
@@ -109,16 +152,14 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
         return None
     try:
         said = read_json(place / PROVENANCE)["answers"]
-        if _hash(place / _TENSORS) != said["sha256"]:
+        if hash_file(place / _TENSORS) != said["sha256"]:
             raise ModuleFileError("its hash is another one")
         tensors = read_safetensors(place / _TENSORS)
         text, word = (tensors[name].numpy() for name in ("text", "word"))
-        return Answers(tensors["logits"].float(), text, word, tuple(said["labels"]), said["task_type"]), said
+        one_tokenizer, labels = "tokens" in said, tuple(said["labels"])
+        logits = kind_of(said["task_type"], one_tokenizer).unpacked(tensors)
+        states = tensors.get("states")
+        return Answers(logits, text, word, labels, said["task_type"], one_tokenizer, states), said
     except (ModuleFileError, OSError, KeyError, TypeError) as error:
         warnings.warn(f"the answers in {place} are damaged ({error}), so the module is asked again", stacklevel=2)
         return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ModuleFileError, SamplingError, TaskError
+from ..alignment.moments import Moments
+from ..errors import SamplingError, TaskError
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
-from ..modules.inventory import head_rows
-from ..modules.module import Module
 from ..seeding import generator
 from ..tasks.agreement import Agreement, agree, one_answer
 from ..tasks.records import Task
-from .answers import ANSWERS, AnswerKind, Answers, answer_kind, answered, collected, tokenizer_of
+from .answer_kinds import AnswerKind, Distance
+from .answers import Answers, answered, collected, tokenizer_of
+from .hidden import HiddenDistance
 from .labelled import LabelledRows
+from .likelihood import changes, weighed_by_changes
 from .options import RefineOptions
 from .order import drawn
 from .rows import Ints
@@ -52,85 +54,6 @@ def held_out_texts(count: int, seed: int) -> Ints:
     return np.sort(chosen[: min(max(round(count * _HELD_OUT), _FEWEST), _MOST)].numpy())
 
 
-def check_lesson(teacher: Module, texts: Sequence[Text]) -> None:
-    """Check, before models run, that a teacher's module answers and that there are enough texts.
-
-    Raises:
-        RegraftError: so it is not.
-    """
-    answer_kind(teacher)
-    held_out_texts(len(distinct(texts)), 0)
-
-
-def check_pair(student: Module, teacher: Module) -> None:
-    """Check that a student's module can learn from a teacher's: both have a task head, for the same labels.
-
-    Raises:
-        ModuleFileError: so it is not.
-    """
-    kinds = [str(module.config.get("task_type")) for module in (student, teacher)]
-    if kinds[0] != kinds[1]:
-        raise ModuleFileError(
-            f"{student.source} has task type {kinds[0]}, its teacher {teacher.source} {kinds[1]}, expected the same"
-        )
-    rows = [head_rows(module.tensors) for module in (student, teacher)]
-    if rows[0] is None and answer_kind(teacher).has_head:
-        raise ModuleFileError(
-            f"{student.source} has no task head that could learn answers; port the teacher's with its head"
-        )
-    if rows[0] != rows[1]:
-        raise ModuleFileError(
-            f"{student.source} has a head of {rows[0]} labels, its teacher {teacher.source} one of {rows[1]}, "
-            "expected as many"
-        )
-
-
-def check_losses(teacher: Module, options: RefineOptions) -> None:
-    """Check that a teacher's answers are of the kind that the losses are for.
-
-    Raises:
-        TaskError: they have no largest, or two options contradict each other.
-    """
-    asked = [f"--{name}" for name in ("hard", "certainty") if getattr(options, name)]
-    if asked and (head_rows(teacher.tensors) == 1 or not answer_kind(teacher).has_labels):
-        raise TaskError(
-            f"found {asked[0]}, but {teacher.source} does not answer with labels, one of which would be its answer; "
-            f"leave out {asked[0]}"
-        )
-    if options.hard and options.temperature != 1:
-        raise TaskError(
-            f"found --temperature {options.temperature:g} beside --hard, which learns answers that nothing softens; "
-            "leave out one of them"
-        )
-
-
-def in_order_of(student: Module, answers: Answers, teacher: str) -> Answers:
-    """Bring the columns of a teacher's answers into the order of the rows of a student's head, by name.
-
-    Args:
-        student: the student's module.
-        answers: the teacher's.
-        teacher: what to call the teacher's module.
-
-    Returns:
-        The answers as they are, where one of the two has no names; with the names that are known.
-
-    Raises:
-        ModuleFileError: the two have other labels.
-    """
-    # A port may have been told what the teacher's own files do not say.
-    told = (student.report.get("options") or {}).get("teacher_labels") or ()
-    its, mine = answers.labels or tuple(told), student.labels or answers.labels
-    if not its or its == mine:
-        return replace(answers, labels=mine)
-    if {*its} != {*mine}:
-        raise ModuleFileError(
-            f"{student.source} has the labels {', '.join(mine)}, its teacher {teacher} {', '.join(its)}, expected the "
-            "same; port the teacher's head"
-        )
-    return replace(answers, logits=answers.logits[:, [its.index(name) for name in mine]], labels=mine)
-
-
 @dataclass(frozen=True)
 class Lesson:
     """What is learnt, and what it is judged by.
@@ -144,6 +67,7 @@ class Lesson:
         labelled: rows with labels to learn from as well; None where there are none.
         limit: learn from so many texts, the first; None from all.
         bridge: takes what the student says to what the teacher says, see `bridged`; None where nothing has to.
+        hidden: the distance of last hidden states, see `bridged`; None where these are not learnt.
     """
 
     texts: Sequence[Text]
@@ -154,11 +78,24 @@ class Lesson:
     labelled: LabelledRows | None = None
     limit: int | None = None
     bridge: Callable[[Tensor], Tensor] | None = None
+    hidden: HiddenDistance | None = None
 
     @property
     def kind(self) -> AnswerKind:
         """How both models answer."""
-        return ANSWERS[self.answers.task_type]
+        return self.answers.kind
+
+    def distance(self, options: RefineOptions) -> Distance:
+        """Give the loss.
+
+        Args:
+            options: how rows are compared and weighed; changes are in units of their mean over the teacher's rows.
+        """
+        answers, text = self.answers.logits, torch.from_numpy(self.answers.text)
+        distance = self.kind.distance(answers, options.temperature, options.hard, options.certainty)
+        if not options.weigh_changes:
+            return distance
+        return weighed_by_changes(distance, float(changes(answers[:, :1], answers[:, -1:], text).abs().mean()))
 
     @property
     def learnt(self) -> Ints:
@@ -179,7 +116,7 @@ class Lesson:
     def task(self) -> Task:
         """Describe what is learnt as far as it is known; labels without a name are numbered."""
         task_type: Any = self.answers.task_type
-        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.logits.shape[1]))
+        numbered = tuple(f"LABEL_{row}" for row in range(self.answers.judged.shape[1]))
         return Task("as taught", task_type, ("text",), "label", self.answers.labels or numbered, ())
 
     def check(self, teacher: str) -> str:
@@ -194,7 +131,7 @@ class Lesson:
         Raises:
             TaskError: it gives one answer to all texts, or none at all.
         """
-        logits, labels = self.answers.logits, self.answers.labels
+        logits, labels = self.answers.judged, self.answers.labels
         task_type, text = self.answers.task_type, self.answers.text
         judged = np.isin(text, self.held_out)
         for rows, count, which in (
@@ -238,27 +175,43 @@ class Lesson:
         return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
 
     def bridged(self, model: Any, base: Pretrained) -> Lesson:
-        """Fit, where this kind of answers needs it, what takes a model's answers to the teacher's.
+        """Fit what takes a model's answers, where their kind needs it, or its last hidden states to the teacher's.
 
         It is fitted to the texts to learn from and fixed from then on, so that what is learnt is the model's.
         """
-        if self.kind.bridge is None:
-            return self
-        return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+        if self.kind.bridge is not None:
+            return replace(self, bridge=self.kind.bridge(*self._beside(model, base, self.learnt)[:2]))
+        if self.answers.states is not None:
+            return replace(self, hidden=HiddenDistance.fitted(self._moments(model, base, self.answers.states)))
+        return self
+
+    def _moments(self, model: Any, base: Pretrained, of_teacher: Tensor) -> Moments:
+        """Take the moments of the last hidden states of both models, on the texts to learn from."""
+        texts = [self.texts[number] for number in self.learnt]
+        total: Moments | None = None
+        for _, states, text, word in answered(
+            model, base, self.kind, texts, self.batch_size, self.max_length, hidden=True
+        ):
+            assert states is not None
+            there, here = self.answers.at(self.learnt[text], word)
+            some = Moments.of(states[torch.from_numpy(here)].float(), of_teacher[there].float(), full=True)
+            total = some if total is None else total + some
+        assert total is not None
+        return total
 
     def _beside(self, model: Any, base: Pretrained, numbers: Ints) -> tuple[Tensor, Tensor, Ints]:
         """Ask a model some of the texts; its answers, the teacher's to the same, and the numbers of their texts."""
         texts = [self.texts[number] for number in numbers]
         batches = answered(model, base, self.kind, texts, self.batch_size, self.max_length)
         found = collected(batches, self.answers.labels, self.answers.task_type)
-        return replace(found, text=numbers[found.text]).beside(self.answers)
+        return replace(found, text=numbers[found.text]).beside(replace(self.answers, logits=self.answers.judged))
 
 
 class LessonCollator:
     """Make batches of texts, with the teacher's answers to those rows that the student has as well.
 
-    ``answers`` are (rows, labels), ``answers_text`` and ``answers_token`` say whose they are. Where there are labelled
-    rows, ``labelled`` is a batch of them.
+    ``answers`` are (rows, labels), ``answers_text`` and ``answers_token`` say whose they are, ``answers_states`` are
+    the teacher's last hidden states beside them. Where there are labelled rows, ``labelled`` is a batch of them.
     """
 
     def __init__(self, lesson: Lesson, base: Pretrained) -> None:
@@ -270,8 +223,15 @@ class LessonCollator:
         numbers = np.array([example["number"] for example in examples], dtype=np.int64)
         texts = [self.lesson.texts[number] for number in numbers]
         encoded, rows = self.kind.encode(self.tokenizer, texts, self.max_length)
-        answers, found = self.lesson.answers.at(numbers[rows.text], rows.word)
-        batch: dict[str, Any] = {**encoded, "answers": answers, "answers_text": torch.from_numpy(rows.text[found])}
+        answers = self.lesson.answers
+        there, found = answers.at(numbers[rows.text], rows.word)
+        batch: dict[str, Any] = {
+            **encoded,
+            "answers": answers.logits[there],
+            "answers_text": torch.from_numpy(rows.text[found]),
+        }
+        if answers.states is not None:
+            batch["answers_states"] = answers.states[there]
         if rows.token is not None:
             batch["answers_token"] = torch.from_numpy(rows.token[found])
         if self.lesson.labelled is not None:

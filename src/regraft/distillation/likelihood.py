@@ -9,7 +9,7 @@ is such a place, and holds the log-likelihood of all before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,22 @@ def encode_tokens(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
     Raises:
         TaskError: pairs of texts, or a tokenizer that does not serve.
     """
+    reader, before, encoded = encoded_texts(tokenizer, texts, max_length)
+    rows = [
+        (text, end, token + len(before))
+        for text, places in enumerate(encoded["offset_mapping"])
+        for end, token in {end: token for token, (_, end) in enumerate(places) if end}.items()
+    ]
+    text, end, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return padded([[*before, *own] for own in encoded["input_ids"]], reader.end), Rows(text, end, token)
+
+
+def encoded_texts(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tuple[Reader, list[int], Any]:
+    """Encode texts without what stands before them; arguments and errors as for `encode_tokens`.
+
+    Returns:
+        What knows the tokens between texts, those that stand before a text, and the tokens with their places.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise TaskError(
             f"{type(tokenizer).__name__} reports no character offsets, expected a fast tokenizer for a language model"
@@ -57,20 +73,16 @@ def encode_tokens(tokenizer: Any, texts: Sequence[Text], max_length: int) -> tup
         max_length=max(1, max_length - len(before)),
         return_offsets_mapping=True,
     )
-    rows = [
-        (text, end, token + len(before))
-        for text, places in enumerate(encoded["offset_mapping"])
-        for end, token in {end: token for token, (_, end) in enumerate(places) if end}.items()
-    ]
-    text, end, token = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    length = max(map(len, encoded["input_ids"]), default=0) + len(before)
-    ids = np.full((len(texts), length), reader.end, dtype=np.int64)
+    return reader, before, encoded
+
+
+def padded(sequences: Sequence[Sequence[int]], padding: int) -> dict[str, Tensor]:
+    """Make a batch of tokens: ``input_ids`` and ``attention_mask``, (texts, tokens), padded on the right."""
+    ids = np.full((len(sequences), max(map(len, sequences), default=0)), padding, dtype=np.int64)
     attention = np.zeros_like(ids)
-    for row, own in enumerate(encoded["input_ids"]):
-        whole = [*before, *own]
-        ids[row, : len(whole)], attention[row, : len(whole)] = whole, 1
-    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(attention)}
-    return batch, Rows(text, end, token)
+    for row, own in enumerate(sequences):
+        ids[row, : len(own)], attention[row, : len(own)] = own, 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(attention)}
 
 
 def log_likelihoods(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -121,6 +133,42 @@ def likelihood_distance(student: Tensor, teacher: Tensor, text: Tensor) -> Tenso
     """
     a, b = ((chunks(totals.float(), text) / _TEMPERATURE).clamp(max=0) - _LEAST for totals in (teacher, student))
     return -(a.exp() * b + (1 - a.exp()) * torch.log1p(-b.exp()))
+
+
+def changes(totals: Tensor, without: Tensor, text: Tensor) -> Tensor:
+    """Say how a module changes its base's mind: log p of chunks with it minus log p without.
+
+    Source: Jung & Kim, TiTok, ICLR 2026, arXiv 2510.04682, where it is the excess score of a token.
+
+    Args:
+        totals: (rows, 1) what `log_likelihoods` gives of the model with its module.
+        without: (rows, 1) of the model alone.
+        text: (rows,) the number of the text.
+
+    Returns:
+        (rows,), in nats; above 0 where the module makes likelier what is there.
+    """
+    return chunks(totals, text) - chunks(without, text)
+
+
+def weighed_by_changes(
+    distance: Callable[[Tensor, Tensor, Tensor], Tensor], usual: float
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Weigh a loss by how much the teacher's module changes, up or down.
+
+    Args:
+        distance: from rows of the student's and of the teacher's, and the number of the text of each, to (rows,).
+        usual: what has weight 1.
+
+    Returns:
+        The same of the teacher's rows with one more column, last: what the first is without the module.
+    """
+
+    def weighed(student: Tensor, teacher: Tensor, text: Tensor) -> Tensor:
+        change = changes(teacher[:, :1], teacher[:, -1:], text)
+        return distance(student, teacher[:, :-1], text) * change.abs() / usual
+
+    return weighed
 
 
 def bits_per_byte(totals: Tensor, text: Ints, end: Ints, texts: Sequence[Text]) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
-from ..errors import TaskError
+from ..errors import SamplingError, TaskError
 from ..port.options import parse_layers
 from ..schema import TOKEN, Names, Options, names
 from ..training.options import LearningOptions, StepOptions
+
+if TYPE_CHECKING:
+    from ..files.texts import Text
+    from .writing import Writing
 
 
 def _layers(value: Any) -> Any:
@@ -69,6 +74,39 @@ class DistillTexts(TextOptions):
         return [text for one in self.texts for text in read_texts(one, self.column, self.max_texts, self.text_split)]
 
 
+class TaughtTexts(TextOptions):
+    """Texts for a teacher to answer, or to write itself."""
+
+    generate: int | None = Field(default=None, ge=1)
+    """Let the teacher's language model write so many."""
+    prompts: Path | None = None
+    """Beginnings for --generate, one per line."""
+
+    def given(self) -> list[Text] | Writing | None:
+        """Read the texts, or say which are to be written; None where neither is asked for.
+
+        Raises:
+            SamplingError: they cannot be read, or both are asked for.
+        """
+        from ..files.texts import read_prompts
+        from .writing import Writing
+
+        if self.generate is None:
+            if self.prompts is not None:
+                raise SamplingError("found --prompts without --generate, expected how many texts to write from them")
+            return self.read()
+        if self.texts is not None:
+            raise SamplingError("found --generate beside --texts, expected one of them")
+        return Writing(self.generate, () if self.prompts is None else tuple(read_prompts(self.prompts)))
+
+
+class ComparedTexts(TaughtTexts):
+    """Texts for two modules to answer."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the texts that --generate writes."""
+
+
 AUTO: Literal["auto"] = "auto"
 ALL_LINEAR = "all-linear"
 """Of the sites that a module is to grow to: all that are linear layers."""
@@ -112,6 +150,10 @@ class RefineOptions(StepOptions):
     """Learn only which answer is the largest."""
     certainty: bool = False
     """Weigh answers by how sure the teacher is."""
+    hidden: float = Field(default=0.0, ge=0)
+    """Weight of the distance of last hidden states."""
+    weigh_changes: bool = False
+    """Weigh tokens by what the teacher's module changes."""
     grow: Names = None
     """Sites to take in beside: all-linear or A,B."""
     rank: int | None = Field(default=None, ge=1)

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,12 +32,16 @@ from ..training.attachment import attach, check_head, detach
 from ..training.devices import mixed_precision, processes, training_arguments
 from ..training.runs import last_checkpoint, learning_curve, work_directory
 from ..training.tracking import Tracking, tracked
+from .answers import answer_kind
+from .checks import check_losses, check_pair, in_order_of, with_changes
 from .growth import grown
 from .kept_answers import kept_answers
 from .labelled import LabelledRows, labelled_rows
-from .lesson import Lesson, check_losses, check_pair, distinct, held_out_texts, in_order_of
+from .lesson import Lesson, distinct, held_out_texts
+from .likeliest import tokens_of
 from .options import AUTO, RefineOptions
 from .refiner import METRICS, STANDING, Refiner, StopWhereNothingIsGained, measured, standing
+from .writing import Writing, written_texts
 
 # Of a training of known length: how often it looks at the held-out texts, and after how many steps at the least.
 _LOOKS, _BETWEEN = 10, 25
@@ -47,7 +52,7 @@ _AUTO_BETWEEN, _AUTO_WARM_UP, _AUTO_END = 50, 20, 3000
 def refine(
     module: Module | str | Path,
     teacher: Module | str | Path,
-    texts: Sequence[Text],
+    texts: Sequence[Text] | Writing,
     out: Path | None = None,
     *,
     options: RefineOptions | None = None,
@@ -66,7 +71,9 @@ def refine(
 
     The loss is the divergence of the student's answers from the teacher's (Hinton et al. 2015, arXiv 1503.02531), word
     by word or text by text; of numbers their squared difference, of answers to questions that of their starts and
-    ends, of sentence embeddings one minus the cosine. A tenth of the texts, 20 to 1,000, is held out: of the states on
+    ends, of sentence embeddings one minus the cosine; of language models the approximate likelihood matching of
+    `likelihood` or, where both have one tokenizer, the divergence of `likeliest`; beside it, where asked, the distance
+    of last hidden states, see `hidden.HiddenDistance`. A tenth of the texts, 20 to 1,000, is held out: of the states on
     the way, the start among them, the one is kept that gives most of the teacher's answers to them.
 
     With labelled rows as well, a step takes a batch of texts and one of rows, and the loss is the mean of the
@@ -75,7 +82,8 @@ def refine(
     Args:
         module: the student's module, with a task head for the teacher's labels: what `regraft.transfer` gives.
         teacher: the teacher's module.
-        texts: plain texts, or pairs of them, of the kind that the module is for. Those that occur twice count once.
+        texts: plain texts, or pairs of them, of the kind that the module is for. Those that occur twice count once. Or
+            how many a language model is to write, see `written_texts`.
         out: where the module goes, with ``curve.jsonl``; checkpoints are kept beside it until the end, so that the
             same call after a kill goes on from the last. By default nothing is written.
         options: how to train.
@@ -93,8 +101,8 @@ def refine(
     Returns:
         The student's module. ``provenance["refinement"]`` says who answered, on which texts, the ``step`` that is kept
         (0 for the start) of how many ``steps_taken``, and the ``agreement`` before, after, and after on as many of the
-        texts that were ``learnt``; of labelled rows what was ``labelled``; and ``by_texts`` what was reached on how
-        many texts.
+        texts that were ``learnt``; of labelled rows what was ``labelled``; ``by_texts`` what was reached on how many
+        texts; and where the texts are that the teacher has ``written``.
 
     Raises:
         RegraftError: modules, models, texts, options or directories that do not serve.
@@ -111,19 +119,39 @@ def refine(
         check_head(start, loaded.task)
     base = resolve(start.base_model if model is None else model, trust_remote_code)
     larger = grown(start, base, options.grow, options.rank, options.seed)
+    of_teacher: dict[str, Any] = {}
+    if isinstance(texts, Writing):
+        held_out_texts(texts.count, options.seed)  # so few are refused before they are written
+        own = written_texts(
+            texts,
+            teaches,
+            answers,
+            model=teacher_model,
+            max_length=options.max_length,
+            seed=options.seed,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+        of_teacher["written"] = {"asked": texts.count, "prompts": len(texts.prompts), "file": str(own.file)}
+        texts = own.texts
     texts = distinct(texts)
     held_out = held_out_texts(len(texts), options.seed)
     sizes = _checked_sizes(by_texts, len(texts) - len(held_out))
-    given = kept_answers(
+    asked = partial(
+        kept_answers,
         teaches,
         texts,
         answers,
         model=teacher_model,
         max_length=options.max_length,
+        hidden=options.hidden > 0,
+        tokens=tokens_of(base, texts) if answer_kind(teaches).one_tokenizer else "",
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
-    given = in_order_of(start, given, teaches.source)
+    given = in_order_of(start, asked(), teaches.source)
+    if options.weigh_changes:
+        given = with_changes(given, asked(alone=True), teaches.source)
     rows: LabelledRows | None = None
     labelled: dict[str, Any] = {}
     if data is not None and loaded is not None:
@@ -138,13 +166,14 @@ def refine(
         "teacher": teaches.source,
         "teacher_hash": teaches.hash(),
         "teacher_model": str(teacher_model) if isinstance(teacher_model, str | Path) else teaches.base_model,
-        "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts)},
+        "texts": {"learnt": len(lesson.learnt), "held_out": len(held_out), "hash": hash_rows(texts), **of_teacher},
         "model": base.name,
         "model_weights": base.weights_id,
         "start": start.source,
         "start_hash": start.hash(),
         "mixed_precision": mixed,
         **labelled,
+        **({"one_tokenizer": given.one_tokenizer} if given.kind.in_bits else {}),
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     with ExitStack() as stack:
@@ -228,7 +257,8 @@ def _trainer(
     trainer = Refiner(
         lesson,
         base,
-        lesson.kind.distance(lesson.answers.logits, options.temperature, options.hard, options.certainty),
+        lesson.distance(options),
+        options.hidden,
         model=adapted,
         args=training_arguments(
             work,

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ..models.pretrained import Pretrained
 from ..tasks.agreement import Agreement
-from .answers import Distance
+from .answer_kinds import Distance
 from .lesson import Lesson, LessonCollator
 
 METRICS = ("low", "high", "agreement")
@@ -37,33 +37,41 @@ class Refiner(Trainer):  # type: ignore[misc]
 
     control: TrainerControl
 
-    def __init__(self, lesson: Lesson, base: Pretrained, distance: Distance, **options: Any) -> None:
+    def __init__(self, lesson: Lesson, base: Pretrained, distance: Distance, hidden: float, **options: Any) -> None:
         """Take what is learnt.
 
         Args:
             lesson: texts, and the teacher's answers.
             base: the student's base model.
             distance: the loss.
+            hidden: weight of the distance of last hidden states beside it.
             options: of the Trainer.
         """
         super().__init__(data_collator=LessonCollator(lesson, base), eval_dataset=(), **options)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the model could do
         # Only here the model is on its device; a training that goes on has not read its checkpoint yet.
         self.lesson, self.base, self.distance = lesson.bridged(self.model.eval(), base), base, distance
+        self.hidden = hidden
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Average the distance over the rows of a batch; 0 where the teacher answers none of its texts.
+        """Average the distances over the rows of a batch; 0 where the teacher answers none of its texts.
 
         Where there are labelled rows, it is the mean of that and of the task's own loss on them.
         """
-        of_teacher = ("answers", "answers_text", "answers_token")
-        read = {name: value for name, value in inputs.items() if name not in (*of_teacher, "labelled")}
-        said = self.lesson.kind.says(model, read)
-        rows = said[tuple(inputs[name] for name in of_teacher[1:] if name in inputs)]
+        places = ("answers_text", "answers_token")
+        of_teacher = ("answers", *places, "answers_states", "labelled")
+        read = {name: value for name, value in inputs.items() if name not in of_teacher}
+        hidden = self.lesson.hidden
+        said, states = self.lesson.kind.learning.asked(model, read, None if hidden is None else self.model)
+        place = tuple(inputs[name] for name in places if name in inputs)
+        rows = said[place]
         if self.lesson.bridge is not None:
             rows = self.lesson.bridge(rows)
         losses = self.distance(rows, inputs["answers"], inputs["answers_text"])
         distance = losses.sum() / max(len(losses), 1)
+        if hidden is not None and states is not None:
+            apart = hidden(states[place], inputs["answers_states"])
+            distance = distance + self.hidden * apart.sum() / max(len(apart), 1)
         if "labelled" not in inputs:
             return distance
         loss: Tensor = model(**inputs["labelled"]).loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,3 +32,15 @@ class Rows:
     def take(self, answers: Tensor) -> Tensor:
         """Take the rows, (rows, labels), of what a model gives for the batch."""
         return answers if self.token is None else answers[torch.from_numpy(self.text), torch.from_numpy(self.token)]
+
+
+def halved(logits: Tensor) -> dict[str, Tensor]:
+    """Take (rows, labels) answers to a file: logits in float16, where there is one number for a row as it is."""
+    largest = torch.finfo(torch.float16).max
+    numbers = logits.shape[1] == 1
+    return {"logits": logits if numbers else logits.clamp(-largest, largest).half()}
+
+
+def whole(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Take answers from a file."""
+    return tensors["logits"].float()

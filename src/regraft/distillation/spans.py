@@ -90,6 +90,14 @@ def span_logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return logits[:, None].masked_fill(others[..., None], least).logsumexp(2)
 
 
+def mean_of_words(states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Average (texts, tokens, width) states over the tokens of each word of a context; (texts, words, width)."""
+    words = inputs[_WORDS]
+    numbers = torch.arange(int(words.max()) + 1, device=words.device)
+    own = (words[:, None, :] == numbers[:, None]).to(states.dtype)
+    return own @ states / own.sum(-1, keepdim=True).clamp(min=1)
+
+
 def span_distance(_: Tensor, temperature: float, *_of_labels: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Give the loss that says how far a student's starts and ends are from its teacher's.
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..alignment.linear import reads_towards
+from ..alignment.maps import Linear
+from ..alignment.methods import METHODS, Problem
 from ..alignment.moments import Moments
 from ..errors import TaskError
 
@@ -31,7 +33,11 @@ def pooled(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     Returns:
         (texts, width).
     """
-    states = model(**inputs).last_hidden_state
+    return mean_of_tokens(model(**inputs).last_hidden_state, inputs)
+
+
+def mean_of_tokens(states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Average (texts, tokens, width) states over the tokens that are no padding; (texts, width)."""
     read = inputs["attention_mask"][..., None].to(states.dtype)
     mean: Tensor = (states * read).sum(1) / read.sum(1).clamp(min=1)
     return mean
@@ -62,6 +68,22 @@ class Bridge:
         same = widths[0] == widths[1]
         prior = torch.eye(*widths, dtype=torch.float64) if same else torch.zeros(widths, dtype=torch.float64)
         return Bridge(*reads_towards(moments, prior)[:2])
+
+    @staticmethod
+    def ported(moments: Moments) -> Bridge:
+        """Fit it as a port fits what a task head reads: by the method ``ridge``.
+
+        Args:
+            moments: of the vectors of both models, with covariances.
+
+        Raises:
+            SamplingError: of fewer than two rows.
+        """
+        d_s, d_t = moments.cross.shape
+        problem = Problem("last hidden states", d_s, d_t, moments, written=False, unit="rows")
+        fitted = METHODS["ridge"].fit(problem)
+        assert isinstance(fitted, Linear)
+        return Bridge(fitted.reads, fitted.offset)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Take (texts, d_s) vectors to (texts, d_t)."""

@@ -152,7 +152,8 @@ def _plain(value: Any) -> Any:
             settings = dict(value.settings)
             return {**vars(value), "layers": settings.pop("layers"), "settings": settings}
         case RefineOptions():
-            return {name: one for name, one in value if one or name not in ("hard", "certainty")}
+            silent = ("hard", "certainty", "hidden", "weigh_changes")
+            return {name: one for name, one in value if one or name not in silent}
         case Options():
             return dict(value)
         case _:

@@ -40,6 +40,12 @@ def hash_rows(rows: Any) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
+def hash_file(path: Path) -> str:
+    """Hash a file, all of it: its SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Give the versions of regraft and of the libraries that results may depend on."""
     return {name: version(name) for name in ("regraft", "torch", "transformers", "peft")}

@@ -63,6 +63,18 @@ def read_texts(source: str | Path, column: str = "text", limit: int | None = Non
     return singly(read_inputs(source, column, limit, split))
 
 
+def read_prompts(path: Path) -> list[str]:
+    """Read beginnings of texts, one per line; blank lines are none.
+
+    Raises:
+        SamplingError: the file cannot be read, or holds none.
+    """
+    prompts = [line.rstrip("\r") for line in _lines(path) if line.strip()]
+    if not prompts:
+        raise SamplingError(f"{path} holds no prompt, expected beginnings of texts, one per line (--prompts)")
+    return prompts
+
+
 def singly(texts: Sequence[Text]) -> list[str]:
     """Take pairs of texts apart, for what reads them one by one."""
     return [text for one in texts for text in ([one] if isinstance(one, str) else one)]

@@ -26,7 +26,7 @@ from .trainer import make_trainer, score_split
 
 def train(
     model: str | Path,
-    out: Path,
+    out: str | Path,
     *,
     data: DataOptions | None = None,
     options: TrainOptions | None = None,
@@ -63,7 +63,7 @@ def train(
     Raises:
         RegraftError: data, model, module or directories that do not serve.
     """
-    data, options = data or DataOptions(), options or TrainOptions()
+    out, data, options = Path(out), data or DataOptions(), options or TrainOptions()
     mixed_precision(options.precision)  # refuses what this machine cannot do before any work
     check_writable(out, replace, FILES, [model, init, data.data])
     base = resolve(model, trust_remote_code)
