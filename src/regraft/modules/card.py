@@ -10,6 +10,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
+from .picture import port_picture
+
+CARD, PICTURE = "README.md", "port.svg"
 
 # What loads a directory -> its library and tag on the hub, where AdapterHub's goes by its old name.
 _LIBRARIES = {
@@ -38,9 +41,20 @@ def model_card(config: Mapping[str, Any], provenance: Mapping[str, Any], written
             "peft_type": config["peft_type"],
             "written": lambda name, score: f"{score:.{metric_named(name).digits}f}",
             "written_for": written_for,
+            "picture": None if port_picture(provenance.get("port", {})) is None else PICTURE,
             "ours": method is not None and method.ours,  # registered by importing regraft
         },
     )
+
+
+def write_card(
+    directory: Path, config: Mapping[str, Any], provenance: Mapping[str, Any], written_for: str = "peft"
+) -> None:
+    """Write the card of a module and, of one that was ported, the picture that it shows; arguments as `model_card`."""
+    (directory / CARD).write_text(model_card(config, provenance, written_for), encoding="utf-8")
+    picture = port_picture(provenance.get("port", {}))
+    if picture is not None:
+        (directory / PICTURE).write_text(picture, encoding="utf-8")
 
 
 def student_card(provenance: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..files.directories import new_directory, write_json, write_json_lines
 from ..files.reading import read_json
-from .module import CARD, CURVE, PROVENANCE
+from .card import CARD
+from .module import CURVE, PROVENANCE
 
 
 def model_files(path: Path) -> list[str]:

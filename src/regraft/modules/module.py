@@ -24,17 +24,27 @@ from ..files.reading import read_json, read_tensors
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .card import model_card
+from .card import CARD, PICTURE, write_card
 
 PROVENANCE = "regraft.json"
-CARD, CURVE = "README.md", "curve.jsonl"
+CURVE = "curve.jsonl"
 # AdapterHub's files; its configuration has the name of PEFT's.
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
 # llama.cpp's.
 GGUF_WEIGHTS = "adapter_model.gguf"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
-FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
+FILES = (
+    CONFIG_NAME,
+    SAFETENSORS_WEIGHTS_NAME,
+    PROVENANCE,
+    CARD,
+    PICTURE,
+    CURVE,
+    HUB_WEIGHTS,
+    HEAD_CONFIG,
+    HEAD_WEIGHTS,
+)
 """What a module that was saved consists of; a directory that holds anything else is never replaced."""
 
 
@@ -116,7 +126,7 @@ class Module:
             )
             _write_json(directory / CONFIG_NAME, self.config)
             _write_json(directory / PROVENANCE, provenance)
-            (directory / CARD).write_text(model_card(self.config, provenance), encoding="utf-8")
+            write_card(directory, self.config, provenance)
             if curve is not None:
                 write_json_lines(directory / CURVE, curve)
         return Path(path)
@@ -155,7 +165,7 @@ class Module:
                 _write_json(directory / HEAD_CONFIG, files.head_config)
                 torch.save(dict(files.head_tensors), directory / HEAD_WEIGHTS)
             _write_json(directory / PROVENANCE, provenance)
-            (directory / CARD).write_text(model_card(config, provenance, "adapterhub"), encoding="utf-8")
+            write_card(directory, config, provenance, "adapterhub")
         return Path(path)
 
     def stamped(self) -> dict[str, Any]:

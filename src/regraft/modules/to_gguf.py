@@ -14,10 +14,10 @@ from torch import Tensor
 from ..errors import ModuleFileError, unknown_choice
 from ..files.directories import new_directory, write_json
 from ..models.pretrained import ModelLike, Pretrained
-from .card import model_card
+from .card import write_card
 from .config import PREFIX, check_portable
 from .inventory import take_inventory
-from .module import CARD, FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
+from .module import FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
 from .peft_types import PEFT_TYPES
 
 
@@ -97,7 +97,7 @@ def save_gguf(
         provenance = module.stamped()
         write_json(directory / PROVENANCE, provenance)
         config = {**module.config, "base_model_name_or_path": resolved.name}
-        (directory / CARD).write_text(model_card(config, provenance, "gguf"), encoding="utf-8")
+        write_card(directory, config, provenance, "gguf")
     return Path(path)
 
 
