@@ -10,7 +10,7 @@ PEFT = $(INTEROP)/peft
 # llama.cpp's converter comes with the source distribution of its Python bindings.
 LLAMA_CPP = $(INTEROP)/llama_cpp
 
-.PHONY: install test fast lint docs interop bench demo micro clean
+.PHONY: install test fast lint docs faults interop bench demo micro clean
 
 install: $(STAMP)
 
@@ -24,6 +24,9 @@ test: install lint interop  ## everything that CI runs
 
 fast: install             ## neither what is slow nor what needs real models
 	$(BIN)/pytest -m "not slow and not real"
+
+faults: install           ## full disks, kills and signals at every write of four commands: an hour or two
+	REGRAFT_FAULTS=all $(BIN)/pytest -n 0 -s tests/test_faults.py
 
 lint: install
 	$(BIN)/ruff check

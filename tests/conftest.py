@@ -28,6 +28,8 @@ from regraft.models.pretrained import HEAD_CLASSES, resolve
 # included, and for the BLAS of numpy in them.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# No test outlives a power failure, and waiting for the disk takes longer than most of them; `faults` counts on its own.
+os.fsync = lambda _: None
 # A console fixes its width when it is made, and workers of pytest-xdist set it to their controller's.
 os.environ["COLUMNS"] = "200"
 # The command line sets a variable that transformers reads when it is imported, which is before its main runs here.

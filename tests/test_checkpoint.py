@@ -108,15 +108,15 @@ def test_a_failed_rename_brings_the_old_module_back(
 ) -> None:
     module = regraft.load(module_directory)
     module.save(tmp_path / "out")
-    rename = Path.rename
+    replace = Path.replace
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name == "new":
+        if self.name == ".out.regraft-new":
             raise OSError("disk on fire")
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="disk on fire"):
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(ModuleFileError, match=r"cannot write .*/out: disk on fire \(.*B are free there\); make room"):
         module.save(tmp_path / "out", replace=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert regraft.load(tmp_path / "out").hash() == module.hash()

@@ -381,7 +381,7 @@ def test_a_killed_distillation_goes_on_and_ends_as_if_nothing_had_happened(
     other = get_context("fork").Process(target=distill, args=(teacher, out, texts), kwargs=options)
     other.start()
     for _ in range(3000):
-        if list(work.glob("checkpoint-*/trainer_state.json")):
+        if list(work.glob("checkpoint-*/regraft-checkpoint.json")):
             break
         time.sleep(0.02)
     other.kill()

@@ -1,4 +1,4 @@
-"""Every command of the README and of the docs is one that regraft takes; those of the README and the guide run."""
+"""Every command of the pages is one that regraft takes; those of the README, the guide and the tutorials run."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def test_a_command_is_taken_as_it_stands(words: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README", "guide"])
-def test_the_commands_of_a_page_run_in_order(
-    name: str,
+def test_the_commands_of_the_guide_run_in_order(
     make_model: Callable[..., str],
     make_module: Callable[..., str],
     tmp_path: Path,
@@ -79,7 +77,7 @@ def test_the_commands_of_a_page_run_in_order(
         (tmp_path / "texts" / f"{split}.txt").write_text("\n".join(make_texts(20, seed=len(split))))
     (tmp_path / "decoder-lora").symlink_to(make_module(llama, "lora", task_type="CAUSAL_LM"))
     ran = []
-    for words in commands(ROOT / f"{name}.md" if name == "README" else ROOT / "docs" / f"{name}.md"):
+    for words in commands(ROOT / "docs" / "guide.md"):
         if {"my/set", "reviews/", "org/name:config", "minilm-wikineural", "demo"} & {*words} or words[0] == "report":
             continue  # on the hub, or minutes
         arguments = [places.get(word, word) if word != "student" or words[n - 1] != "--out" else word
@@ -105,8 +103,10 @@ def test_the_commands_of_a_page_run_in_order(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in TUTORIALS if page.stem != "decoders"], ids=lambda page: page.stem)
-def test_a_tutorial_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(page for page in TUTORIALS if page.stem != "decoders")], ids=lambda page: page.stem
+)
+def test_a_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """On the models that ship; trainings are cut short."""
     monkeypatch.chdir(tmp_path)
     for words in commands(page):

@@ -62,7 +62,7 @@ def test_it_is_kept_after_a_kill_too(start: Stranger, tmp_path: Path, monkeypatc
         meanwhile.setattr(finetuning, "make_trainer", killed)
         with pytest.raises(KeyboardInterrupt):
             trained(start, tmp_path / "out")
-    assert list((tmp_path / "out.training").glob("checkpoint-*/trainer_state.json"))
+    assert list((tmp_path / "out.training").glob("checkpoint-*/regraft-checkpoint.json"))
     module = trained(start, tmp_path / "out")
     assert module.provenance["training"]["step"] == 0
     assert (

@@ -221,7 +221,7 @@ def test_a_killed_refinement_ends_as_if_nothing_had_happened(
     other = get_context("fork").Process(target=refine, args=(student, teacher, TEXTS, out), kwargs={"steps": steps})
     other.start()
     for _ in range(3000):
-        if list(work.glob("checkpoint-*/trainer_state.json")):
+        if list(work.glob("checkpoint-*/regraft-checkpoint.json")):
             break
         time.sleep(0.01)
     other.kill()

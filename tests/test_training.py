@@ -21,11 +21,11 @@ from regraft.tasks.data import load_task
 from regraft.tasks.options import DataOptions
 from regraft.tasks.records import TASKS
 from regraft.training.attachment import attach, keeps_head, with_head
+from regraft.training.checkpoints import last_checkpoint
 from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
 from regraft.training.fresh import fresh_config
 from regraft.training.options import TrainOptions, preset
-from regraft.training.runs import last_checkpoint
 
 NER = TASKS["ner"]
 FAST = TrainOptions(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
@@ -217,7 +217,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     other = get_context("fork").Process(target=train, args=(base, out), kwargs=options)
     other.start()
     for _ in range(3000):
-        if list(work.glob("checkpoint-*/trainer_state.json")):
+        if list(work.glob("checkpoint-*/regraft-checkpoint.json")):
             break
         time.sleep(0.02)
     other.kill()
@@ -244,9 +244,9 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
 
 
 def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    for step, state in ((9, "{}"), (20, "{}"), (100, '{"epoch": ')):
+    for step, file in ((9, "regraft-checkpoint.json"), (20, "regraft-checkpoint.json"), (100, "trainer_state.json")):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+        (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
     (tmp_path / "checkpoint-200").mkdir()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
 

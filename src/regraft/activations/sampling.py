@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..alignment.moments import Moments, SplitMoments
 from ..errors import SamplingError
@@ -21,6 +19,7 @@ from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
 from ..files.texts import Text
+from ..files.writing import write_json, write_tensors
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, SpacePair
 from .batches import Texts, in_order
@@ -231,8 +230,8 @@ def save_sample(sample: Sample, path: str | os.PathLike[str], replace: bool = Fa
         "counts": counts,
     }
     with new_directory(path, replace, FILES) as directory:
-        save_file(tensors, directory / _TENSORS)
-        (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_tensors(directory / _TENSORS, tensors)
+        write_json(directory / MANIFEST, manifest)
 
 
 _STORED = [field.name for field in fields(Moments) if field.name != "n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,6 +16,8 @@ from rich.text import Text
 
 console = Console(markup=False)  # paths and messages may hold brackets
 errors = Console(stderr=True, markup=False)
+held = ExitStack()
+"""What a command holds until it ends, such as its output directory."""
 
 
 class _Help:
@@ -89,6 +92,7 @@ def application() -> App:
         "Begin with: regraft plan MODULE --student MODEL\nIt loads no weights and shows who gets what.",
         help_format="plaintext",
         help_formatter=cast(Any, _Help()),
+        suppress_keyboard_interrupt=False,  # `main` ends the command
         default_parameter=Parameter(negative=(), show_choices=False),
         group_arguments=WHAT,
         group_parameters=WHAT,

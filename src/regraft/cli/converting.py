@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console
+from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console, held
 
 _FORMATS = ("adapterhub", "gguf", "lora", "merged", "peft")
 _OF_A_RANK = ("lora",)
@@ -45,7 +45,7 @@ def convert(
     """
     import dataclasses
 
-    from ..files.directories import check_writable
+    from ..files.directories import claimed
     from ..modules.model_directory import model_files
     from ..modules.module import FILES, GGUF_WEIGHTS, load
 
@@ -54,7 +54,7 @@ def convert(
     if (to in _OF_A_RANK) != (rank is not None):
         said = "without" if rank is None else "with"
         raise ModuleFileError(f"found --to {to} {said} --rank, expected it with {', '.join(_OF_A_RANK)} alone")
-    check_writable(out, replace, [*FILES, GGUF_WEIGHTS, *model_files(out)], [module, model])
+    held.enter_context(claimed(out, replace, [*FILES, GGUF_WEIGHTS, *model_files(out)], [module, model]))
     loaded = load(module)
     if to == "gguf":
         from ..modules.to_gguf import save_gguf

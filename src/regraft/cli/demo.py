@@ -86,7 +86,9 @@ def demo(*, out: Annotated[Path, Parameter(group=OUTPUT)] = Path("results/demo")
 def _another_run(store: Store) -> Iterator[None]:
     """Use a second core: another run on the same store takes cells that this one is not at."""
     command = [sys.executable, "-m", "regraft", "experiment", "run", "demo", "--store", str(store.root), "--quiet"]
-    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # What it has to say this run says too.
+    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         yield
     finally:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import pydantic
 from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError
 from ..schema import sentence
-from .app import WELCOME, application, console, errors, option
+from ..stopping import Stopped, stoppable
+from .app import WELCOME, application, console, errors, held, option
 
 # In the order of the work. A command's module is imported when it is called, or asked for its help; its first line
 # stands here too, so that the list of commands needs none of them.
@@ -57,7 +61,7 @@ def commands(words: Sequence[str]) -> App:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2."""
+    """Run the command line; a user's mistake is one sentence and exit code 2, as is a full disk."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Before the libraries are imported that read them.
@@ -70,18 +74,35 @@ def main() -> None:
     if not sys.argv[1:]:
         console.out(WELCOME, end="", highlight=False)
         return
-    try:
-        commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
-    except CycloptsError as error:
-        _refuse(_said(error))
-    except RegraftError as error:
-        _refuse(str(error))
+    with stoppable():
+        try:
+            with held:
+                commands(sys.argv[1:])(sys.argv[1:], exit_on_error=False, print_error=False, error_console=errors)
+        except CycloptsError as error:
+            _refuse(_said(error))
+        except RegraftError as error:
+            _refuse(str(error))
+        except OSError as error:  # of other libraries, which write caches and temporary files
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            from ..files.writing import WritingError
+
+            _refuse(str(WritingError(Path(error.filename or tempfile.gettempdir()), error)))
+        except Stopped as stopped:
+            _end(stopped)
 
 
 def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
     errors.print(problem, soft_wrap=True, highlight=False)
     sys.exit(2)
+
+
+def _end(stopped: Stopped) -> None:
+    """Say how to go on, by the last note that was made on the way out, and end with the signal's exit code."""
+    notes = ["nothing is half written; run the same command again", *getattr(stopped, "__notes__", ())]
+    errors.print(f"stopped: {notes[-1]}", soft_wrap=True, highlight=False)
+    sys.exit(128 + stopped.number)
 
 
 def _said(error: CycloptsError) -> str:

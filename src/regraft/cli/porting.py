@@ -15,7 +15,7 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat, held
 
 if TYPE_CHECKING:
     from ..port.pipeline import Port
@@ -141,7 +141,7 @@ def transfer(
     """
     from ..distillation.checks import check_lesson
     from ..distillation.refinement import refine as finish
-    from ..files.directories import check_writable
+    from ..files.directories import claimed
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
@@ -150,7 +150,7 @@ def transfer(
     from .verdict import show_verdict
 
     register_family(families)
-    check_writable(out, replace, FILES, [module, student, teacher, *moments])
+    held.enter_context(claimed(out, replace, FILES, [module, student, teacher, *moments]))
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     if refine is not None and texts.texts is None:
@@ -220,13 +220,13 @@ def sample(
         sites: Sites of modules: query,value. Default: usual.
     """
     from ..activations import sampling
-    from ..files.directories import check_writable
+    from ..files.directories import claimed
     from ..models.families import register_family
     from ..models.pretrained import resolve
     from ..port.spaces import judged_pairs, space_pairs
 
     register_family(families)
-    check_writable(out, replace, sampling.FILES, [teacher, student])
+    held.enter_context(claimed(out, replace, sampling.FILES, [teacher, student]))
     read = texts.read()
     if read is None:
         raise SamplingError("found no texts to run the models on; give --texts FILE")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..errors import ReportError
-from .app import OUTPUT, Replace, console
+from .app import OUTPUT, Replace, console, held
 
 if TYPE_CHECKING:
     from ..report.contents import Contents
@@ -37,14 +37,14 @@ def report(
         experiment: Name, where the directory holds several.
         out: Directory. Default: as above.
     """
-    from ..files.directories import check_writable
+    from ..files.directories import claimed
     from ..report.contents import contents
     from ..report.writing import FILES, save
 
     if out is None and path.is_dir():
         out = path / (f"report-{experiment}" if experiment else "report")
     out = out or path.with_name(f"{path.stem}-report")
-    check_writable(out, replace, FILES)
+    held.enter_context(claimed(out, replace, FILES))
     title, results = _read(path, experiment)
     summary = contents(results, title, reference)
     show(summary)

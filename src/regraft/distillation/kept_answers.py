@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save_file
 
 from ..errors import ModelError, ModuleFileError
-from ..files.directories import new_directory, obstacle, write_json
+from ..files.directories import new_directory, obstacle
 from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json, read_safetensors
 from ..files.texts import Text
+from ..files.writing import told, write_json, write_tensors
 from ..models.pretrained import ModelLike, resolve
 from ..modules.module import PROVENANCE, Module
 from .answer_kinds import kind_of
@@ -45,7 +45,8 @@ def place_of_answers(directory: Path | None) -> Path:
     directory = directory or answers_directory()
     if why := obstacle(directory):
         raise ModuleFileError(f"cannot keep answers in {directory}, since {why}; choose another place (--answers)")
-    directory.mkdir(parents=True, exist_ok=True)
+    with told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
@@ -103,7 +104,9 @@ def kept_answers(
     )
     # Whoever comes second, such as another process of one training, finds what the first one kept.
     # A soft lock, a file that is there, would outlive a process that is killed.
-    with FileLock(directory / f"{place.name}.lock", fallback_to_soft=False):
+    with told(directory):
+        held = FileLock(directory / f"{place.name}.lock", fallback_to_soft=False).acquire()
+    with held:
         try:
             base = resolve(module.base_model if model is None else model, trust_remote_code)
             one_tokenizer = bool(kind.one_tokenizer and tokens) and tokens == tokens_of(base, texts)
@@ -140,7 +143,7 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
     if answers.states is not None:
         tensors["states"] = answers.states
     with new_directory(place, True, _FILES) as written:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written / _TENSORS)
+        write_tensors(written / _TENSORS, tensors)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
         content["sha256"] = hash_file(written / _TENSORS)
         write_json(written / PROVENANCE, {"answers": content, "versions": versions()})

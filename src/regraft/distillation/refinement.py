@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -29,8 +28,9 @@ from ..schema import make
 from ..tasks.data import Loaded
 from ..tasks.options import TaskOptions
 from ..training.attachment import attach, check_head, detach
+from ..training.checkpoints import last_checkpoint, run
 from ..training.devices import mixed_precision, processes, training_arguments
-from ..training.runs import last_checkpoint, learning_curve, work_directory
+from ..training.runs import learning_curve, under_way
 from ..training.tracking import Tracking, tracked
 from .answers import answer_kind
 from .checks import check_losses, check_pair, in_order_of, with_changes
@@ -180,8 +180,7 @@ def refine(
         if out is None:
             work = Path(stack.enter_context(TemporaryDirectory()))
         else:
-            with processes().main_process_first():
-                work = work_directory(out, described, replace)
+            work = stack.enter_context(under_way(out, described, replace, FILES))
         reached = {}
         for size in sizes:
             few = dataclasses.replace(lesson, limit=size)
@@ -207,7 +206,6 @@ def refine(
         refined = detach(adapted, base, source, provenance)
         if out is not None and trainer.is_world_process_zero():
             refined.save(out, replace, curve=curve)
-            shutil.rmtree(work)
         trainer.accelerator.wait_for_everyone()
     return refined
 
@@ -230,7 +228,7 @@ def _learn(
     adapted = attach(base, start, lesson.task)
     trainer = _trainer(lesson, base, adapted, work, options, progress)
     with tracked(trainer, tracking):
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        run(trainer, work)
     curve = learning_curve(trainer.state.log_history, METRICS, split="held-out")
     if _looks(curve)[-1]["step"] == 0:
         set_peft_model_state_dict(adapted, dict(start.tensors))

@@ -6,7 +6,6 @@ transformers' Trainer on accelerate does the training, so its launchers work as 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from ..models.sites import depth as layers_in
 from ..models.sites import find_sites
 from ..modules.card import student_card
 from ..modules.model_directory import model_files, save_model
-from ..training.devices import mixed_precision, processes, training_arguments
-from ..training.runs import last_checkpoint, learning_curve, work_directory
+from ..training.checkpoints import last_checkpoint, run
+from ..training.devices import mixed_precision, training_arguments
+from ..training.runs import learning_curve, under_way
 from ..training.tracking import Tracking, tracked
 from .masking import collator, encode, split
 from .options import DistillOptions
@@ -115,53 +115,50 @@ def distill(
     train, held_out = (encode(part, tokenizer, min(options.max_length, base.longest), masked) for part in parts)
     set_seed(options.seed)
     student = shallower(model, base.family, layers)
-    with processes().main_process_first():
-        work = work_directory(out, described, replace)
-    resume = last_checkpoint(work)
-    trainer = Distiller(
-        teacher=model,
-        weights=weights,
-        temperature=options.temperature,
-        matched=matched_states(layers, depth),
-        model=student,
-        args=training_arguments(
-            work,
-            options,
-            progress,
-            num_train_epochs=options.epochs,
-            max_steps=options.max_steps or -1,
-            per_device_eval_batch_size=options.batch_size,
-            eval_strategy="steps",
-            eval_steps=options.save_every,
-            eval_on_start=resume is None,
-            save_strategy="steps",
-            save_steps=options.save_every,
-            logging_strategy="steps",  # in step with the checkpoints, so that a resumed curve is the uninterrupted one
-            logging_steps=options.save_every,
-            remove_unused_columns=False,  # masking reads which tokens are special
-            ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
-        ),
-        train_dataset=train,
-        eval_dataset=held_out,
-        data_collator=data_collator,
-    )
-    trainer.remove_callback(PrinterCallback)
-    with tracked(trainer, tracking):
-        trainer.train(resume_from_checkpoint=resume)
-    curve = learning_curve(trainer.state.log_history, trainer.reported, split="held-out")
-    evaluated = [{name: row[name] for name in ("loss", *trainer.reported)} for row in curve if "split" in row]
-    before, after = evaluated[0], evaluated[-1]
-    if not math.isfinite(after["loss"]):
-        raise TaskError(f"the distillation diverged (loss {after['loss']}); start over with a lower learning rate")
-    report = {**described, "language_model": has_head, "weights": weights, "mixed_precision": mixed}
-    if trainer.is_world_process_zero():
-        report["losses"] = {"before": before, "after": after}
-        student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
-        provenance = {"distillation": report, "versions": versions()}
-        # A tokenizer that cuts nothing.
-        save_model(Path(out), student, base.tokenizer(), provenance, student_card, replace, curve)
-        shutil.rmtree(work)
-    trainer.accelerator.wait_for_everyone()
+    with under_way(out, described, replace, model_files(out)) as work:
+        trainer = Distiller(
+            teacher=model,
+            weights=weights,
+            temperature=options.temperature,
+            matched=matched_states(layers, depth),
+            model=student,
+            args=training_arguments(
+                work,
+                options,
+                progress,
+                num_train_epochs=options.epochs,
+                max_steps=options.max_steps or -1,
+                per_device_eval_batch_size=options.batch_size,
+                eval_strategy="steps",
+                eval_steps=options.save_every,
+                eval_on_start=last_checkpoint(work) is None,
+                save_strategy="steps",
+                save_steps=options.save_every,
+                logging_strategy="steps",  # in step with the checkpoints, so a resumed curve is the uninterrupted one
+                logging_steps=options.save_every,
+                remove_unused_columns=False,  # masking reads which tokens are special
+                ddp_find_unused_parameters=False,  # the losses reach every weight that is not frozen
+            ),
+            train_dataset=train,
+            eval_dataset=held_out,
+            data_collator=data_collator,
+        )
+        trainer.remove_callback(PrinterCallback)
+        with tracked(trainer, tracking):
+            run(trainer, work)
+        curve = learning_curve(trainer.state.log_history, trainer.reported, split="held-out")
+        evaluated = [{name: row[name] for name in ("loss", *trainer.reported)} for row in curve if "split" in row]
+        before, after = evaluated[0], evaluated[-1]
+        if not math.isfinite(after["loss"]):
+            raise TaskError(f"the distillation diverged (loss {after['loss']}); start over with a lower learning rate")
+        report = {**described, "language_model": has_head, "weights": weights, "mixed_precision": mixed}
+        if trainer.is_world_process_zero():
+            report["losses"] = {"before": before, "after": after}
+            student.config.use_cache = getattr(base.config, "use_cache", True)  # the Trainer turned it off
+            provenance = {"distillation": report, "versions": versions()}
+            # A tokenizer that cuts nothing.
+            save_model(Path(out), student, base.tokenizer(), provenance, student_card, replace, curve)
+        trainer.accelerator.wait_for_everyone()
     return Distilled(Path(out), layers, before, after)
 
 

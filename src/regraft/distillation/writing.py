@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from ..errors import ModuleFileError, SamplingError, TaskError
-from ..files.directories import new_directory, write_json
+from ..files.directories import new_directory
 from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json
 from ..files.texts import read_texts
+from ..files.writing import told, write_json, write_json_lines
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..modules.module import PROVENANCE, Module
 from ..seeding import generator
@@ -100,15 +100,16 @@ def written_texts(
     told_by: dict[str, Any] = {**told_by_module(module), "model": base.config_hash, "model_weights": base.weights_id}
     told_by |= {"asked": writing.count, "prompts": hash_rows(writing.prompts), "seed": seed, "max_length": max_length}
     place = directory / f"texts-{hash_rows([*told_by.values()])}"
-    with FileLock(f"{place}.lock", fallback_to_soft=False):
+    with told(directory):
+        held = FileLock(f"{place}.lock", fallback_to_soft=False).acquire()
+    with held:
         texts = _read(place)
         if texts is None:
             texts = list(_write(writing, module, base, max_length, seed, device, progress))
             if not texts:
                 raise TaskError(f"{module.source} wrote {writing.count} blank texts; give prompts (--prompts FILE)")
             with new_directory(place, True, (_TEXTS, PROVENANCE)) as new:
-                rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-                (new / _TEXTS).write_text(rows, encoding="utf-8")
+                write_json_lines(new / _TEXTS, ({"text": text} for text in texts))
                 said = {**told_by, "by": module.source, "sha256": hash_file(new / _TEXTS)}
                 write_json(new / PROVENANCE, {"written": said, "versions": versions()})
     return Written(texts, place / _TEXTS)

@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from ..errors import TaskError
+from ..files.writing import told, write_bytes
 from ..training.tracking import Tracking
 from .jobs import Distill, Train
 
@@ -48,13 +49,14 @@ def launch(order: Order) -> None:
         TaskError: they failed; the message has the first error that they named.
     """
     file = order.out.with_name("order.json")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(ORDER.dump_json(order))
-    error_of(file).unlink(missing_ok=True)
+    with told(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        error_of(file).unlink(missing_ok=True)
+        write_bytes(file, ORDER.dump_json(order))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(order.job.processes)]
     command = [sys.executable, *torchrun, "-m", f"{__package__}.launched", str(file)]
     devices = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}  # it would see one process otherwise
-    # They die when they read the end of their input, which this process holds open while it lives.
+    # They die when they read the end of their input, which this process holds open while it lives and the block lasts.
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

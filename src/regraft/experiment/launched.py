@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ..files.writing import write_text
 from .launch import ORDER, error_of
 from .store import Store
 from .work import make, sentence
@@ -26,5 +27,5 @@ if __name__ == "__main__":
     try:
         make(Store(order.root), order.job, order.out, order.tracking)
     except Exception as error:  # of whatever kind: told to who gave the order, and raised
-        error_of(path).write_text(sentence(error), encoding="utf-8")
+        write_text(error_of(path), sentence(error))
         raise

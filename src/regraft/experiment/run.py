@@ -54,6 +54,21 @@ def run(
         started: called with each cell that is handed out.
         ended: called with each outcome.
     """
+    try:
+        return _run(experiment, grid, store, executor, started, ended)
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"what is done is kept in {store.root}, and the same command goes on from there")
+        raise
+
+
+def _run(
+    experiment: Experiment,
+    grid: Grid,
+    store: Store,
+    executor: Executor,
+    started: Callable[[Cell], None],
+    ended: Callable[[Cell, Outcome], None],
+) -> Ended:
     store.write_index(
         experiment.name,
         {

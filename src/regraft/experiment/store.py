@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
-from ..files.directories import obstacle, write_json
+from ..files.directories import LOCKLESS, obstacle
 from ..files.reading import read_json
+from ..files.writing import WritingError, move, told, write_json
 
 _RECORD = "cell.json"
 _OUTPUT = "output"
@@ -70,7 +71,8 @@ class Store:
         Yields:
             Whether the cell is ours until the block ends.
         """
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with told(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
         # A soft lock, a file that is there, would outlive a process that is killed.
         lock = FileLock(self.root / "locks" / key, fallback_to_soft=False)
         try:
@@ -79,6 +81,8 @@ class Store:
             yield False
             return
         except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise WritingError(self.root, error) from error
             raise ModuleFileError(
                 f"cannot lock {lock.lock_file} ({error}), expected a file system with working flock; use another store"
             ) from error
@@ -89,19 +93,21 @@ class Store:
 
     def finish(self, key: str, record: Mapping[str, Any]) -> None:
         """Make a cell's work its result. Call it under a claim."""
-        self._failure(key).unlink(missing_ok=True)
         work = self.work(key).parent
-        for path in work.iterdir():  # an attempt that was killed may have left files of its own
-            if path.name != _OUTPUT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(work / _RECORD, record)
-        (self.root / "cells").mkdir(exist_ok=True)
-        work.rename(self.root / "cells" / key)
+        with told(self.root):
+            self._failure(key).unlink(missing_ok=True)
+            for path in work.iterdir():  # an attempt that was killed may have left files of its own
+                if path.name != _OUTPUT:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_json(work / _RECORD, record)
+            (self.root / "cells").mkdir(exist_ok=True)
+            move(work, self.root / "cells" / key)
 
     def fail(self, key: str, record: Mapping[str, Any]) -> None:
         """Write down that a cell failed. What it made so far stays, for the next attempt."""
-        self._failure(key).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._failure(key), record)
+        with told(self.root):
+            self._failure(key).parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._failure(key), record)
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a cell failed when it was last tried; None where it did not."""
@@ -109,8 +115,9 @@ class Store:
 
     def write_index(self, name: str, index: Mapping[str, Any]) -> None:
         """Write down which cells an experiment has."""
-        (self.root / "experiments").mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "experiments" / f"{name}.json", index)
+        with told(self.root):
+            (self.root / "experiments").mkdir(parents=True, exist_ok=True)
+            write_json(self.root / "experiments" / f"{name}.json", index)
 
     def has_index(self, name: str) -> bool:
         """Whether an experiment of that name was run here."""

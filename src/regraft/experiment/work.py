@@ -96,7 +96,7 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
             }
             store.finish(cell.key, {**described, **record, **_result(out)})
         except Exception as error:  # of whatever kind: the other cells go on
-            with suppress(OSError):  # the disk may be full
+            with suppress(RegraftError):  # the disk may be full
                 store.fail(cell.key, {**described, "error": sentence(error), "traceback": traceback.format_exc()})
             return Outcome(cell.key, "failed", sentence(error))
     return Outcome(cell.key, "done")

@@ -1,18 +1,20 @@
-"""Directories appear whole or not at all; files that cannot be read are refused in one sentence."""
+"""Directories appear whole or not at all, and are written by one process at a time."""
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import platform
 import shutil
-import tempfile
+import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from ..errors import ModuleFileError
+from ..stopping import undisturbed
+from .writing import flush, move, told
 
 # One of these lies in every directory that regraft writes.
 _MARKS = ("regraft.json", "moments.json", "report.html")
@@ -72,44 +74,109 @@ def obstacle(path: Path) -> str:
 
 
 @contextmanager
+def claimed(
+    path: str | os.PathLike[str], replace: bool, ours: Collection[str], inputs: Iterable[object] = ()
+) -> Iterator[Path]:
+    """Be the one process that writes a directory until the block ends; the claim of a process that dies is void.
+
+    What a process that was killed left beside it is removed and, where it died between moving the old directory away
+    and the new one there, the old one is put back. A claim within a claim of the same thread is the outer one.
+
+    Args:
+        path: the directory to be.
+        replace: as for `check_writable`, like the others.
+        ours: likewise.
+        inputs: likewise.
+
+    Yields:
+        The directory's path, without links.
+
+    Raises:
+        ModuleFileError: another process holds it; or as `check_writable`.
+    """
+    check_writable(path, replace, ours, inputs)
+    path = Path(path).resolve()
+    made = [parent for parent in path.parents if not parent.exists()]
+    # A soft lock, a file that is there, would outlive a process that is killed.
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True, fallback_to_soft=False)
+    if within := lock.is_locked:
+        yield path
+    if within:
+        return
+    try:
+        with told(path), undisturbed():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _acquire(lock, path)
+            _tidy(path)
+        check_writable(path, replace, ours)  # another process may have written it meanwhile
+        yield path
+    finally:
+        with undisturbed():
+            if lock.is_locked:
+                # Who has opened the file meanwhile finds that it has no name any more, and makes one of its own.
+                Path(lock.lock_file).unlink(missing_ok=True)
+                lock.release()
+            for parent in made:
+                with suppress(OSError):  # something was written there
+                    parent.rmdir()
+
+
+LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system says that has no locks."""
+
+
+def _acquire(lock: BaseFileLock, path: Path) -> None:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ModuleFileError(
+            f"another process is writing {path}; wait until it has ended, or choose another name"
+        ) from error
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        warnings.warn(
+            f"the file system of {path} has no file locks ({error.strerror}), so nothing keeps other processes from "
+            "writing there too",
+            stacklevel=5,
+        )
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
 def new_directory(path: str | os.PathLike[str], replace: bool, ours: Collection[str]) -> Iterator[Path]:
     """Give a directory to write into that becomes `path` when the block ends well, and vanishes when it does not.
 
     Raises:
-        ModuleFileError: as `check_writable`.
+        ModuleFileError: as `claimed`, or it cannot be written; what stood at `path` before still does.
     """
-    path = Path(path).resolve()
-    check_writable(path, replace, ours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old, written = beside / "old", beside / "new"
-    try:
-        written.mkdir()
-        yield written
-        for file in written.iterdir():  # safetensors writes files that only their owner may read
-            file.chmod(written.stat().st_mode & 0o666)
-        if path.exists():
-            path.rename(old)
+    with claimed(path, replace, ours) as path, told(path):
+        new, old = _beside(path)
         try:
-            written.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            new.mkdir()
+            yield new
+            mode = new.stat().st_mode
+            for file in new.rglob("*"):  # safetensors writes files that only their owner may read
+                file.chmod(mode if file.is_dir() else mode & 0o666)
+            flush(new)
+            with undisturbed():
+                if path.exists():
+                    path.rename(old)
+                move(new, path)
+        finally:
+            with undisturbed():
+                _tidy(path)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is whole at every moment, also to those who read it now."""
-    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Name where a new directory is written, and where the old one goes while it takes its place."""
+    return path.with_name(f".{path.name}.regraft-new"), path.with_name(f".{path.name}.regraft-old")
 
 
-def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Write a file with one row of JSON per line."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def _tidy(path: Path) -> None:
+    """Remove what lies beside a directory, or put it back where the new one did not take its place."""
+    new, old = _beside(path)
+    if old.exists() and not path.exists():
+        move(old, path)
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)

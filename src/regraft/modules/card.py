@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..files.writing import write_text
 from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
 from .picture import port_picture
@@ -51,10 +52,10 @@ def write_card(
     directory: Path, config: Mapping[str, Any], provenance: Mapping[str, Any], written_for: str = "peft"
 ) -> None:
     """Write the card of a module and, of one that was ported, the picture that it shows; arguments as `model_card`."""
-    (directory / CARD).write_text(model_card(config, provenance, written_for), encoding="utf-8")
+    write_text(directory / CARD, model_card(config, provenance, written_for))
     picture = port_picture(provenance.get("port", {}))
     if picture is not None:
-        (directory / PICTURE).write_text(picture, encoding="utf-8")
+        write_text(directory / PICTURE, picture)
 
 
 def student_card(provenance: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.directories import new_directory, write_json, write_json_lines
+from ..files.directories import new_directory
 from ..files.reading import read_json
+from ..files.writing import write_json, write_json_lines, write_text
 from .card import CARD
 from .module import CURVE, PROVENANCE
 
@@ -50,6 +51,6 @@ def save_model(
         tokenizer.save_pretrained(directory)
         if curve is not None:
             write_json_lines(directory / CURVE, curve)
-        (directory / CARD).write_text(card(provenance), encoding="utf-8")
+        write_text(directory / CARD, card(provenance))
         files = sorted({PROVENANCE, *(file.name for file in directory.iterdir())})
         write_json(directory / PROVENANCE, {**provenance, "files": files})

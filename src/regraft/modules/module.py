@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ModuleFileError
-from ..files.directories import new_directory, write_json_lines
+from ..files.directories import new_directory
 from ..files.fingerprints import versions
 from ..files.hub import download, locate
 from ..files.reading import read_json, read_tensors
+from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
@@ -119,13 +119,9 @@ class Module:
         """
         provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in self.tensors.items()},
-                directory / SAFETENSORS_WEIGHTS_NAME,
-                metadata={"format": "pt"},
-            )
-            _write_json(directory / CONFIG_NAME, self.config)
-            _write_json(directory / PROVENANCE, provenance)
+            write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
+            write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
+            write_json(directory / PROVENANCE, provenance, sort_keys=True)
             write_card(directory, self.config, provenance)
             if curve is not None:
                 write_json_lines(directory / CURVE, curve)
@@ -159,12 +155,12 @@ class Module:
         provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
             # load_adapter reads safetensors only when told to.
-            _write_json(directory / CONFIG_NAME, files.config)
-            torch.save(dict(files.tensors), directory / HUB_WEIGHTS)
+            write_json(directory / CONFIG_NAME, dict(files.config), sort_keys=True)
+            write_bytes(directory / HUB_WEIGHTS, _pickled(files.tensors))
             if files.head_config is not None:
-                _write_json(directory / HEAD_CONFIG, files.head_config)
-                torch.save(dict(files.head_tensors), directory / HEAD_WEIGHTS)
-            _write_json(directory / PROVENANCE, provenance)
+                write_json(directory / HEAD_CONFIG, dict(files.head_config), sort_keys=True)
+                write_bytes(directory / HEAD_WEIGHTS, _pickled(files.head_tensors))
+            write_json(directory / PROVENANCE, provenance, sort_keys=True)
             write_card(directory, config, provenance, "adapterhub")
         return Path(path)
 
@@ -185,8 +181,10 @@ def base_of(module: Module, base: ModelLike | None = None, trust_remote_code: bo
     return resolve(module.base_model if base is None else base, trust_remote_code)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(dict(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()  # torch's own writer does not say why it fails
+    torch.save(dict(tensors), buffer)
+    return buffer.getvalue()
 
 
 def load(source: str | os.PathLike[str]) -> Module:

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ModuleFileError, unknown_choice
-from ..files.directories import new_directory, write_json
+from ..files.directories import new_directory
+from ..files.writing import whole_file, write_json
 from ..models.pretrained import ModelLike, Pretrained
 from .card import write_card
 from .config import PREFIX, check_portable
@@ -84,16 +85,17 @@ def save_gguf(
     resolved = base_of(module, base)
     architecture, alpha, tensors = _of_llama_cpp(module, resolved)
     with new_directory(path, replace, (*FILES, GGUF_WEIGHTS)) as directory:
-        writer = gguf.GGUFWriter(directory / GGUF_WEIGHTS, architecture)
-        writer.add_type(gguf.GGUFType.ADAPTER)
-        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-        for name, tensor in tensors.items():
-            writer.add_tensor(name, tensor.float().numpy())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with whole_file(directory / GGUF_WEIGHTS) as file:
+            writer = gguf.GGUFWriter(file, architecture)
+            writer.add_type(gguf.GGUFType.ADAPTER)
+            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+            for name, tensor in tensors.items():
+                writer.add_tensor(name, tensor.float().numpy())
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
         provenance = module.stamped()
         write_json(directory / PROVENANCE, provenance)
         config = {**module.config, "base_model_name_or_path": resolved.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from ..errors import ModuleFileError
 from ..files.directories import obstacle
+from ..files.writing import write_text
 from ..modules.picture import port_picture
 from .render import HTML
 
@@ -67,16 +67,11 @@ def write_port_page(
         account=account,
         said=said,
         problems=problems,
-        picture=Markup(port_picture(account) or ""),  # noqa: S704  # which escapes what it writes
+        picture=Markup(port_picture(account) or ""),  # which escapes what it writes
         counts=[(action, counts[action], meaning) for action, meaning in _MEANINGS.items() if action in counts],
         left=sorted(Counter(account["left"].values()).items()),
-        mark=Markup(_MARK),  # noqa: S704
+        mark=Markup(_MARK),
         version=version("regraft"),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
 from ..errors import ReportError, unknown_choice
+from ..files.writing import write_text
 from ..tasks.records import Metric, metric_named
 
 # Scores are percent; correlations among them may be negative. Whatever is outside is no score.
@@ -164,15 +166,14 @@ _KNOWN = (*_COLUMNS, "table")  # the number of the table in a paper, which says 
 
 def write_results(results: Iterable[Result], path: Path) -> None:
     """Write results. A curve is ``step:score step:score ...``; alignments, which are nested, are left out."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        for result in results:
-            curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
-            nested = {
-                column: getattr(getattr(result, name), inside, None) for column, (name, inside) in _NESTED.items()
-            }
-            writer.writerow({**vars(result), "curve": curve, **nested})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for result in results:
+        curve = " ".join(f"{point.step}:{point.score}" for point in result.curve)
+        nested = {column: getattr(getattr(result, name), inside, None) for column, (name, inside) in _NESTED.items()}
+        writer.writerow({**vars(result), "curve": curve, **nested})
+    write_text(path, table.getvalue())
 
 
 def read_results(path: Path) -> list[Result]:

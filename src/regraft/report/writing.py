@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..files.directories import new_directory
+from ..files.writing import write_text
 from .contents import Contents, contents
 from .page import to_html
 from .render import to_csv, to_latex, to_markdown
@@ -50,11 +51,10 @@ def save(report: Contents, results: Iterable[Result], out: str | os.PathLike[str
         ModuleFileError: the directory exists and may not be replaced, or cannot be written.
     """
     with new_directory(out, replace, FILES) as directory:
-        (directory / PAGE).write_text(to_html(report), encoding="utf-8")
-        (directory / "tables.md").write_text("\n".join(map(to_markdown, report.tables)), encoding="utf-8")
-        (directory / "tables.tex").write_text(
-            "% needs \\usepackage{booktabs}\n\n" + "\n".join(map(to_latex, report.tables)), encoding="utf-8"
-        )
-        (directory / "tables.csv").write_text(to_csv(report.tables), encoding="utf-8")
+        write_text(directory / PAGE, to_html(report))
+        write_text(directory / "tables.md", "\n".join(map(to_markdown, report.tables)))
+        latex = "% needs \\usepackage{booktabs}\n\n" + "\n".join(map(to_latex, report.tables))
+        write_text(directory / "tables.tex", latex)
+        write_text(directory / "tables.csv", to_csv(report.tables))
         write_results(results, directory / "results.csv")
     return Path(out) / PAGE

@@ -46,7 +46,6 @@ def training_arguments(work: Path, options: StepOptions, progress: bool, **other
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
-        save_total_limit=1,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not progress,
         report_to="none",

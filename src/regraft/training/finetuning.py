@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model, set_peft_model_state_dict
 from transformers import set_seed
 
-from ..errors import RegraftError
 from ..files.directories import check_writable
 from ..models.pretrained import resolve
 from ..modules.module import FILES, Module, load
 from ..tasks.options import DataOptions
 from .attachment import attach, detach, keeps_head, with_head
-from .devices import mixed_precision, processes
+from .checkpoints import last_checkpoint, run
+from .devices import mixed_precision
 from .fresh import fresh_config
 from .labels import label_order
 from .options import TrainOptions
-from .runs import best_of, last_checkpoint, learning_curve, work_directory
+from .runs import best_of, learning_curve, under_way
 from .tracking import Tracking, tracked
 from .trainer import make_trainer, score_split
 
@@ -92,33 +91,25 @@ def train(
         adapted = get_peft_model(with_head(base, loaded.task), fresh_config(base, loaded.task, peft, options))
     else:
         adapted = attach(base, start, loaded.task, fresh_head=not keep_head)
-    with processes().main_process_first():
-        work = work_directory(out, described, replace)
-    resume = last_checkpoint(work)
-    try:
+    with under_way(out, described, replace, FILES) as work:
         trainer = make_trainer(
-            base, adapted, work, options, loaded, progress, trains=True, eval_on_start=resume is None
+            base, adapted, work, options, loaded, progress, trains=True, eval_on_start=last_checkpoint(work) is None
         )
-    except RegraftError:  # rows that cannot be encoded
-        if resume is None:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    with tracked(trainer, tracking):
-        trainer.train(resume_from_checkpoint=resume)
-    curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
-    kept = best_of(curve, loaded.task.metrics, start_competes=keep_head)
-    if start is not None and kept.step == 0:
-        set_peft_model_state_dict(adapted, dict(start.tensors))
-    scores = {**kept.scores, "test": score_split(trainer, base, loaded, "test", options)}
-    training = {**described, "step": kept.step, "scores": scores}
-    if order is not None and order.labels and keep_head:
-        training["labels_said_by"] = order.said_by
-    provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
-    if start is not None:
-        provenance |= {key: start.provenance[key] for key in ("port", "refinement") if key in start.provenance}
-    module = detach(adapted, base, str(out), provenance)
-    if trainer.is_world_process_zero():
-        module.save(out, replace, curve=curve)
-        shutil.rmtree(work)
-    trainer.accelerator.wait_for_everyone()
+        with tracked(trainer, tracking):
+            run(trainer, work)
+        curve = learning_curve(trainer.state.log_history, loaded.task.metrics)
+        kept = best_of(curve, loaded.task.metrics, start_competes=keep_head)
+        if start is not None and kept.step == 0:
+            set_peft_model_state_dict(adapted, dict(start.tensors))
+        scores = {**kept.scores, "test": score_split(trainer, base, loaded, "test", options)}
+        training = {**described, "step": kept.step, "scores": scores}
+        if order is not None and order.labels and keep_head:
+            training["labels_said_by"] = order.said_by
+        provenance: dict[str, Any] = {"labels": described["labels"], "training": training}
+        if start is not None:
+            provenance |= {key: start.provenance[key] for key in ("port", "refinement") if key in start.provenance}
+        module = detach(adapted, base, str(out), provenance)
+        if trainer.is_world_process_zero():
+            module.save(out, replace, curve=curve)
+        trainer.accelerator.wait_for_everyone()
     return module

@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModuleFileError, TaskError
-from ..files.directories import write_json
+from ..errors import TaskError
+from ..files.directories import claimed
 from ..files.reading import read_json
+from ..files.writing import told, write_json
+from ..stopping import undisturbed
 from ..tasks.records import metric_named
+from .checkpoints import last_checkpoint, remove
+from .devices import processes
 
 _SETTINGS = "regraft-training.json"
 
 
-def work_directory(out: Path, settings: Mapping[str, Any], restart: bool) -> Path:
-    """Make, or find again, the directory beside `out` that holds checkpoints until the training is done.
+@contextmanager
+def under_way(
+    out: Path, settings: Mapping[str, Any], replace: bool, ours: Collection[str], inputs: Iterable[object] = ()
+) -> Iterator[Path]:
+    """Hold what a training writes, and the directory beside it that has the checkpoints until the training is done.
+
+    When the block ends well that directory is removed; when it does not it stays, where there is a checkpoint to go on
+    from. Of several processes the first one holds and removes it.
 
     Args:
         out: where the module will go.
         settings: everything that determines the outcome.
-        restart: start over where there is an unfinished training with other settings.
+        replace: replace what is there, and start over where there is an unfinished training with other settings.
+        ours: as for `check_writable`.
+        inputs: likewise.
+
+    Yields:
+        The directory, new or as an earlier attempt left it.
 
     Raises:
-        TaskError: there is one and `restart` is False, or the directory is not one of ours.
+        ModuleFileError: another process trains there, or as `check_writable`.
+        TaskError: there is an unfinished training and `replace` is False, or the directory is not one of ours.
     """
-    out = out.absolute()
-    work = out.with_name(f"{out.name}.training")
+    work = out.absolute().with_name(f"{out.absolute().name}.training")
+    first = processes().is_main_process
+    with ExitStack() as held:
+        with processes().main_process_first():
+            if first:
+                held.enter_context(claimed(out, replace, ours, inputs))
+                _begin(work, settings, replace)
+        try:
+            yield work
+        except BaseException as error:
+            if first and not any(last_checkpoint(path) for path in (work, *work.glob("*"))):
+                with undisturbed():
+                    shutil.rmtree(work, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt):
+                error.add_note(f"what was trained so far is in {work}, and the same command goes on from there")
+            raise
+        if first:
+            remove(work)
+
+
+def _begin(work: Path, settings: Mapping[str, Any], restart: bool) -> None:
+    """Make the directory of a training, or find the one again that was begun with the same settings."""
     if (work / _SETTINGS).is_file():
         before = read_json(work / _SETTINGS)
         if before == settings:
-            return work
+            return
         if not restart:
             changed = sorted(key for key in settings if before.get(key) != settings[key])
             raise TaskError(
                 f"{work} holds an unfinished training with other {', '.join(changed)}; "
                 "finish it with its own settings, or start over (--replace)"
             )
-        shutil.rmtree(work)
-    elif work.exists() and any(work.iterdir()):
+        remove(work)
+    elif work.exists() and any(not path.name.startswith(f".{_SETTINGS}.") for path in work.iterdir()):
         raise TaskError(f"{work}, where checkpoints would go, holds something else; move it or choose another --out")
-    work.mkdir(parents=True, exist_ok=True)
-    write_json(work / _SETTINGS, settings)
-    return work
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """Find the last complete checkpoint: the Trainer writes its state last."""
-    complete = [path for path in work.glob("checkpoint-*") if _readable(path / "trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
-
-
-def _readable(path: Path) -> bool:
-    try:
-        return isinstance(read_json(path), dict)
-    except ModuleFileError:
-        return False
+    with told(work):
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(work / _SETTINGS, settings)
 
 
 def learning_curve(
