@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -194,39 +197,102 @@ def _marks(drawing: str) -> dict[str, list[float]]:
 
 # Frames as wide as screens, since a window of Chromium has a least width; what they measure goes into the title.
 HARNESS = """<!doctype html><title>waiting</title>
-<iframe src="report.html" style="width: 390px; height: 800px; border: 0"></iframe>
-<iframe src="report.html" style="width: 1200px; height: 800px; border: 0"></iframe>
+<iframe src="report.html" style="width: 400px; height: 800px; border: 0"></iframe>
+<iframe src="report.html" style="width: 1280px; height: 800px; border: 0"></iframe>
 <script>
 addEventListener("load", () => {
-  document.title = [...document.querySelectorAll("iframe")].map(({contentDocument: page, contentWindow: window}) => {
-    const table = page.querySelector("figure.wide table, #section-1 table").getBoundingClientRect().width;
-    return [page.documentElement.scrollWidth, table, window.getComputedStyle(page.body).backgroundColor].join(" ");
-  }).join("; ");
+  document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {
+    const {contentDocument: page, contentWindow: view} = frame;
+    const box = element => element.getBoundingClientRect();
+    const picture = box(page.querySelector("svg[role=img]"));
+    const letters = [...page.querySelectorAll("svg[role=img]")].map(svg =>
+      Math.min(...[...svg.querySelectorAll("text")].map(text => parseFloat(view.getComputedStyle(text).fontSize)))
+      * box(svg).width / svg.viewBox.baseVal.width);
+    const scroll = [...page.querySelectorAll(".scroll")].find(one => one.scrollWidth > one.clientWidth + 50);
+    if (scroll) scroll.scrollLeft = 50;
+    const row = scroll && scroll.querySelector("tbody tr:last-child");
+    return {
+      width: page.documentElement.scrollWidth,
+      colour: view.getComputedStyle(page.body).backgroundColor,
+      said: box(page.querySelector("#findings h3, main > header")).bottom,
+      picture: [picture.top, picture.bottom],
+      reach: box(page.querySelector("#findings .lead, main .tables")).width,
+      letters: Math.min(...letters),
+      stuck: scroll ? box(row.querySelector(".label")).left - box(scroll).left : 0,
+      moved: scroll ? box(row.querySelector("td")).left - box(row.querySelector(".label")).right : 0,
+      scrolls: scroll != null,
+    };
+  }));
 });
 </script>
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
-@pytest.mark.parametrize(("scheme", "background"), [(1, "rgb(255, 255, 255)"), (0, "rgb(21, 23, 26)")])
-def test_the_page_fits_every_screen(scheme: int, background: str, tmp_path: Path) -> None:
-    fake = [replace(result, setting=f"fake {result.setting}") for result in make_results()]
-    (tmp_path / "report.html").write_text(to_html(contents([*PAPER.results, *fake], "A run", "paper")))
-    (tmp_path / "harness.html").write_text(HARNESS)
-    done = subprocess.run(
+def chromium(tmp_path: Path, *options: str, scheme: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--allow-file-access-from-files", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-            f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", (tmp_path / "harness.html").as_uri(),
+            f"--blink-settings=preferredColorScheme={scheme}", *options,
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
+
+
+def looked_at(page: str, tmp_path: Path, scheme: int = 1) -> list[dict[str, Any]]:
+    """Measure a page on a phone and on a desktop."""
+    (tmp_path / "report.html").write_text(page)
+    (tmp_path / "harness.html").write_text(HARNESS)
+    done = chromium(tmp_path, "--dump-dom", (tmp_path / "harness.html").as_uri(), scheme=scheme)
     title = re.search("<title>(.*)</title>", done.stdout)
     assert title is not None
-    phone, screen = (measures.split(" ", 2) for measures in title[1].split("; "))
-    assert (phone[0], screen[0]) == ("390", "1200")  # nothing wider than the page
-    assert float(phone[1]) > 390  # though there are tables that are
-    assert phone[2] == screen[2] == background
     assert "CONSOLE" not in done.stderr
+    measures: list[dict[str, Any]] = json.loads(html.unescape(title[1]))
+    return measures
+
+
+def with_the_paper() -> str:
+    fake = [replace(result, setting=f"fake {result.setting}") for result in make_results()]
+    return to_html(contents([*PAPER.results, *fake], "A run", "paper"))
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
+
+
+def check_screens(measures: list[dict[str, Any]], background: str) -> None:
+    phone, desktop = measures
+    assert (phone["width"], desktop["width"]) == (400, 1280)  # nothing wider than the page
+    assert desktop["reach"] > 0.9 * 1280  # which is used as far as it goes
+    for screen in measures:
+        assert screen["colour"] == background
+        assert screen["said"] < 600  # the finding
+        assert screen["picture"][1] <= 800  # and the first picture, all of it, are on the first screen
+        assert screen["letters"] >= 10
+        assert abs(screen["stuck"]) < 1  # what a row is stays where it is
+    assert phone["scrolls"]
+    assert phone["moved"] < 0  # while its figures move below
+
+
+@NEEDS_CHROMIUM
+def test_the_page_fits_every_screen(page: str, tmp_path: Path) -> None:
+    check_screens(looked_at(page, tmp_path), "rgb(255, 255, 255)")
+
+
+@pytest.mark.slow
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize(("scheme", "background"), [(1, "rgb(255, 255, 255)"), (0, "rgb(21, 23, 26)")])
+def test_a_large_page_fits_every_screen(scheme: int, background: str, tmp_path: Path) -> None:
+    check_screens(looked_at(with_the_paper(), tmp_path, scheme), background)
+
+
+@pytest.mark.slow
+@NEEDS_CHROMIUM
+def test_paper_is_not_left_half_empty(tmp_path: Path) -> None:
+    """All pages have one size, and no table begins a page of its own."""
+    (tmp_path / "report.html").write_text(with_the_paper())
+    pdf = tmp_path / "report.pdf"
+    chromium(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", (tmp_path / "report.html").as_uri())
+    content = pdf.read_bytes()
+    assert len(re.findall(rb"/Type /Page\b", content)) <= 18
+    assert len({*re.findall(rb"/MediaBox \[[^]]*\]", content)}) == 1

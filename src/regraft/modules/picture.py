@@ -88,7 +88,7 @@ class _Picture:
         for site in (_HEAD, _SHARED):
             if (None, site) in self.cells:
                 y = self._alone(site, y)
-        height = self._legend(y + 12)
+        height = self._legend(y + 20)
         left, wide, high = -_MARGIN, self.width + 2 * _MARGIN, height + _MARGIN
         boxes = (f'<path fill="{colour}" d="{"".join(drawn)}"/>' for colour, drawn in self.boxes.items())
         words = (f'<g class="{kind}">{"".join(texts)}</g>' for kind, texts in self.words.items())
