@@ -10,7 +10,7 @@ PEFT = $(INTEROP)/peft
 # llama.cpp's converter comes with the source distribution of its Python bindings.
 LLAMA_CPP = $(INTEROP)/llama_cpp
 
-.PHONY: install test fast lint docs faults interop bench demo micro clean
+.PHONY: install test fast fuzz lint docs faults interop bench demo micro clean
 
 install: $(STAMP)
 
@@ -27,6 +27,13 @@ fast: install             ## neither what is slow nor what needs real models
 
 faults: install           ## full disks, kills and signals at every write of four commands: an hour or two
 	REGRAFT_FAULTS=all $(BIN)/pytest -n 0 -s tests/test_faults.py
+
+# So many bad inputs, and of which seed: as many as you like.
+CASES ?= 10000
+SEED ?= 0
+
+fuzz: install             ## bad inputs for every command; CI tries 2,000
+	REGRAFT_FUZZ_CASES=$(CASES) REGRAFT_FUZZ_SEED=$(SEED) $(BIN)/pytest -q tests/test_fuzz.py
 
 lint: install
 	$(BIN)/ruff check

@@ -182,7 +182,7 @@ def test_nan_in_a_module_is_refused_by_name(module_directory: Path, tmp_path: Pa
     key = sorted(tensors)[3]
     tensors[key][0, 0] = value
     save_file(tensors, directory / "adapter_model.safetensors")
-    with pytest.raises(ModuleFileError, match=f"NaN or infinity in {key}"):
+    with pytest.raises(ModuleFileError, match=f"NaN or infinity in '{key}'"):
         regraft.load(directory)
 
 

@@ -112,6 +112,8 @@ def test_a_large_port_is_a_small_file() -> None:
         {},
         {"tensors": {}},
         account(teacher_layers={}),
+        account(teacher_layers={"": 10**12}),
+        account(teacher_layers={"": float("inf")}),
         account(tensors={"x": {"action": "copied"}}),  # by an old version
         account(tensors={"x": {"action": "odd", "layer": 0, "site": "query"}}),
         account(groups={"": [[{"layer": 99}], []]}),

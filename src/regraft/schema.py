@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from cyclopts import Parameter
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import RegraftError, unknown_choice
+from .errors import LONGEST, RegraftError, one_line, quoted, unknown_choice
 
 
 class Strict(BaseModel):
@@ -48,7 +48,7 @@ Values = TypeVar("Values", bound=Iterable[Any])
 def make(
     record: type[Record],
     given: Mapping[str, Any],
-    error: type[RegraftError] = RegraftError,
+    error: Callable[[str], RegraftError] = RegraftError,
     called: Callable[[str], str] = str,
 ) -> Record:
     """Check values against a record.
@@ -56,11 +56,11 @@ def make(
     Args:
         record: the declaration.
         given: name of a field -> value.
-        error: what to raise.
+        error: makes of a problem what to raise.
         called: how messages call a field, such as ``--batch-size``.
 
     Raises:
-        RegraftError: of the kind `error`, in one sentence.
+        RegraftError: what `error` makes, in one sentence.
     """
     try:
         return record.model_validate(dict(given))
@@ -71,7 +71,7 @@ def make(
 def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
     """Say in a sentence what the first problem of a record is: its place, what was found, what was expected."""
     first = error.errors()[0]
-    place = ".".join(called(str(part)) for part in first["loc"])
+    place = one_line(".".join(called(str(part)) for part in first["loc"]), 4 * LONGEST)
     found, context = first["input"], first.get("ctx", {})
     if first["type"] == "value_error":
         problem = first["msg"].removeprefix("Value error, ")
@@ -81,15 +81,15 @@ def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
         unknown = unknown_choice(field, found, [part.strip("' ") for part in _parts(context["expected"])])
         return unknown if place == called(field) else f"{place}: {unknown}"
     bounds = {
-        "greater_than_equal": "{ge:g} or more",
-        "greater_than": "a number above {gt:g}",
-        "less_than_equal": "{le:g} or less",
-        "less_than": "a number below {lt:g}",
+        "greater_than_equal": "{ge:.10g} or more",
+        "greater_than": "a number above {gt:.10g}",
+        "less_than_equal": "{le:.10g} or less",
+        "less_than": "a number below {lt:.10g}",
         "finite_number": "a finite number",
     }
     if (bound := bounds.get(first["type"])) is not None:
-        return f"{place} is {found}, expected {bound.format(**context)}"
-    shown = "" if isinstance(found, Mapping) else f" (found {found!r})"
+        return f"{place} is {quoted(found)}, expected {bound.format(**context)}"
+    shown = "" if isinstance(found, Mapping) else f" (found {quoted(found)})"
     return f"{place}: {first['msg']}{shown}"
 
 
@@ -133,6 +133,17 @@ def names(value: Any) -> Any:
         (value,) = value
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
+
+MOST = 2**31 - 1
+"""What counts things is less than this, so that every library can hold it."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes."""
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
+"""A rank, or the width of a bottleneck."""
+Length = Annotated[int, Field(ge=8, le=MOST)]
+"""Of a text, in tokens."""
 
 TOKEN = Parameter(n_tokens=1, converter=lambda _, tokens: tokens[0].value)
 """Of a field whose validator reads what stands on the command line."""

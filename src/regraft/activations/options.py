@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ..errors import SamplingError
-from ..schema import Options
+from ..schema import Count, Length, Options, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..files.texts import Text
 
 Pairing = Literal["offsets", "position"]
+# Of accelerate.
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 class TextOptions(Options):
@@ -27,7 +29,7 @@ class TextOptions(Options):
     """Column of a table; two for pairs: premise,hypothesis"""
     text_split: str = "train"
     """Split of a data set on the hub."""
-    max_texts: int | None = Field(default=None, ge=1)
+    max_texts: Count | None = None
     """Read so many texts, the first."""
 
     def read(self) -> list[Text] | None:
@@ -46,9 +48,9 @@ class SampleOptions(Options):
 
     pairing: Pairing = "offsets"
     """offsets (by shared characters) or position."""
-    max_length: int = Field(default=256, ge=8)
+    max_length: Length = 256
     """Tokens after which a text is cut."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Count = 32
     """Texts per batch; one batch in ten is held out."""
 
 
@@ -63,7 +65,7 @@ class RunOptions(Options):
     """Quantise the models (NF4; regraft[quantized])."""
     load_in_8bit: bool = False
     """Quantise the models to 8 bits."""
-    device_map: str | None = None
+    device_map: Annotated[str | None, one_of("device map", _DEVICE_MAPS)] = None
     """Spread the models over devices: auto."""
     hold_memory: float = Field(default=4, ge=0)
     """GB of activations in memory; others go to disk."""

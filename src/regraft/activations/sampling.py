@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from operator import add, eq
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..alignment.moments import Moments, SplitMoments
-from ..errors import SamplingError
+from ..alignment.soundness import flaw
+from ..errors import SamplingError, quoted
 from ..files.directories import new_directory
 from ..files.fingerprints import may_be_same
 from ..files.reading import read_json, read_safetensors
@@ -22,7 +22,9 @@ from ..files.texts import Text
 from ..files.writing import write_json, write_tensors
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, SpacePair
+from ..schema import make
 from .batches import Texts, in_order
+from .manifest import Manifest
 from .observation import Activations, observe
 from .options import RunOptions, SampleOptions
 
@@ -251,23 +253,40 @@ def load_sample(*paths: str | os.PathLike[str]) -> Sample:
 def _load_one(path: Path) -> Sample:
     if not (path / MANIFEST).is_file():
         raise SamplingError(f"{path} holds no {MANIFEST}, expected a directory that 'regraft sample' wrote")
-    manifest: dict[str, Any] = read_json(path / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise SamplingError(f"{path} has moments of format {manifest.get('format')}, expected {FORMAT}; sample again")
-    tensors, counts = read_safetensors(path / _TENSORS), manifest["counts"]
+    content = read_json(path / MANIFEST)
+    told = content.get("format") if isinstance(content, dict) else None
+    if told != FORMAT:
+        raise SamplingError(f"{path} has moments of format {quoted(told)}, expected {FORMAT}; sample again")
+    manifest = make(Manifest, content, _damaged(path))
+    tensors, counts = read_safetensors(path / _TENSORS), manifest.counts
 
     def read(key: str) -> Moments:
-        return Moments(counts[key], **{name: tensors[f"{key}.{name}"] for name in _STORED})
+        names = [f"{key}.{name}" for name in _STORED]
+        absent = next((name for name in names if name not in tensors), None)
+        if absent is not None or key not in counts:
+            raise _damaged(path)(f"lacks {quoted(absent or key)}")
+        moments = Moments(counts[key], *(tensors[name] for name in names))
+        if problem := flaw(moments):
+            raise _damaged(path)(f"{quoted(key)} {problem}")
+        return moments
 
     moments = {}
-    for pair in manifest["spaces"]:
-        folds = [f"{pair}.fold{number}" for number in range(FOLDS)]  # those of an older regraft have none
-        moments[SpacePair.parse(pair)] = SplitMoments(
-            read(f"{pair}.fit"), read(f"{pair}.held_out"), tuple(read(key) for key in folds if key in counts)
-        )
-    source = {**manifest["source"], "texts": tuple(manifest["source"]["texts"])}
-    numbers = {name: manifest[name] for name in ("pairs", "paired_tokens", "student_tokens")}
-    return Sample(Source(**source), moments, **numbers, held_out_texts=manifest.get("held_out_texts"))
+    for pair in manifest.spaces:
+        # Those of an older regraft have none.
+        folds = [fold for number in range(FOLDS) if f"{pair}.{(fold := f'fold{number}')}" in counts]
+        fit, held_out, *rest = (read(f"{pair}.{part}") for part in ("fit", "held_out", *folds))
+        if any((part.cross.shape, part.full) != (fit.cross.shape, fit.full) for part in (held_out, *rest)):
+            raise _damaged(path)(f"the parts of {quoted(pair)} are of several widths")
+        moments[SpacePair.parse(pair)] = SplitMoments(fit, held_out, tuple(rest))
+    numbers = {name: getattr(manifest, name) for name in ("pairs", "paired_tokens", "student_tokens", "held_out_texts")}
+    return Sample(Source(**manifest.source.model_dump()), moments, **numbers)
+
+
+def _damaged(path: Path) -> Callable[[str], SamplingError]:
+    """Give what makes an error of a problem of a sample."""
+    return lambda problem: SamplingError(
+        f"the moments in {path} are not what 'regraft sample' writes: {problem}; sample again"
+    )
 
 
 def check_same_pair(sample: Sample, teacher: Pretrained, student: Pretrained) -> None:

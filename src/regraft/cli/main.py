@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pydantic
 from cyclopts import App, CycloptsError
 
-from ..errors import RegraftError
+from ..errors import RegraftError, one_line
 from ..schema import sentence
 from ..stopping import Stopped, stoppable
 from .app import WELCOME, application, console, errors, held, option
@@ -62,6 +63,9 @@ def commands(words: Sequence[str]) -> App:
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2, as is a full disk."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+            stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Before the libraries are imported that read them.
@@ -94,7 +98,7 @@ def main() -> None:
 
 def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
-    errors.print(problem, soft_wrap=True, highlight=False)
+    errors.print(one_line(problem, 2000), soft_wrap=True, highlight=False)
     sys.exit(2)
 
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ..errors import ModuleFileError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
+from ..models.weights import moved
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module
 from ..tasks.records import Task
@@ -167,7 +168,7 @@ def ask(
     """
     task = task_of(module, base)
     kind = kind_of(task.task_type, one_tokenizer)
-    model: Any = attach(base, module, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = moved(attach(base, module, task), None, device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     if head_alone and not kind.has_head:
         model.base_model.disable_adapter_layers()
     elif head_alone:

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field
 
 from ..activations.options import TextOptions
-from ..errors import SamplingError, TaskError
+from ..errors import SamplingError, TaskError, quoted
 from ..port.options import parse_layers
-from ..schema import TOKEN, Names, Options, names
+from ..schema import MOST, TOKEN, Count, Length, Names, Options, Size, names
 from ..training.options import LearningOptions, StepOptions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _layers(value: Any) -> Any:
     layers = parse_layers(value)
     if isinstance(layers, str):
-        raise ValueError(f"found {value!r}, expected numbers such as 0,2,4; for every k-th layer use --every")
+        raise ValueError(f"found {quoted(value)}, expected numbers such as 0,2,4; for every k-th layer use --every")
     return layers
 
 
@@ -35,11 +35,11 @@ class DistillOptions(LearningOptions):
 
     layers: Annotated[int | tuple[int, ...], BeforeValidator(_layers), TOKEN, Parameter(show_default=False)] = 2
     """These layers (0-based) instead: 0,2,4."""
-    learning_rate: float = Field(default=5e-4, ge=0)
+    learning_rate: float = Field(default=5e-4, ge=0, le=1e3)
     """Peak of a linear schedule."""
-    max_length: int = Field(default=128, ge=8)
+    max_length: Length = 128
     """Tokens after which a text is cut."""
-    max_steps: int | None = Field(default=None, ge=1)
+    max_steps: Count | None = None
     """Stop after so many steps."""
     temperature: float = Field(default=2.0, gt=0)
     """Softens both models' predictions."""
@@ -53,7 +53,7 @@ class DistillOptions(LearningOptions):
     """Of hidden states' distance (no LM head)."""
     mlm_probability: float = Field(default=0.15, gt=0, lt=1)
     """Share of the tokens to be predicted."""
-    save_every: int = Field(default=500, ge=1)
+    save_every: Count = 500
     """Steps between checkpoints."""
 
 
@@ -77,7 +77,7 @@ class DistillTexts(TextOptions):
 class TaughtTexts(TextOptions):
     """Texts for a teacher to answer, or to write itself."""
 
-    generate: int | None = Field(default=None, ge=1)
+    generate: Count | None = None
     """Let the teacher's language model write so many."""
     prompts: Path | None = None
     """Beginnings for --generate, one per line."""
@@ -116,8 +116,8 @@ def parse_steps(value: Any) -> Any:
     """Read a number of steps, or auto."""
     if value == AUTO:
         return value
-    if not str(value).isdecimal() or not int(value):
-        raise ValueError(f"found {value!r}, expected a number of steps, 1 or more, or auto")
+    if not str(value).isdecimal() or len(str(value)) > len(str(MOST)) or not 0 < int(value) < MOST:
+        raise ValueError(f"found {quoted(value)}, expected a number of steps, 1 or more, or auto")
     return int(value)
 
 
@@ -132,8 +132,8 @@ def parse_sizes(value: str | None) -> tuple[int, ...]:
     """
     found = names(value) if value else ()
     for one in found:
-        if not one.isdecimal():
-            raise TaskError(f"found --by-texts {one!r}, expected numbers of texts such as 100,400,1600")
+        if not one.isdecimal() or len(one) > len(str(MOST)):
+            raise TaskError(f"found --by-texts {quoted(one)}, expected numbers of texts such as 100,400,1600")
     return tuple(map(int, found))
 
 
@@ -142,7 +142,7 @@ class RefineOptions(StepOptions):
 
     steps: Steps = AUTO
     """Number, or auto: until nothing more is gained."""
-    learning_rate: float = Field(default=5e-3, ge=0)
+    learning_rate: float = Field(default=5e-3, ge=0, le=1e3)
     """Peak: of a linear schedule; auto keeps to it."""
     temperature: float = Field(default=1.0, gt=0)
     """Softens both models' answers."""
@@ -156,14 +156,14 @@ class RefineOptions(StepOptions):
     """Weigh tokens by what the teacher's module changes."""
     grow: Names = None
     """Sites to take in beside: all-linear or A,B."""
-    rank: int | None = Field(default=None, ge=1)
+    rank: Size | None = None
     """Grow to this rank, or bottleneck size."""
 
 
 class AskOptions(Options):
     """How modules are asked what they make of texts."""
 
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Count = 32
     """Texts per batch."""
-    max_length: int = Field(default=256, ge=8)
+    max_length: Length = 256
     """Tokens after which a text is cut."""

@@ -10,6 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import TaskError, unknown_choice
+from ..files.hub import can_be_named
+from ..files.plain import read_whole
 from ..schema import sentence
 from .spec import Experiment
 
@@ -38,7 +40,7 @@ def find(name: str) -> Path:
     Raises:
         TaskError: there is none; the message lists those that ship.
     """
-    if Path(name).is_file():
+    if can_be_named(name) and Path(name).is_file():
         return Path(name)
     shipped = SHIPPED.get(name.removesuffix(".yaml"))
     if shipped is None:
@@ -53,8 +55,8 @@ def read_experiment(path: Path) -> Experiment:
         TaskError: no YAML, or a key or a value that does not serve, with its place in the file.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(read_whole(path), _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TaskError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise TaskError(f"{path} holds no mapping, expected keys such as {', '.join(Experiment.model_fields)}")

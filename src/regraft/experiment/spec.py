@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from ..activations.options import Pairing, TextOptions
 from ..distillation.options import DistillOptions, DistillTexts, RefineOptions
 from ..errors import unknown_choice
-from ..schema import Options, Strict, each_once, one_of
+from ..schema import MOST, Options, Seed, Strict, each_once, one_of
 from ..tasks.records import task_named
 from ..training.options import PRESETS, TrainOptions
 from .starts import parse
@@ -60,7 +60,7 @@ class Training(TeacherTraining):
 class Distilling(Overrides, DistillOptions, DistillTexts):
     """How the student is made of the teacher: texts, and options of ``regraft distill``."""
 
-    max_texts: int | None = Field(default=None, ge=2)
+    max_texts: int | None = Field(default=None, ge=2, le=MOST)
     """Read so many texts of each, the first."""
 
 
@@ -70,7 +70,7 @@ class Refining(Overrides, RefineOptions):
     steps: ClassVar[None]  # type: ignore[misc, assignment]
     grow: ClassVar[None]  # type: ignore[misc]
     seed: ClassVar[None]  # type: ignore[misc, assignment]
-    max_texts: int | None = Field(default=None, ge=2)
+    max_texts: int | None = Field(default=None, ge=2, le=MOST)
     """Refine on the inputs of so many training rows, the first. Default: all."""
 
 
@@ -84,7 +84,7 @@ class Sampling(TextOptions):
     """
 
     texts: str = TASK_TEXTS
-    max_texts: int = Field(default=1000, ge=2)
+    max_texts: int = Field(default=1000, ge=2, le=MOST)
     pairing: Pairing = "offsets"
 
 
@@ -186,7 +186,7 @@ class Experiment(Strict):
     pairs: Annotated[dict[str, Pair], _OneOrMore]
     tasks: Annotated[dict[str, TaskData], _OneOrMore]
     modules: Annotated[dict[Annotated[str, AfterValidator(_kind)], Training], _OneOrMore]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], _OneOrMore, AfterValidator(each_once)] = Field(
+    seeds: Annotated[list[Annotated[Seed, Field(strict=True)]], _OneOrMore, AfterValidator(each_once)] = Field(
         default_factory=lambda: [0]
     )
     training: Training = Training()

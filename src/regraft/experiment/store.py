@@ -61,8 +61,16 @@ class Store:
         return (self.root / "cells" / key / _RECORD).is_file()
 
     def record(self, key: str) -> dict[str, Any]:
-        """Read what was written of a finished cell."""
-        return dict(read_json(self.root / "cells" / key / _RECORD))
+        """Read what was written of a finished cell.
+
+        Raises:
+            ModuleFileError: it is not what `finish` wrote.
+        """
+        path = self.root / "cells" / key / _RECORD
+        record = read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
+            raise ModuleFileError(f"{path} is not the record of a cell; remove that cell and run the experiment again")
+        return record
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -111,7 +119,8 @@ class Store:
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a cell failed when it was last tried; None where it did not."""
-        return dict(read_json(self._failure(key))) if self._failure(key).is_file() else None
+        failure = read_json(self._failure(key)) if self._failure(key).is_file() else None
+        return failure if isinstance(failure, dict) and isinstance(failure.get("error"), str) else None
 
     def write_index(self, name: str, index: Mapping[str, Any]) -> None:
         """Write down which cells an experiment has."""
@@ -143,7 +152,11 @@ class Store:
             raise TaskError(f"{self.root} holds the experiments {', '.join(names)}; choose one (--experiment)")
         if name is not None and name not in names:
             raise TaskError(unknown_choice("experiment", name, names))
-        return dict(read_json(self.root / "experiments" / f"{name or names[0]}.json"))
+        path = self.root / "experiments" / f"{name or names[0]}.json"
+        index = read_json(path)
+        if not isinstance(index, dict):
+            raise TaskError(f"{path} does not say which cells an experiment has; run the experiment again")
+        return index
 
     def _failure(self, key: str) -> Path:
         return self.root / "failed" / f"{key}.json"

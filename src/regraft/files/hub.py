@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from ..errors import ModuleFileError, TaskError, first_line
+from ..errors import ModuleFileError, TaskError, first_line, quoted
 from .rows import FORMATS
 
 _ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
@@ -39,15 +40,28 @@ def locate(source: str | os.PathLike[str]) -> Path | HubId:
         The id, or a path, which need not exist where it is nothing else.
 
     Raises:
-        TaskError: the package is not installed, or what was in it has moved.
+        TaskError: the package is not installed, or what was in it has moved, or no name at all.
     """
     if isinstance(source, str) and source.startswith(_PACKAGE):
         return _in_package(source)
+    if not can_be_named(source):
+        raise TaskError(f"found {quoted(str(source))}, expected the name of a file or directory, or an id of the hub")
     path = Path(source).expanduser()
     hub_id = _ID.fullmatch(source) if isinstance(source, str) else None
     if hub_id is None or path.exists() or path.suffix in (*FORMATS, ".txt"):
         return path
     return HubId(hub_id["name"], hub_id["config"])
+
+
+def can_be_named(source: str | os.PathLike[str]) -> bool:
+    """Whether anything here may have that name: it may be longer than names can be, or of a user who is not there."""
+    try:
+        os.stat(Path(source).expanduser())  # noqa: PTH116 (which says more than exists)
+    except (ValueError, RuntimeError):
+        return False
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
+    return True
 
 
 def split_gguf(name: str) -> tuple[str, str]:

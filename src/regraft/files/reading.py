@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModuleFileError, first_line
+from .plain import parse_json, read_whole
 
 
 def read_json(path: Path) -> Any:
@@ -23,9 +23,9 @@ def read_json(path: Path) -> Any:
         ModuleFileError: it cannot be read or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_whole(path))
     except (OSError, ValueError) as error:
-        raise ModuleFileError(f"cannot read {path} as JSON: {error}") from error
+        raise ModuleFileError(f"cannot read {path} as JSON: {first_line(error)}") from error
 
 
 def read_tensors(directory: Path, safetensors: str, pickled: str) -> dict[str, Tensor]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features
+from pyarrow.parquet import ParquetFile
 
 from ..errors import TaskError, first_line
+from .plain import check_regular, parse_json, read_lines
 
 
 def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -24,14 +25,9 @@ def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
     """
     words: list[str] = []
     tags: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"cannot read {path}: {error}") from error
-    # Only line feeds end a line: tokens may hold other characters that Python counts as line boundaries.
-    for number, line in enumerate([*text.split("\n"), ""], start=1):  # an empty line ends the last sentence too
-        line = line.rstrip("\r")
+    number = 0
+    for number, ended in _lines(path):
+        line = ended.rstrip("\r\n")
         if not line.strip():
             if words:
                 yield number - len(words), words, tags
@@ -42,6 +38,8 @@ def read_sentences(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
             raise TaskError(f"{path}, line {number}: found {len(columns)} columns, expected index, token and tag")
         words.append(columns[1])
         tags.append(columns[2])
+    if words:
+        yield number + 1 - len(words), words, tags
 
 
 FORMATS = (".conllu", ".tsv", ".csv", ".jsonl", ".parquet")
@@ -67,61 +65,71 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         for line, words, tags in read_sentences(path):
             yield f"{path}, sentence of line {line}", dict(zip(columns, (words, tags), strict=False))
         return
+    if path.suffix == ".txt":
+        for number, text in _lines(path):
+            if text.strip():
+                yield f"{path}, line {number}", {columns[0]: text.rstrip("\r\n")}
+    else:
+        yield from readers[path.suffix](path)
+
+
+def _lines(path: Path, newline: str | None = "\n") -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file as `read_lines` does."""
     try:
-        if path.suffix == ".txt":
-            yield from ((where, {columns[0]: line}) for where, line in _lines(path))
-        else:
-            yield from readers[path.suffix](path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"cannot read {path}: {error}") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    # Only line feeds end a line: texts may hold other characters that Python counts as line boundaries.
-    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.rstrip("\r")
+        yield from read_lines(path, newline)
+    except (OSError, ValueError) as error:
+        raise TaskError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _separated(path: Path) -> Iterator[Row]:
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True, **style)
+    try:
+        reader = csv.DictReader((line for _, line in _lines(path, newline="")), strict=True, **style)
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row:
                 raise TaskError(f"{where}: found more fields than the {len(reader.fieldnames or ())} of the first line")
             yield where, row
+    except csv.Error as error:
+        raise TaskError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TaskError(f"{where}: expected a JSON object per line: {error}") from error
-            if not isinstance(row, dict):
-                raise TaskError(f"{where}: found a {type(row).__name__}, expected a JSON object per line")
-            yield where, row
+    for number, line in _lines(path, newline=None):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise TaskError(f"{where}: expected a JSON object per line: {first_line(error)}") from error
+        if not isinstance(row, dict):
+            raise TaskError(f"{where}: found a {type(row).__name__}, expected a JSON object per line")
+        yield where, row
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        dataset = Dataset.from_parquet(str(path))
-    except Exception as error:  # pyarrow's errors come under many names, and datasets wraps them
+        check_regular(path)
+        file = ParquetFile(path)
+        features = Features.from_arrow_schema(file.schema_arrow)
+        # In batches, not all at once; `datasets` would copy the file into its cache first.
+        rows = (row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist())
+        yield from named_rows(rows, features, str(path))
+    except Exception as error:  # pyarrow's errors come under many names
         raise TaskError(f"cannot read {path} as Parquet: {first_line(error)}") from error
-    yield from rows_of(dataset, str(path))
 
 
 def rows_of(dataset: Dataset, source: str) -> Iterator[Row]:
     """Yield the rows of a loaded data set, labels by name where it has their names."""
-    features = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
+    return named_rows(dataset, dataset.features, source)
+
+
+def named_rows(rows: Iterable[Any], features: Mapping[str, Any], source: str) -> Iterator[Row]:
+    """Yield rows, labels by name where their features have names."""
+    features = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
     names = {name: feature.names for name, feature in features.items() if getattr(feature, "names", None)}
-    for number, row in enumerate(dataset, start=1):
+    for number, row in enumerate(rows, start=1):
         yield (
             f"{source}, row {number}",
             {column: _named(value, names[column]) if column in names else value for column, value in row.items()},

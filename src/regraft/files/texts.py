@@ -11,6 +11,7 @@ from datasets import load_dataset
 
 from ..errors import SamplingError, first_line
 from .hub import HubId, locate
+from .plain import read_lines
 from .rows import FORMATS, read_rows
 
 # Files with columns of any number; a `.conllu` file has words and tags.
@@ -82,10 +83,12 @@ def singly(texts: Sequence[Text]) -> list[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamplingError(f"cannot read texts from {path}, expected UTF-8, one text per line: {error}") from error
-    yield from text.split("\n")
+        for _, line in read_lines(path):
+            yield line.rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise SamplingError(
+            f"cannot read texts from {path}, expected UTF-8, one text per line: {first_line(error)}"
+        ) from error
 
 
 def _of_data_set(data: HubId, split: str, columns: Sequence[str], streaming: bool) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from ..errors import ModelError, unknown_choice
+from ..errors import ModelError, one_line, unknown_choice
+from ..files.plain import read_whole
 from ..schema import Strict, make
 
 
@@ -173,9 +174,9 @@ def load_families(path: str | Path, known: Mapping[str, Family] = MappingProxyTy
 
 def _stated(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ModelError(f"cannot be read as YAML: {error}") from error
+        content = yaml.safe_load(read_whole(file))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ModelError(f"cannot be read as YAML: {one_line(str(error))}") from error
     if not isinstance(content, dict):
         raise ModelError("holds no record, expected keys such as layers, sites and task_heads")
     return content

@@ -19,12 +19,13 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import ModelError, first_line
+from ..errors import ModelError, first_line, quoted
 from ..files.fingerprints import hash_files, hash_parameters
-from ..files.hub import split_gguf, unpacked
+from ..files.hub import can_be_named, split_gguf, unpacked
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
+from .weights import check_weights, moved
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -151,10 +152,11 @@ class Pretrained:
             options: passed to ``from_pretrained``.
 
         Returns:
-            The model, and what transformers reports: which keys are missing, unexpected or mismatched.
+            The model, and what transformers reports: which keys are missing, unexpected or mismatched. Those of a
+            pooler or a head may be missing, and are drawn at random then.
 
         Raises:
-            ModelError: the weights cannot be loaded.
+            ModelError: the weights cannot be loaded, are not all there, or hold NaN.
         """
         place, gguf = split_gguf(self.name)
         options = {**self.loading, **({"gguf_file": gguf} if gguf else {}), **options}
@@ -164,6 +166,7 @@ class Pretrained:
             )
         except Exception as error:  # the hub's client raises those of many libraries
             raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
+        check_weights(model, loading["missing_keys"], self.name)
         return model, loading
 
     @contextmanager
@@ -180,7 +183,7 @@ class Pretrained:
             if any(key.startswith("pooler.") for key in loading["missing_keys"]):
                 model.pooler = None  # transformers would have drawn one at random
             # What is quantised, or spread over devices, lies where it is.
-            yield (model if self.loading else _moved(model, dtype, device)).eval()
+            yield (model if self.loading else moved(model, dtype, device)).eval()
             return
         model = bare(self.loaded)
         adapted = bool(adapters(model))
@@ -190,7 +193,7 @@ class Pretrained:
                 stacklevel=2,
             )
         if adapted or (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
-            yield _moved(unwrapped(copy.deepcopy(model)), dtype, device or model.device).eval()
+            yield moved(unwrapped(copy.deepcopy(model)), dtype, device or model.device).eval()
             return
         training = model.training
         try:
@@ -223,15 +226,6 @@ class Pretrained:
             raise ModelError(f"{self.name} holds no tokenizer, expected one beside the model; save it there too")
         _tell_of_code(self, "tokenizer_config.json", tokenizer.init_kwargs)
         return tokenizer
-
-
-def _moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) -> Any:
-    try:
-        return model.to(device=device, dtype=dtype)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"cannot run on device {str(device)!r}, expected one of this machine: {first_line(error)}"
-        ) from error
 
 
 def resolve(
@@ -270,6 +264,8 @@ def resolve(
 
 def _config(name: str, trusts_code: bool) -> Any:
     place, gguf = split_gguf(name)
+    if not can_be_named(place):
+        raise ModelError(f"found the model {quoted(name)}, expected a directory or the id of one on the hub")
     if gguf and Path(place).is_dir() and not (Path(place) / gguf).is_file():
         files = ", ".join(sorted(path.name for path in Path(place).glob("*.gguf"))) or "none"
         raise ModelError(f"{place} has no {gguf}, expected the name of a GGUF file that is there: {files}")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch.nn.functional import cosine_similarity, normalize
 
-from ..errors import ModuleFileError
+from ..errors import ModelError, ModuleFileError, quoted
 from ..files.reading import sliceable_tensors
 from .adapters import bare_parameters
 from .pretrained import Pretrained
@@ -61,7 +61,7 @@ def relate(teacher: Pretrained, student: Pretrained) -> Relation:
     """Tell how a student is related to a teacher, by slices of their weights.
 
     Raises:
-        ModelError: a model that cannot be built.
+        ModelError: a model that cannot be built, or whose checkpoint is not whole.
     """
     try:
         with weights_of(teacher) as weights_t, weights_of(student) as weights_s:
@@ -81,6 +81,12 @@ def _compared(
         if not weights:
             return Relation("unknown", reason=f"the weights of {base.name} are not on this machine")
     skeletons = teacher.skeleton(), student.skeleton()
+    for base, skeleton, weights in ((teacher, skeletons[0], weights_t), (student, skeletons[1], weights_s)):
+        if all(find_weight(weights, path) is None for path, _ in skeleton.named_parameters()):
+            raise ModelError(
+                f"{base.name} holds no weight of a {base.config.model_type} model (found {quoted(min(weights))}), "
+                "expected all of them; use a whole checkpoint"
+            )
     sites_t, sites_s = find_sites(skeletons[0], teacher.family), find_sites(skeletons[1], student.family)
     site_names = _common(sites_t, sites_s)
     if not site_names:
@@ -89,7 +95,8 @@ def _compared(
     if any(heads_s != heads_t for heads_s, heads_t in counts.values()):
         heads_s, heads_t = counts["query_output"]
         return Relation("unrelated", reason=f"their attention heads differ: {heads_t} and {heads_s}, or in keys")
-    layers_t, layers_s = _layers(weights_t, sites_t, site_names), _layers(weights_s, sites_s, site_names)
+    layers_t = _layers(teacher, weights_t, sites_t, site_names)
+    layers_s = _layers(student, weights_s, sites_s, site_names)
     if layers_t is None or layers_s is None:
         base = teacher if layers_t is None else student
         return Relation("unknown", reason=f"the weights of {base.name} are quantised, or named otherwise")
@@ -158,15 +165,28 @@ def weights_of(base: Pretrained) -> Iterator[Mapping[str, Any]]:
         yield tensors
 
 
-def _layers(weights: Mapping[str, Any], sites: Mapping[Place, SiteShape], names: Sequence[str]) -> Tensor | None:
-    """Read some of the weights of every layer, (L, N); None where one cannot be compared."""
-    rows = []
+def _layers(
+    base: Pretrained, weights: Mapping[str, Any], sites: Mapping[Place, SiteShape], names: Sequence[str]
+) -> Tensor | None:
+    """Read some of the weights of every layer, (L, N); None where they cannot be compared.
+
+    Raises:
+        ModelError: some layers have them and others do not, or they are no numbers.
+    """
+    rows, absent = [], []
     for layer in range(depth(sites)):
-        read = [_slice(weights, f"{sites[layer, name].path}.weight", sites[layer, name].in_width) for name in names]
-        if any(values is None for values in read):
-            return None
-        rows.append(torch.cat([values for values in read if values is not None]))
-    return torch.stack(rows)
+        paths = {f"{sites[layer, name].path}.weight": sites[layer, name].in_width for name in names}
+        read = {path: _slice(weights, path, width) for path, width in paths.items()}
+        absent += [path for path, values in read.items() if values is None]
+        rows.append(torch.cat([torch.empty(0), *(values for values in read.values() if values is not None)]))
+    if absent and len(absent) < depth(sites) * len(names):
+        raise ModelError(f"{base.name} lacks {absent[0]}, which other layers of it have; use a whole checkpoint")
+    if absent or len({len(row) for row in rows}) > 1:
+        return None
+    layers = torch.stack(rows)
+    if not layers.isfinite().all():
+        raise ModelError(f"{base.name} has NaN or infinity in its layers, expected numbers; use another checkpoint")
+    return layers
 
 
 def _slice(weights: Mapping[str, Any], path: str, width: int) -> Tensor | None:

@@ -99,8 +99,13 @@ def take_inventory(module: Module, family: Family) -> Inventory:
     holdings = {}
     for at, keys in tensors.items():
         shapes = {role: tuple(module.tensors[key].shape) for role, key in keys.items()}
-        sizes = (shape[role.axes.index(Free())] for role, shape in shapes.items() if Free() in role.axes)
-        size = next(sizes, None)
+        fits = all(role.takes(shape) for role, shape in shapes.items())
+        sizes = {shape[role.axes.index(Free())] for role, shape in shapes.items() if fits and Free() in role.axes}
+        # Only where a mask says what is left of a size may that be nothing.
+        if not fits or len(sizes) > 1 or (sizes == {0} and not PEFT_TYPES[module.peft_type].size_mask):
+            found = ", ".join(f"{keys[role]} of shape {shape}" for role, shape in shapes.items())
+            raise ModuleFileError(f"{module.source} has {found}, which do not go together; is the file complete?")
+        size = next(iter(sizes), None)
         size = size_at(module.config, paths[at]) if size is None else size
         holdings[at] = Holding(keys, shapes, size, alpha_at(module.config, paths[at]))
     (layer, site), path = next(iter(paths.items()))

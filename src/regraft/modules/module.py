@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from torch import Tensor
 
-from ..errors import ModuleFileError
+from ..errors import ModuleFileError, quoted
 from ..files.directories import new_directory
 from ..files.fingerprints import versions
 from ..files.hub import download, locate
@@ -25,6 +26,8 @@ from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
 from .card import CARD, PICTURE, write_card
+from .config_record import check_config
+from .provenance import checked
 
 PROVENANCE = "regraft.json"
 CURVE = "curve.jsonl"
@@ -115,8 +118,9 @@ class Module:
             The directory.
 
         Raises:
-            ModuleFileError: the directory exists and may not be replaced.
+            ModuleFileError: the directory exists and may not be replaced, or there is NaN in the tensors.
         """
+        _check_tensors(self.tensors, self.source)
         provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
             write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
@@ -146,9 +150,11 @@ class Module:
             The directory.
 
         Raises:
-            ModuleFileError: what the library cannot represent exactly, or a directory that may not be replaced.
+            ModuleFileError: what the library cannot represent exactly, NaN in the tensors, or a directory that may not
+                be replaced.
             ModelError: no such base model.
         """
+        _check_tensors(self.tensors, self.source)
         resolved = base_of(self, base)
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
@@ -211,18 +217,53 @@ def load(source: str | os.PathLike[str]) -> Module:
             f"{directory / CONFIG_NAME} has no 'peft_type' (nor AdapterHub's 'config'), expected a module that PEFT or "
             "AdapterHub saved"
         )
-    provenance = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
-    if not isinstance(provenance, dict):
-        raise ModuleFileError(f"{directory / PROVENANCE} holds no object, expected what regraft wrote; remove it")
+    said = read_json(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else {}
+    provenance = checked(said, str(directory / PROVENANCE))
     if "peft_type" in config:
         tensors = read_tensors(directory, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
         module = Module(config, tensors, str(source), provenance)
     else:
         module = _read_adapterhub(directory, config, str(source), provenance)
-    for name, tensor in module.tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModuleFileError(f"{source} has NaN or infinity in {name}; its training diverged, port another one")
+    _check_tensors(module.tensors, str(source))
+    check_config(module.config, str(source), sorted({_DIGITS.sub("0", key) for key in module.tensors})[:8])
+    if "hash" in provenance and provenance["hash"] != module.hash():
+        raise ModuleFileError(
+            f"{source} has tensors of the hash {module.hash()}, but its {PROVENANCE} says {provenance['hash']}: they "
+            f"were changed since; get the module anew or, if you changed it yourself, remove {PROVENANCE}"
+        )
     return module
+
+
+_DIGITS = re.compile(r"\d+")
+_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Half precision ends long before.
+_LARGEST = 1e9
+# Longer than the path of any layer.
+_LONGEST_KEY = 512
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that they can be tensors of a trained module; what it needs is checked where it is ported."""
+    if not tensors:
+        raise ModuleFileError(f"{source} holds no tensor, expected those of a module; save it again")
+    for key, tensor in tensors.items():
+        if not key.isprintable() or not 0 < len(key) <= _LONGEST_KEY:
+            raise ModuleFileError(f"{source} holds a tensor called {quoted(key)}, expected the path of one in a model")
+        if tensor.dtype not in _TYPES:
+            raise ModuleFileError(
+                f"{source} has {quoted(key)} in {str(tensor.dtype).removeprefix('torch.')}, expected one of "
+                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _TYPES)}; save it so"
+            )
+        if not tensor.dim():
+            raise ModuleFileError(f"{source} has a single number in {quoted(key)}, expected a vector or a matrix")
+        if not tensor.isfinite().all():
+            raise ModuleFileError(
+                f"{source} has NaN or infinity in {quoted(key)}; its training diverged, port another one"
+            )
+        if tensor.numel() and (largest := float(tensor.abs().max())) > _LARGEST:
+            raise ModuleFileError(
+                f"{source} has {largest:.0e} in {quoted(key)}, which no training gives; it is damaged, get it anew"
+            )
 
 
 def _read_adapterhub(directory: Path, config: Mapping[str, Any], source: str, provenance: Mapping[str, Any]) -> Module:

@@ -37,6 +37,7 @@ _PITCH, _BOX = 18, 14
 _TEACHER, _STUDENT, _CELLS = 40, 120, 150  # right end of the teacher's boxes, left end of the student's rows and cells
 _CELL, _GAP = 58, 4
 _LEAST_WIDTH, _LETTER, _MARGIN = 380, 6.2, 8
+_MOST_LAYERS = 1000
 _HEAD, _SHARED = "head", "shared"
 
 
@@ -51,7 +52,8 @@ def port_picture(port: Mapping[str, Any]) -> str | None:
     """
     try:
         return _Picture(port).drawn()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # an old account, or not one of ours
+    # An old account, or not one of ours.
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         return None
 
 
@@ -106,6 +108,8 @@ class _Picture:
     def _stack(self, stack: str, groups: Sequence[Sequence[Mapping[str, Any]]], y: float) -> float:
         """Draw the layers of a stack side by side; return where they end."""
         sites, depth = self._of(stack), int(self.port["teacher_layers"][stack])
+        if max(depth, len(groups)) > _MOST_LAYERS:
+            raise ValueError(f"found {depth} layers, expected as many as models have")
         self._text(0, y + 22, "teacher", "m")
         self._text(_STUDENT + 16, y + 22, "student", "m", "end")
         for number, site in enumerate(sites):

@@ -16,7 +16,7 @@ from ..files.directories import new_directory
 from ..files.writing import whole_file, write_json
 from ..models.pretrained import ModelLike, Pretrained
 from .card import write_card
-from .config import PREFIX, check_portable
+from .config import PREFIX, check_portable, with_sizes
 from .inventory import take_inventory
 from .module import FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
 from .peft_types import PEFT_TYPES
@@ -117,7 +117,7 @@ def _of_llama_cpp(module: Module, base: Pretrained) -> tuple[str, float, dict[st
         raise ModuleFileError(
             f"{module.source} has {key.removeprefix(PREFIX)}, which no GGUF of ours can hold: {reason}"
         )
-    alpha = float(module.config["lora_alpha"])
+    alpha = float(with_sizes(module.config)["lora_alpha"])
     tensors: dict[str, Tensor] = {}
     for (layer, site), holding in sorted(inventory.holdings.items()):
         path = f"model.{base.family.path(layer, site)}.weight"
@@ -127,6 +127,8 @@ def _of_llama_cpp(module: Module, base: Pretrained) -> tuple[str, float, dict[st
                 f"{module.source} sits on {path}, which llama.cpp does not know of {architecture.name}"
             )
         parts = {role.suffix: module.tensors[key].float() for role, key in holding.tensors.items()}
+        if not {"lora_A.weight", "lora_B.weight"} <= parts.keys():
+            raise ModuleFileError(f"{module.source} has {', '.join(parts)} alone on {path}; is the file complete?")
         lora_a, lora_b = parts["lora_A.weight"], parts["lora_B.weight"]
         if site in architecture.interleaved:
             lora_b = _interleaved(lora_b, base.config, site)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..alignment.maps import Map
+from ..errors import PlanError
 from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..seeding import generator
@@ -16,6 +17,8 @@ from .fused import with_fused
 from .parts import Part, Target
 from .plan import Plan
 
+# A map between activations of any sizes that occur makes tensors larger, but not by so much.
+LARGEST = 1000
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02
 
@@ -41,6 +44,24 @@ def transfer_tensors(
     plan.check()
     maps = with_fused(maps, plan.fused)
     return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
+
+
+def check_sizes(plan: Plan, made: Mapping[str, Tensor], tensors: Mapping[str, Tensor], scale: float) -> None:
+    """Refuse a port that no working map would have made; arguments as for `transfer_tensors`, and what it made.
+
+    Raises:
+        PlanError: a tensor holds NaN, or is 1,000 times as large as the teacher's.
+    """
+    used = {part.tensor for target in plan.targets for part in target.parts}
+    largest = max((float(tensors[key].abs().max()) for key in used if tensors[key].numel()), default=0.0)
+    most = LARGEST * max(1.0, scale) * largest
+    for target in plan.targets:
+        tensor = made[target.key]
+        if target.parts and tensor.numel() and not float(tensor.abs().max()) <= most:  # nor is NaN
+            raise PlanError(
+                f"the port's {target.key} would be NaN, infinite or more than {LARGEST:,} times as large as any of the "
+                "teacher's tensors, so its maps are of no use; give more texts, or take another --align"
+            )
 
 
 def port_module(

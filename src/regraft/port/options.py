@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from ..activations.options import SampleOptions
-from ..errors import PlanError, SamplingError, unknown_choice
+from ..errors import PlanError, SamplingError, quoted, unknown_choice
 from ..modules.axes import Convention
-from ..schema import TOKEN, Names, make
+from ..schema import TOKEN, Names, Seed, make
 from .layers import MATCHINGS
 
 AUTO: Literal["auto"] = "auto"
@@ -31,7 +31,11 @@ def parse_layers(value: Any) -> Any:
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, Iterable) else value
     numbers = [part.strip() for part in value.split(",") if part.strip()]
-    return tuple(map(int, numbers)) if numbers and all(map(str.isdecimal, numbers)) else value
+    return tuple(map(int, numbers)) if numbers and all(map(_is_layer, numbers)) else value
+
+
+def _is_layer(number: str) -> bool:
+    return number.isdecimal() and len(number) <= 6  # no model is deeper
 
 
 def _scale(value: Any) -> Any:
@@ -42,9 +46,9 @@ def _scale(value: Any) -> Any:
     except (TypeError, ValueError):
         factor = math.nan
     if not math.isfinite(factor):
-        raise ValueError(f"found {value!r}, expected a number or auto")
+        raise ValueError(f"found {quoted(value)}, expected a number or auto")
     if factor < 0:
-        raise ValueError(f"found {value!r}, expected 0 or more: below it the module would undo what it learnt")
+        raise ValueError(f"found {quoted(value)}, expected 0 or more: below it the module would undo what it learnt")
     return factor
 
 
@@ -72,7 +76,7 @@ class PortOptions(SampleOptions):
     """Leave out what cannot be ported."""
     teacher_labels: Names = None
     """Teacher's, in order, if it names none: A,B."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of everything that is drawn."""
 
     def settled(self, evidence: Evidence, same: bool = False) -> Self:
@@ -150,7 +154,7 @@ def parse_start(name: str, others: Sequence[str] = ()) -> PortOptions | None:
     if name == BASELINE:
         return None
     layers, *parts = name.removeprefix(_PREFIX).split("+")
-    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or all(map(str.isdecimal, layers.split(",")))):
+    if not name.startswith(_PREFIX) or not (layers in MATCHINGS or all(map(_is_layer, layers.split(",")))):
         raise PlanError(
             unknown_choice("start", name.split("+")[0], (BASELINE, *(_PREFIX + known for known in MATCHINGS)))
             + " (or teacher layers such as tm-0,2,4)"

@@ -19,7 +19,7 @@ from ..modules.module import Module
 from ..schema import make
 from .advice import copy_refused
 from .bases import bases_refused
-from .execution import port_module
+from .execution import check_sizes, port_module
 from .forecast import Forecast, fidelity
 from .limits import copy_advice
 from .memory import Memory, expected_memory
@@ -164,7 +164,9 @@ class Port:
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
         maps, scale = self.fitted.maps, self.fitted.scale
-        return port_module(self.plan, self.module, maps, self.options.seed, scale, port=_account(self))
+        ported = port_module(self.plan, self.module, maps, self.options.seed, scale, port=_account(self))
+        check_sizes(self.plan, ported.tensors, self.module.tensors, scale)
+        return ported
 
     @cached_property
     def forecast(self) -> Forecast | None:

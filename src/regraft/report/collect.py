@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReportError, TaskError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ..errors import ReportError, TaskError, first_line, quoted
 from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..models.sites import SpacePair
-from .results import Alignment, Expected, Point, Refined, Result
+from ..schema import MOST, sentence
+from .results import LONGEST_NAME, Alignment, Expected, Point, Refined, Result
 
 
 def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
@@ -28,52 +32,83 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
         ReportError: another version of regraft wrote the store.
     """
     store = Store(directory)
-    index = store.read_index(experiment)
     try:
-        numbers = [Number(**number) for number in index["numbers"]]
-        name = str(index["experiment"]["name"])
-    except (KeyError, TypeError) as error:
+        index = _Index.model_validate(store.read_index(experiment))
+    except ValidationError as error:
         raise ReportError(
-            f"the experiment in {directory} was written by another version of regraft; run the experiment again"
+            f"the experiment in {directory} was written by another version of regraft; run the experiment again "
+            f"({sentence(error)})"
         ) from error
+    name, numbers = index.experiment.name, index.numbers
     results = [_result(store, number) for number in numbers if store.done(number.key)]
     if not results:
         raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
     return name, results
 
 
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", str_max_length=LONGEST_NAME))
+class _Number(Number):
+    """A number as it is read."""
+
+
+class _Named(BaseModel):
+    name: str = Field(max_length=LONGEST_NAME)
+
+
+class _Index(BaseModel):
+    """What is read of what says which cells an experiment has."""
+
+    experiment: _Named
+    numbers: list[_Number]
+
+
 def _result(store: Store, number: Number) -> Result:
-    record = store.record(number.key)
-    scores = record["scores"]
-    ported = store.record(number.start_key) if number.start_key else {}
     place = {name: value for name, value in vars(number).items() if name not in ("key", "start_key")}
-    refined = _refined(record.get("refined"))
-    looks = record["curve"] if refined is None else [{"step": refined.steps, **scores["validation"]}]
-    return Result(
-        **place,
-        score=scores["test"][number.metric],
-        before=scores["before training"][number.metric],
-        curve=tuple(Point(point["step"], point[number.metric]) for point in looks),
-        alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
-        seconds=None if record.get("resumed") else record["seconds"],  # those of the last attempt only
-        expected=_expected(ported.get("expected")),
-        refined=refined,
-    )
+    record = store.record(number.key)
+    ported = store.record(number.start_key) if number.start_key else {}
+    try:
+        scores, refined = record["scores"], _refined(record.get("refined"))
+        looks = record["curve"] if refined is None else [{"step": refined.steps, **scores["validation"]}]
+        return Result(
+            **place,
+            score=float(scores["test"][number.metric]),
+            before=float(scores["before training"][number.metric]),
+            curve=tuple(_point(point["step"], point[number.metric]) for point in looks),
+            alignment=tuple(filter(None, map(_alignment, ported.get("alignment", ())))),
+            seconds=None if record.get("resumed") else float(record["seconds"]),  # those of the last attempt only
+            expected=_expected(ported.get("expected")),
+            refined=refined,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ReportError(
+            f"the record of cell {quoted(number.key)} in {store.root} is not what regraft writes "
+            f"({type(error).__name__}: {first_line(error)}); remove that cell and run the experiment again"
+        ) from error
+
+
+def _point(step: Any, score: Any) -> Point:
+    if not 0 <= int(step) <= MOST:
+        raise ValueError(f"step {quoted(step)}")
+    return Point(int(step), float(score))
 
 
 def _expected(told: Mapping[str, Any] | None) -> Expected | None:
-    return None if told is None else Expected(told["module"], told["head"])
+    return None if told is None else Expected(_number(told["module"]), _number(told["head"]))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _refined(told: Mapping[str, Any] | None) -> Refined | None:
     if told is None:
         return None
-    before, after = (told["agreement"][when]["percent"] for when in ("before", "after"))
-    return Refined(told["steps_taken"], told["texts"]["learnt"], before, after)
+    before, after = (float(told["agreement"][when]["percent"]) for when in ("before", "after"))
+    return Refined(int(told["steps_taken"]), int(told["texts"]["learnt"]), before, after)
 
 
 def _alignment(score: Mapping[str, Any]) -> Alignment | None:
-    measures = [score.get(name) for name in ("assigned", "held_out", "r2_read")]  # stores of old lack the last
+    measures = [_number(score.get(name)) for name in ("assigned", "held_out", "r2_read")]  # stores of old lack the last
     if all(measure is None for measure in measures):
         return None
     space = SpacePair.parse(score["space"])

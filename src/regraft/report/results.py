@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, WrapValidator
 
-from ..errors import ReportError, unknown_choice
+from ..errors import ReportError, first_line, unknown_choice
+from ..files.plain import read_lines
 from ..files.writing import write_text
 from ..tasks.records import Metric, metric_named
 
@@ -43,7 +44,9 @@ def _points(curve: str) -> list[dict[str, str]]:
     return [{"step": step, "score": score} for step, _, score in parts]
 
 
+LONGEST_NAME = 200
 # What results must be that are read from a file.
+_Name = Annotated[str, Field(max_length=LONGEST_NAME), _else(f"a name of at most {LONGEST_NAME} characters")]
 _Percent = Annotated[float, Field(ge=LEAST, le=MOST, allow_inf_nan=False), _else("a number in percent")]
 # What a wrong map keeps may be far below 0.
 _Share = Annotated[float, Field(ge=-_LONGEST, le=1, allow_inf_nan=False), _else("a share of at most 1")]
@@ -131,12 +134,12 @@ class Result:
         refined: how it was trained without labels; None where it was trained with them.
     """
 
-    setting: str
-    task: str
-    metric: str
-    language: str
-    peft: str
-    row: str
+    setting: _Name
+    task: _Name
+    metric: _Name
+    language: _Name
+    peft: _Name
+    row: _Name
     score: _Percent
     seed: Annotated[int, _else("a whole number")] | None = None
     before: _Percent | None = None
@@ -183,12 +186,15 @@ def read_results(path: Path) -> list[Result]:
         ReportError: the file cannot be read, or its columns or values do not serve.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_columns(path, list(reader.fieldnames or ()))
-            return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReportError(f"cannot read {path} as CSV: {error}; expected results, one line per module") from error
+        reader = csv.DictReader((line for _, line in read_lines(path, newline="")), strict=True)
+        _check_columns(path, list(reader.fieldnames or ()))
+        return [_result(f"{path}, line {reader.line_num}", line) for line in reader]
+    except ReportError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReportError(
+            f"cannot read {path} as CSV: {first_line(error)}; expected results, one line per module"
+        ) from error
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from ..errors import TaskError, unknown_choice
-from ..schema import Options
+from ..schema import Count, Length, Options, Seed, Size
 from ..tasks.records import Task
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -18,24 +18,24 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class StepOptions(Options):
     """What every training has. Whatever changes the outcome is a field, and is written beside the result."""
 
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Count = 32
     """Rows per step and device."""
-    learning_rate: float = Field(default=1e-3, ge=0)
+    learning_rate: float = Field(default=1e-3, ge=0, le=1e3)
     """Peak of a linear schedule."""
     warmup: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps that warm up."""
     precision: Precision = "auto"
     """auto, float32, bfloat16, float16."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of all that is random."""
-    max_length: int = Field(default=256, ge=8)
+    max_length: Length = 256
     """Tokens after which a text is cut."""
 
 
 class LearningOptions(StepOptions):
     """What every training has that passes over its data some times."""
 
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, le=1e6)
     """Passes over the training data."""
 
 
@@ -44,15 +44,15 @@ class TrainOptions(LearningOptions):
 
     length_grouped: Annotated[bool, Parameter(negative="--shuffled")] = True
     """Batch similar lengths."""
-    max_train: int | None = Field(default=None, ge=1)
+    max_train: Count | None = None
     """Use so many training rows."""
-    max_eval: int | None = Field(default=None, ge=1)
+    max_eval: Count | None = None
     """Use so many validation and test rows."""
-    rank: int = Field(default=8, ge=1)
+    rank: Size = 8
     """Rank of a fresh LoRA."""
-    alpha: int = Field(default=8, ge=1)
+    alpha: Size = 8
     """Alpha of a fresh LoRA."""
-    bottleneck_size: int = Field(default=96, ge=1)
+    bottleneck_size: Size = 96
     """Width of a fresh bottleneck."""
     head: Literal["teacher", "fresh"] | None = None
     """Head of --init: teacher (if it fits), fresh"""
@@ -61,11 +61,11 @@ class TrainOptions(LearningOptions):
 class EvaluateOptions(Options):
     """How to score a module."""
 
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Count = 32
     """Rows per batch."""
-    max_length: int = Field(default=256, ge=8)
+    max_length: Length = 256
     """Tokens after which a text is cut."""
-    max_eval: int | None = Field(default=None, ge=1)
+    max_eval: Count | None = None
     """Score so many rows."""
 
 
