@@ -260,6 +260,19 @@ def test_a_single_cell_is_a_finding_only_beyond_its_seeds(gained: Sequence[float
     assert findings(groups(results))[0].verdict == verdict
 
 
+def test_two_cells_are_judged_by_their_seeds() -> None:
+    gained = {"de": (5.0, 6.0, 7.0), "en": (8.0, 9.0, 10.0)}
+    results = [
+        make_result(row, 60 + (gain if row == "tm-skip" else 0), language, seed=seed)
+        for language, gains in gained.items()
+        for seed, gain in enumerate(gains)
+        for row in ("student", "tm-skip")
+    ]
+    low, high = stats.ttest_1samp([*gained["de"], *gained["en"]], 0).confidence_interval()
+    (finding,) = findings(groups(results))
+    assert finding.verdict == f"tm-skip helps, +7.50 points (95% interval {low:+.2f} to {high:+.2f})"
+
+
 def test_seeds_of_several_cells_are_no_cells() -> None:
     """Three languages of ten seeds each are three values, not thirty."""
     results = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ..tasks.records import Metric
-from .comparison import Comparison, compare, interval
+from .comparison import ENOUGH_FOR_INTERVAL, Comparison, compare, interval
 from .groups import Group, by_unit, ordered, split_by
 from .table import fixed
 
@@ -44,7 +44,7 @@ class Standing:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean gain: over the cells or, where there is one only, over its seeds."""
+        """The 95% interval of the mean gain: over the cells or, where they are too few for one, over their seeds."""
         return interval(self._values)
 
     @property
@@ -54,10 +54,9 @@ class Standing:
 
     @property
     def _values(self) -> tuple[float, ...]:
-        if len(self.cells) > 1:
+        if len(self.cells) >= ENOUGH_FOR_INTERVAL:
             return self.cells
-        (comparison,) = self.comparisons
-        return tuple(pair.gain for pair in comparison.group.pairs(self.row))
+        return tuple(pair.gain for comparison in self.comparisons for pair in comparison.group.pairs(self.row))
 
     @property
     def wins(self) -> int:

@@ -98,7 +98,7 @@ def wins(groups: Sequence[Group]) -> Table:
         rows=rows,
         notes=[
             "A cell is a task, a language and a kind of module, seeds averaged; a tie is no win. Interval: Student's, "
-            "of the mean over cells or, in a single cell, over its seeds; not widened for the number of starts."
+            "of the mean over cells or, of less than three, over their seeds; not widened for the number of starts."
         ],
     )
 
