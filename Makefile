@@ -9,6 +9,8 @@ EXCHANGE = $(INTEROP)/exchange
 PEFT = $(INTEROP)/peft
 # llama.cpp's converter comes with the source distribution of its Python bindings.
 LLAMA_CPP = $(INTEROP)/llama_cpp
+# TRL runs on the versions that are installed; it is kept apart from them.
+TRL = $(INTEROP)/trl
 
 .PHONY: install test fast fuzz lint docs faults interop bench demo micro clean
 
@@ -19,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,docs,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
-test: install lint interop  ## everything that CI runs
+test: install             ## everything that CI runs
+	$(MAKE) --no-print-directory -j2 lint interop
 	$(BIN)/pytest
 
 fast: install             ## neither what is slow nor what needs real models
@@ -64,13 +67,19 @@ $(LLAMA_CPP)/.fetched: $(STAMP)
 	tar --no-same-owner -xzf $(LLAMA_CPP)/llama_cpp_python-*.tar.gz -C $(LLAMA_CPP) --strip-components 3 --wildcards '*/vendor/llama.cpp/*.py'
 	touch $@
 
-interop: install $(INTEROP)/.installed $(PEFT)/.fetched $(LLAMA_CPP)/.fetched  ## AdapterHub's library, PEFT's own tests and llama.cpp's converter on what is ours
+$(TRL)/.fetched: $(STAMP)
+	rm -rf $(TRL)
+	$(BIN)/pip install --quiet --no-deps --target $(TRL) trl==1.16.0
+	touch $@
+
+interop: install $(INTEROP)/.installed $(PEFT)/.fetched $(LLAMA_CPP)/.fetched $(TRL)/.fetched  ## AdapterHub's library, PEFT's own tests, llama.cpp's converter and TRL on what is ours
 	rm -rf $(EXCHANGE)
 	$(BIN)/python tests/interop/write_directories.py $(EXCHANGE)
 	$(INTEROP)/bin/python tests/interop/check_adapterhub.py $(EXCHANGE)
 	$(BIN)/python tests/interop/read_directories.py $(EXCHANGE)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_peft.py $(PEFT)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_llama_cpp.py $(LLAMA_CPP)
+	HF_HUB_OFFLINE=1 PYTHONPATH=$(TRL) $(BIN)/python tests/interop/check_trl.py
 
 demo: install             ## the whole idea in two minutes, on models that ship with regraft
 	$(BIN)/regraft demo

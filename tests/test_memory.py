@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import transformers
 from conftest import make_texts
 
 import regraft
+from regraft.activations.shelf import Shelf
 from regraft.errors import SamplingError
 from regraft.port.pipeline import Port
 
@@ -90,6 +94,60 @@ def test_what_memory_has_no_room_for_is_on_disk(
     for few in (["sun", "moon"], ["?", "!"]):
         with pytest.raises(SamplingError, match="expected at least 64"):
             _ = Port.of(module, student, teacher, texts=few).memory
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_held_is_what_was_expected(
+    make_model: Callable[..., str], make_module: Callable[..., str], monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """Of one model at a time the teacher's whole half is held, with the weights that outputs are worked out by."""
+    held: dict[object, int] = {}
+    peaks = []
+    hold, drop = Shelf.__setitem__, Shelf.drop
+
+    def holding(shelf: Shelf, key: Any, tensor: torch.Tensor) -> None:
+        hold(shelf, key, tensor)
+        held[key] = tensor.nbytes
+        peaks.append(sum(held.values()))
+
+    def dropping(shelf: Shelf, key: Any) -> None:
+        drop(shelf, key)
+        held.pop(key, None)
+
+    monkeypatch.setattr(Shelf, "__setitem__", holding)
+    monkeypatch.setattr(Shelf, "drop", dropping)
+    teacher, student = make_model("llama", layers=4), make_model("qwen2", width=48, layers=4)
+    module = regraft.load(make_module(teacher))
+    port = Port.of(module, student, teacher, texts=make_texts(60), quiet=True, one_at_a_time=alone)
+    assert port.fitted.moved.keys() >= module.tensors.keys()
+    assert port.memory is not None
+    assert port.memory.held == pytest.approx(max(peaks), rel=0.1)
+
+
+def test_one_model_at_a_time_and_a_gpu_are_told_apart(
+    make_model: Callable[..., str], make_module: Callable[..., str]
+) -> None:
+    """A configuration is enough, also of a device that is not there."""
+    teacher, student = make_model(layers=4, width=96), make_model(layers=2, width=48)
+    module, texts = regraft.load(make_module(teacher)), make_texts(60)
+    sizes = [
+        sum(parameter.numel() for parameter in transformers.AutoModel.from_pretrained(base).parameters()) * 4
+        for base in (teacher, student)
+    ]
+    both, alone, gpu = (
+        Port.of(module, student, teacher, texts=texts, **how).memory
+        for how in ({"device": "cpu"}, {"device": "cpu", "one_at_a_time": True}, {"device": "cuda"})
+    )
+    assert both is not None
+    assert alone is not None
+    assert gpu is not None
+    assert both.weights == gpu.weights == sum(sizes)
+    assert alone.weights in sizes
+    assert alone.total < both.total
+    assert alone.held > both.held
+    assert (both.gpu, gpu.gpu) == (0, gpu.weights + gpu.taking)
+    assert gpu.total == gpu.held + gpu.fitting
+    assert re.search(r"memory: \S+ GB on the GPU \(weights \S+, moments \S+\) and \S+ GB beside Python", str(gpu))
 
 
 def test_plan_says_what_a_port_in_sequence_will_take(

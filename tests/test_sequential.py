@@ -20,6 +20,7 @@ from regraft.activations.options import RunOptions
 from regraft.activations.sampling import sample
 from regraft.errors import PlanError, SamplingError
 from regraft.models.pretrained import resolve
+from regraft.port.candidates import Fit, Fitting
 from regraft.port.sequential import SCALES
 from regraft.port.spaces import space_pairs
 
@@ -273,3 +274,24 @@ def test_loaded_models_stay_as_they_were(pair: tuple[str, str], make_module: Cal
         torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
         assert model.training
         assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_map_is_dropped_when_it_has_served(
+    make_model: Callable[..., str], make_module: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind each stage nothing is kept but what the module's tensors became."""
+    kept: list[tuple[int, int]] = []
+    move = Fitting.move
+
+    def noting(fitting: Fitting, body: Fit, later: Any) -> None:
+        before = len(body.maps)
+        move(fitting, body, later)
+        kept.append((before, len(body.maps)))
+
+    monkeypatch.setattr(Fitting, "move", noting)
+    teacher, student = make_model(layers=4), make_model("distilbert", width=48, layers=2)
+    module = regraft.load(make_module(teacher, labels=3))
+    ported = regraft.transfer(module, student, teacher, texts=TEXTS, align="ridge", sequential=True, progress=False)
+    # Queries and values read one space and write one each.
+    assert kept == [(3, 0), (3, 0)]
+    assert all(tensor.abs().max() > 0 for tensor in ported.tensors.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import transformers
 from conftest import load_base, load_peft, make_texts
 from gguf import GGUFReader
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
 import regraft
@@ -30,6 +31,18 @@ def read(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     reader = GGUFReader(directory / "adapter_model.gguf")
     fields = {name: field.contents() for name, field in reader.fields.items()}
     return {tensor.name: np.array(tensor.data) for tensor in reader.tensors}, fields
+
+
+def write_causal(base: str, path: Path, r: int) -> Any:
+    """Write a LoRA on all linear layers of a language model; return the model with it."""
+    causal = transformers.AutoModelForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(causal, LoraConfig(r=r, task_type="CAUSAL_LM", target_modules="all-linear")).eval()
+    torch.manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    adapted.save_pretrained(path)
+    return adapted
 
 
 @pytest.mark.parametrize(
@@ -113,13 +126,7 @@ def test_a_merged_model_needs_no_peft(
 
 def test_a_merged_language_model_keeps_its_head(make_model: Make, run: Make, tmp_path: Path) -> None:
     base = make_model("llama", layers=2, tie_word_embeddings=True)
-    causal = transformers.AutoModelForCausalLM.from_pretrained(base)
-    adapted = get_peft_model(causal, LoraConfig(r=2, task_type="CAUSAL_LM", target_modules="all-linear")).eval()
-    torch.manual_seed(0)
-    for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    adapted.save_pretrained(tmp_path / "module")
+    adapted = write_causal(base, tmp_path / "module", r=2)
     assert run("convert", tmp_path / "module", "--to", "merged", "--model", base, "--out", tmp_path / "merged")[0] == 0
     ids = torch.arange(6)[None]
     with torch.no_grad():
@@ -164,3 +171,24 @@ def test_other_methods_and_models_are_not_served(make_model: Make, make_module: 
     assert serving_said({"peft_type": "LORA"}, resolve(make_model(layers=2))) == []
     _, output, _ = run("plan", make_module(llama, "bottleneck", target_modules=["down_proj"]), "--student", llama)
     assert "vLLM and llama.cpp load LoRA alone, not bottleneck" in output
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("llama", "qwen2"), ("mistral", "llama"), ("qwen3", "gemma2")])
+def test_transformers_loads_a_port_without_peft_around_it(
+    teacher: str, student: str, make_model: Make, tmp_path: Path
+) -> None:
+    """`load_adapter` puts into the model what PEFT puts around it: nothing is missing and the answers are the same."""
+    bases = make_model(teacher, layers=2), make_model(student, width=48, layers=2)
+    write_causal(bases[0], tmp_path / "module", r=4)
+    module = regraft.load(tmp_path / "module")
+    regraft.transfer(module, bases[1], texts=make_texts(60), align="ridge", progress=False).save(tmp_path / "ported")
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases[1]).eval()
+    alone, ids = copy.deepcopy(model), torch.arange(12)[None]
+    with torch.no_grad():
+        bare = model(input_ids=ids).logits
+        found = model.load_adapter(str(tmp_path / "ported"))
+        loaded = model(input_ids=ids).logits
+        expected = PeftModel.from_pretrained(alone, str(tmp_path / "ported")).eval()(input_ids=ids).logits
+    assert (found.missing_keys, found.unexpected_keys, found.mismatched_keys) == (set(), set(), set())
+    assert (bare - expected).abs().max() > 0.01
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)

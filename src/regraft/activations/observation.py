@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,9 +16,10 @@ from ..models.adapters import base_layer
 from ..models.families import Family
 from ..models.pretrained import Pretrained
 from ..models.sites import PER_TEXT, TASK_HEAD_SPACES, SpacePair, find_sites, find_space
-from .batches import Batches, Texts
+from .batches import Batch, Batches, Texts
 from .options import RunOptions, SampleOptions
 from .pairing import Encoding, Ints, Pairs, pool
+from .shelf import holding
 
 # A space of a layer, and what was observed in it: (n, d), one row per pair.
 Space = tuple[int, str]
@@ -54,25 +56,65 @@ def observe(
         SamplingError: tokenizers or activations that do not serve, or too few tokens paired.
     """
     batches = Batches(teacher, student, texts, options)
-    where = run.torch_dtype, run.device
-    with teacher.running(*where) as model_t, student.running(*where) as model_s:
-        there = observable(model_t, model_s, pairs)
-        watched_t = watch(model_t, teacher.family, "teacher", {(pair.teacher_layer, pair.name) for pair in there})
-        watched_s = watch(model_s, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
-        for batch in tqdm(batches, desc=title, unit="batch", disable=run.quiet):
-            with recording(watched_t) as seen_t:
-                run_on(model_t, batch.teacher)
-            with recording(watched_s) as seen_s:
-                run_on(model_s, batch.student)
-            x_t, x_s = of_teacher(seen_t, batch.pairs, teacher.family), of_student(seen_s, batch.pairs, student.family)
-            feed(x_s, x_t, batch.held_out)
+    look = _held if run.one_at_a_time else _running
+    with look(teacher, pairs, batches, run) as (pooler, its), student.running(run.torch_dtype, run.device) as model:
+        there = observable(pairs, pooler and has_pooler(model))
+        watched = watch(model, student.family, "student", {(pair.student_layer, pair.name) for pair in there})
+        for number, batch in enumerate(tqdm(batches, desc=title, unit="batch", disable=run.quiet)):
+            with recording(watched) as seen:
+                run_on(model, batch.student)
+            feed(of_student(seen, batch.pairs, student.family), its(number, batch), batch.held_out)
     return batches.counts()
 
 
-def observable(model_t: Any, model_s: Any, pairs: Collection[SpacePair]) -> list[SpacePair]:
-    """Leave out the spaces of a whole text unless both models have a pooler."""
+_Taught = tuple[bool, Callable[[int, Batch], Activations]]
+"""Whether the teacher has a pooler, and what gives its activations in the batch of some number."""
+
+
+@contextmanager
+def _running(teacher: Pretrained, pairs: Sequence[SpacePair], _: Batches, run: RunOptions) -> Iterator[_Taught]:
+    with teacher.running(run.torch_dtype, run.device) as model:
+        spaces = {(pair.teacher_layer, pair.name) for pair in observable(pairs, has_pooler(model))}
+        watched = watch(model, teacher.family, "teacher", spaces)
+
+        def look(_: int, batch: Batch) -> Activations:
+            with recording(watched) as seen:
+                run_on(model, batch.teacher)
+            return of_teacher(seen, batch.pairs, teacher.family)
+
+        yield has_pooler(model), look
+
+
+@contextmanager
+def _held(teacher: Pretrained, pairs: Sequence[SpacePair], batches: Batches, run: RunOptions) -> Iterator[_Taught]:
+    """Run the teacher over all batches first, hold what it computes and let it go."""
+    with holding(run.hold_memory * 1e9) as shelf:
+        with _running(teacher, pairs, batches, run) as (pooler, look):
+            for number, batch in enumerate(tqdm(batches, "Running the teacher", unit="batch", disable=run.quiet)):
+                found = look(number, batch)
+                for space, x in found.items():
+                    shelf[space, number] = x
+                spaces = [*found]
+        del look
+        free_memory()
+        yield pooler, lambda number, _: {space: shelf[space, number] for space in spaces}
+
+
+def free_memory() -> None:
+    """Give back what a model took that nothing names any more; its layers and hooks name each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def has_pooler(model: Any) -> bool:
+    """Tell whether a model makes one vector of a whole text."""
     # A checkpoint may lack the pooler that its class has; heads that need it are told by `port.spaces.fit_pairs`.
-    poolers = all(getattr(model, "pooler", None) is not None for model in (model_t, model_s))
+    return getattr(model, "pooler", None) is not None
+
+
+def observable(pairs: Collection[SpacePair], poolers: bool) -> list[SpacePair]:
+    """Leave out the spaces of a whole text unless both models have a pooler."""
     return [pair for pair in pairs if poolers or pair.name not in PER_TEXT]
 
 

@@ -67,6 +67,8 @@ class RunOptions(Options):
     """Quantise the models to 8 bits."""
     device_map: Annotated[str | None, one_of("device map", _DEVICE_MAPS)] = None
     """Spread the models over devices: auto."""
+    one_at_a_time: bool = False
+    """Free the teacher before the student is loaded."""
     hold_memory: float = Field(default=4, ge=0)
     """GB of activations in memory; others go to disk."""
     trust_remote_code: bool = False
@@ -103,6 +105,14 @@ class RunOptions(Options):
         if self.device_map is not None or (options and self.device is not None):
             options["device_map"] = self.device_map or {"": self.device}
         return options
+
+    @property
+    def runs_on_gpu(self) -> bool:
+        """Whether the models run on CUDA devices, with memory of their own."""
+        import torch
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return device.startswith("cuda")
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

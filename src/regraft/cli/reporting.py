@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ..errors import ReportError
+from ..errors import ReportError, quoted
 from .app import OUTPUT, Replace, console, held
 
 if TYPE_CHECKING:
@@ -38,9 +38,12 @@ def report(
         out: Directory. Default: as above.
     """
     from ..files.directories import claimed
+    from ..files.hub import can_be_named
     from ..report.contents import contents
     from ..report.writing import FILES, save
 
+    if not can_be_named(path):
+        raise ReportError(f"found {quoted(str(path))}, expected the directory of an experiment, or a CSV")
     if out is None and path.is_dir():
         out = path / (f"report-{experiment}" if experiment else "report")
     out = out or path.with_name(f"{path.stem}-report")

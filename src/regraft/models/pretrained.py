@@ -80,6 +80,11 @@ class Pretrained:
         """Whether its type has no record."""
         return self.config.model_type not in FAMILIES
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether its linear layers hold their weights in fewer bits than they compute with."""
+        return "quantization_config" in self.loading or getattr(self.config, "quantization_config", None) is not None
+
     @cached_property
     def _derived(self) -> Family:
         return derive_family(self.skeleton)

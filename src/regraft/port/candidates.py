@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from ..alignment.fitting import Score
 from ..alignment.maps import Map
 from ..alignment.methods import METHODS
@@ -21,7 +23,7 @@ from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..tasks.agreement import Agreement
 from .answers import NO_TEXTS, Answers
-from .execution import port_module
+from .execution import Moved, move, port_module
 from .forecast import Fidelity, fidelity
 from .in_place import InPlace
 from .options import PortOptions
@@ -41,15 +43,17 @@ class Fit:
 
     Attributes:
         origin: whether they leave all as it is.
-        maps: per pair.
+        maps: per pair; those that have served are dropped, since they are as large as the models' own weights.
         scores: how well each fits.
         places: how much of what it reads there the module keeps.
+        moved: what they were used for.
     """
 
     origin: Origin = "mapped"
     maps: dict[SpacePair, Map] = field(default_factory=dict)
     scores: list[Score[SpacePair]] = field(default_factory=list)
     places: list[Fidelity] = field(default_factory=list)
+    moved: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @property
     def is_copy(self) -> bool:
@@ -155,10 +159,29 @@ class Fitting:
         places = fidelity(self.plan, self.module.tensors, {**known, **maps}, moments, pairs)
         return Fit(origin, maps, scores, places)
 
+    def move(self, body: Fit, later: Collection[SpacePair]) -> None:
+        """Use the maps of a body where all that a tensor needs are known, and drop those that have served.
+
+        Args:
+            body: the maps so far.
+            later: the pairs that are still to be fitted; how much a module keeps is told where it reads one of them.
+        """
+        waiting = [target for target in self.plan.targets if target.key not in body.moved]
+        ready = [target for target in waiting if target.place is not None and self.plan.needs(target) <= {*body.maps}]
+        body.moved.update(move(self.plan, ready, self.module.tensors, body.maps))
+        needed = {pair for target in waiting if target not in ready for pair in self.plan.needs(target)}
+        needed |= {via.pair for target in self.plan.targets for _, via in target.reads if via.home in later}
+        for pair in body.maps.keys() - needed:
+            del body.maps[pair]
+
+    def moved(self, body: Fit, head: Fit) -> Moved:
+        """Give all that a candidate is made of."""
+        waiting = [target for target in self.plan.targets if target.key not in body.moved]
+        return {**body.moved, **move(self.plan, waiting, self.module.tensors, {**body.maps, **head.maps})}
+
     def module_of(self, body: Fit, head: Fit, scale: float) -> Module:
         """Make the module of a candidate."""
-        maps = {**body.maps, **head.maps}
-        return port_module(self.plan, self.module, maps, self.options.seed, scale)
+        return port_module(self.plan, self.module, self.moved(body, head), self.options.seed, scale)
 
 
 class Candidates:
@@ -199,7 +222,7 @@ class Candidates:
             again: whether something else is in place.
         """
         if again:
-            self._both.place(body.maps, scale, again=True)
+            self._both.place(body.moved, scale, again=True)
         title = f"the {body.origin} body, scale {scale:g}"
         moments = self._both.moments(self._read, title, again) if self._read else {}
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ from .plan import Plan
 LARGEST = 1000
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02
+
+Moved = Mapping[str, tuple[Tensor, ...]]
+"""Key of the student's module -> the teacher's tensors it is made of, moved there and not yet weighted; none: fresh."""
 
 
 def transfer_tensors(
@@ -42,8 +45,7 @@ def transfer_tensors(
         PlanError: the plan is refused.
     """
     plan.check()
-    maps = with_fused(maps, plan.fused)
-    return {target.key: _make(target, tensors, maps, seed, scale) for target in plan.targets}
+    return put_together(plan.targets, move(plan, plan.targets, tensors, maps), seed, scale)
 
 
 def check_sizes(plan: Plan, made: Mapping[str, Tensor], tensors: Mapping[str, Tensor], scale: float) -> None:
@@ -64,21 +66,39 @@ def check_sizes(plan: Plan, made: Mapping[str, Tensor], tensors: Mapping[str, Te
             )
 
 
-def port_module(
-    plan: Plan, module: Module, maps: Mapping[SpacePair, Map], seed: int, scale: float, **provenance: Any
-) -> Module:
-    """Make the student's module; arguments as for `transfer_tensors`, and what else its provenance says."""
-    tensors = transfer_tensors(plan, module.tensors, maps, seed, scale)
+def move(
+    plan: Plan, targets: Collection[Target], tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map]
+) -> dict[str, tuple[Tensor, ...]]:
+    """Move what some tensors of the student are made of, after which their maps have served.
+
+    Args:
+        plan: says how fused projections are put together.
+        targets: which tensors.
+        tensors: the teacher's module.
+        maps: those that the targets need.
+    """
+    fused = {pair: plan.fused[pair] for target in targets for pair in target.pairs if pair in plan.fused}
+    maps = with_fused(maps, fused)
+    return {
+        target.key: tuple(_port(part, tensors, maps, target.neutral) for part in target.parts) for target in targets
+    }
+
+
+def put_together(targets: Collection[Target], moved: Moved, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
+    """Make some of the student's tensors of what was moved; arguments as for `transfer_tensors`."""
+    return {target.key: _make(target, moved[target.key], seed, scale) for target in targets}
+
+
+def port_module(plan: Plan, module: Module, moved: Moved, seed: int, scale: float, **provenance: Any) -> Module:
+    """Make the student's module of what was moved; arguments as for `transfer_tensors`, and more of its provenance."""
+    tensors = put_together(plan.targets, moved, seed, scale)
     labels = {"labels": list(plan.labels)} if plan.labels else {}
     return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
 
 
-def _make(
-    target: Target, tensors: Mapping[str, Tensor], maps: Mapping[SpacePair, Map], seed: int, scale: float
-) -> Tensor:
+def _make(target: Target, ported: tuple[Tensor, ...], seed: int, scale: float) -> Tensor:
     if not target.parts:
         return _fresh(target, seed)
-    ported = [_port(part, tensors, maps, target.neutral) for part in target.parts]
     factors = [part.weight * (scale if target.scaled else 1.0) for part in target.parts]
     if factors == [1.0]:
         return ported[0]

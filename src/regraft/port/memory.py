@@ -7,23 +7,25 @@ given back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import torch
 
 from ..activations.batches import Batches, in_order
-from ..activations.observation import observable
+from ..activations.observation import has_pooler, observable
 from ..activations.options import RunOptions
 from ..activations.sampling import FOLDS
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.sites import TASK_HEAD_SPACES, Place, SiteShape, SpacePair, find_sites
-from .in_place import made_of, site_read
+from .in_place import made_of
 from .options import PortOptions
 from .plan import Plan
 from .spaces import judged_pairs
+from .taught import made_from, site_read
 
 _DOUBLE = 8
 # Matrices of the width of a space that fitting a map takes at once: the covariance, its eigenvectors and what LAPACK's
@@ -38,31 +40,44 @@ class Memory:
     """Bytes that a port in sequence is expected to take.
 
     Attributes:
-        weights: of both models.
-        held: of what enters the next layer of both models and of what the teacher computes in one, in memory.
+        weights: of both models; of one where they are not there at a time.
+        held: of what enters the next layer of both models and of what the teacher computes, in memory.
         on_disk: of the rest of it.
-        maps: of all pairs of spaces, kept to the end.
-        stage: of the one that takes most: its moments, with a batch while they are taken, or with what is worked out
-            from them and the factors of covariances while maps are fitted.
+        taking: of the stage that takes most while its moments are taken, with a batch.
+        fitting: of the stage that takes most while its maps are fitted, with what is worked out of its moments.
+        on_gpu: whether weights are on a GPU, where moments are taken; maps are fitted on the CPU.
     """
 
     weights: int
     held: int
     on_disk: int
-    maps: int
-    stage: int
+    taking: int
+    fitting: int
+    on_gpu: bool = False
+
+    @property
+    def gpu(self) -> int:
+        """What a GPU has to have room for."""
+        return self.weights + self.taking if self.on_gpu else 0
 
     @property
     def total(self) -> int:
-        """All but what is on disk."""
-        return self.weights + self.held + self.maps + self.stage
+        """What there is on the CPU."""
+        return self.held + (self.fitting if self.on_gpu else self.weights + max(self.taking, self.fitting))
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        terms = {"weights": self.weights, "activations": self.held, "maps": self.maps, "moments": self.stage}
-        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in terms.items())
+        terms = {"weights": self.weights, "activations": self.held, "moments": max(self.taking, self.fitting)}
+        on_gpu = ""
+        if self.on_gpu:
+            own = {"weights": self.weights, "moments": self.taking}
+            on_gpu = f"{_gigabytes(self.gpu)} GB on the GPU ({_said(own)}) and "
+            terms = {"activations": self.held, "moments": self.fitting}
         disk = f"; {_gigabytes(self.on_disk)} GB more on disk" if self.on_disk else ""
-        return f"Expected peak memory: {_gigabytes(self.total)} GB beside Python and its libraries ({parts}{disk})."
+        return (
+            f"Expected peak memory: {on_gpu}{_gigabytes(self.total)} GB beside Python and its libraries "
+            f"({_said(terms)}){disk}."
+        )
 
 
 def expected_memory(
@@ -76,7 +91,7 @@ def expected_memory(
         student: the model it goes to.
         texts: what both will run on.
         options: how the module is ported, settled.
-        run: where the models run; one GPU holds weights and the batch, the rest is the CPU's.
+        run: where the models run, and whether both are there at a time.
 
     Raises:
         SamplingError: texts or tokenizers that do not serve.
@@ -88,22 +103,33 @@ def expected_memory(
     made.counts()
     tokens = [batch.teacher.ids.size for batch in batches], [batch.student.ids.size for batch in batches]
     paired = [batch.pairs.count for batch in batches]
-    pairs = observable(model_t.skeleton, model_s.skeleton, {*plan.widths, *plan.reads})
+    poolers = has_pooler(model_t.skeleton) and has_pooler(model_s.skeleton)
+    pairs = observable({*plan.widths, *plan.reads}, poolers)
     sizes = _Sizes(plan, model_s, model_t, pairs)
     layers = [list(pairs) for _, pairs in groupby(sorted(pairs), key=lambda pair: pair.student_layer)]
-    states = sum(sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
-    taught = max((sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) for here in layers), default=0)
-    held = states + sum(paired) * taught * model_t.item
-    in_memory = min(held, int(run.hold_memory * 1e9))
+    states_t, states_s = (sum(some) * model.hidden * model.item for some, model in zip(tokens, both, strict=True))
+    running_t, running_s = (max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
+    taught = [sum(sizes.widths(pair)[1] for pair in sizes.seen(here)) * sum(paired) * model_t.item for here in layers]
+    # What heads read, or a module without one is judged by, of the texts that are held out.
+    judged = [batch for batch in batches if batch.held_out is not None]
+    read = sum(batch.teacher.ids.size for batch in judged) * model_t.hidden * model_t.item
+    read += sum(batch.student.ids.size for batch in judged) * model_s.hidden * model_s.item
+    weights, running = model_t.weights + model_s.weights, max(running_t, running_s)
+    held = states_t + states_s + max(taught, default=0) + read
+    if run.one_at_a_time:
+        last = sum(paired) * model_t.hidden * model_t.item  # its final hidden states
+        held = sum(taught) + last + read + max(states_t, states_s + sizes.linear_layers * model_t.item)
+        weights, running = model_s.weights, running_s
     stages = [stage for here in layers for stage in sizes.stages(here)]
-    running = max(max(some) * model.per_token for some, model in zip(tokens, both, strict=True))
-    return Memory(
-        sum(model.weights for model in both),
-        in_memory,
-        held - in_memory,
-        sum((1 + (pair in plan.writes)) * d_s * d_t for pair, (d_s, d_t) in plan.widths.items()) * _DOUBLE,
-        max((sizes.of_stage(stage, running, max(paired)) for stage in stages), default=running),
+    taking = max(
+        (sizes.taken(some) + max(running, sizes.adding(some, max(paired))) for some in stages), default=running
     )
+    fitting = max((sizes.taken(some) + sizes.fitting(some) for some in stages), default=0)
+    in_memory = min(held, int(run.hold_memory * 1e9))
+    memory = Memory(weights, in_memory, held - in_memory, taking, fitting, run.runs_on_gpu)
+    # The teacher may take more than all that comes after it.
+    alone = replace(memory, weights=model_t.weights, taking=running_t, fitting=fitting if memory.on_gpu else 0)
+    return max(memory, alone, key=lambda one: (one.gpu, one.total)) if run.one_at_a_time else memory
 
 
 @dataclass(frozen=True)
@@ -147,8 +173,9 @@ class _Sizes:
         return self.plan.widths.get(pair, (self.student.hidden, self.teacher.hidden))
 
     def source(self, pair: SpacePair) -> SpacePair | None:
-        sides = (self.student.skeleton, self.student.sites), (self.teacher.skeleton, self.teacher.sites)
-        return made_of(pair, self.pairs, *sides)
+        own = made_from(self.student.skeleton, self.student.sites, (pair.student_layer, pair.name))
+        its = made_from(self.teacher.skeleton, self.teacher.sites, (pair.teacher_layer, pair.name))
+        return made_of(pair, self.pairs, own, its)
 
     def seen(self, pairs: Iterable[SpacePair]) -> list[SpacePair]:
         """Leave out what is worked out from another pair."""
@@ -163,22 +190,33 @@ class _Sizes:
 
         return [list(some) for _, some in groupby(sorted(pairs, key=stage), key=stage)]
 
-    def of_stage(self, stage: Sequence[SpacePair], running: int, paired: int) -> int:
-        """Give the most that a stage takes.
+    def taken(self, stage: Sequence[SpacePair]) -> int:
+        """Give what the moments of a stage take."""
+        folded = judged_pairs(self.plan.reads)
+        return sum((2 + FOLDS * (pair in folded)) * _whole(*self.widths(pair)) for pair in self.seen(stage)) * _DOUBLE
 
-        Args:
-            stage: its pairs of spaces.
-            running: what a batch takes while a model runs.
-            paired: how many tokens of it are paired.
-        """
-        seen, folded = self.seen(stage), judged_pairs(self.plan.reads)
-        whole = {pair: _whole(*self.widths(pair)) for pair in seen}
-        taken = sum((2 + FOLDS * (pair in folded)) * size for pair, size in whole.items())
+    def adding(self, stage: Sequence[SpacePair], paired: int) -> int:
+        """Give what adding a batch takes, of which so many tokens are paired."""
+        seen = self.seen(stage)
         # A batch's own, and the sum that takes the place of what was there; what was seen, and that about its mean.
-        adding = 2 * max(whole.values()) * _DOUBLE + 2 * paired * self._seen_per_token(seen)
+        return 2 * max(_whole(*self.widths(pair)) for pair in seen) * _DOUBLE + 2 * paired * self._seen_per_token(seen)
+
+    def fitting(self, stage: Sequence[SpacePair]) -> int:
+        """Give what fitting the maps of a stage takes beside its moments; they are dropped behind it."""
         made = sum(2 * self._made(pair) for pair in stage if self.source(pair) is not None)
-        fitting = (made + max(self._to_fit(pair) for pair in stage)) * _DOUBLE
-        return taken * _DOUBLE + max(running, adding, fitting)
+        maps = {pair: self._map(pair) for pair in stage}
+        most = max(self._to_fit(pair) + sum(maps.values()) - maps[pair] for pair in stage)
+        return (made + most) * _DOUBLE
+
+    @cached_property
+    def linear_layers(self) -> int:
+        """How many weights the teacher's linear layers have whose outputs are worked out of their inputs."""
+        sources = {pair: self.source(pair) for pair in self.pairs}
+        return sum(self.widths(pair)[1] * self.widths(source)[1] for pair, source in sources.items() if source)
+
+    def _map(self, pair: SpacePair) -> int:
+        d_s, d_t = self.plan.widths.get(pair, (0, 0))
+        return (1 + (pair in self.plan.writes)) * d_s * d_t
 
     def _seen_per_token(self, seen: Sequence[SpacePair]) -> int:
         return sum(sum(self.widths(pair)) for pair in seen) * self.student.item
@@ -196,6 +234,10 @@ class _Sizes:
 
 def _whole(d_s: int, d_t: int) -> int:
     return d_s * d_s + d_t * d_t + d_s * d_t
+
+
+def _said(terms: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {_gigabytes(size)}" for name, size in terms.items())
 
 
 def _gigabytes(size: float) -> str:

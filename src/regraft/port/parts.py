@@ -105,6 +105,12 @@ class Target:
         }
 
     @property
+    def pairs(self) -> set[SpacePair]:
+        """The pairs of spaces whose maps it is made with."""
+        folds = {part.fold.pair for part in self.parts if part.fold is not None}
+        return folds.union(*(part.pairs for part in self.parts))
+
+    @property
     def reads(self) -> tuple[tuple[Part, Via], ...]:
         """The maps of what it reads, per part; what a weight reads is its last axis."""
         return tuple((part, via) for part in self.parts if (via := part.vias[-1]) is not None and via.reads)

@@ -19,7 +19,7 @@ from ..modules.module import Module
 from ..schema import make
 from .advice import copy_refused
 from .bases import bases_refused
-from .execution import check_sizes, port_module
+from .execution import check_sizes, move, port_module
 from .forecast import Forecast, fidelity
 from .limits import copy_advice
 from .memory import Memory, expected_memory
@@ -131,7 +131,7 @@ class Port:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """The maps, and what they were fitted on.
+        """What its maps made of the module, and what they were fitted on.
 
         Raises:
             RegraftError: the plan is refused, or texts do not serve.
@@ -158,13 +158,14 @@ class Port:
         places = None
         if sampled and any(split.held_out.full for split in sampled.values()):
             places = fidelity(self.plan, self.module.tensors, maps, sampled)
-        return Fitted(maps, scores, moments, places, 1.0 if options.factor is None else options.factor, {})
+        moved = move(self.plan, self.plan.targets, self.module.tensors, maps)
+        return Fitted(moved, scores, moments, places, 1.0 if options.factor is None else options.factor, {})
 
     @cached_property
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
-        maps, scale = self.fitted.maps, self.fitted.scale
-        ported = port_module(self.plan, self.module, maps, self.options.seed, scale, port=_account(self))
+        moved, scale = self.fitted.moved, self.fitted.scale
+        ported = port_module(self.plan, self.module, moved, self.options.seed, scale, port=_account(self))
         check_sizes(self.plan, ported.tensors, self.module.tensors, scale)
         return ported
 

@@ -103,6 +103,10 @@ class Plan:
             "lost": list(self.lost),
         }
 
+    def needs(self, target: Target) -> set[SpacePair]:
+        """Name the pairs of spaces without whose maps a tensor cannot be made."""
+        return {part for pair in target.pairs for part in (self.fused[pair].parts if pair in self.fused else (pair,))}
+
     def check(self) -> None:
         """Raise the first problem.
 

@@ -20,7 +20,6 @@ from ..activations.batches import in_order
 from ..activations.options import RunOptions
 from ..activations.sampling import Sample, source_of
 from ..alignment.fitting import Score
-from ..alignment.maps import Map
 from ..alignment.methods import method_named
 from ..alignment.moments import SplitMoments
 from ..files.texts import Text
@@ -29,6 +28,7 @@ from ..models.sites import TASK_HEAD_SPACES, SpacePair
 from ..modules.module import Module
 from .answers import Answers
 from .candidates import Candidate, Candidates, Fit, Fitting, choose
+from .execution import Moved
 from .forecast import Fidelity
 from .in_place import InPlace, Stage, in_place
 from .options import PortOptions
@@ -42,11 +42,11 @@ _UNSCALED = 1.0
 
 @dataclass(frozen=True)
 class Fitted:
-    """The maps of a port and what they were fitted on.
+    """What the maps of a port made of a module, and what they were fitted on.
 
     Attributes:
-        maps: per pair of spaces.
-        scores: how well each fits. They, and `places`, are of where the mapped body was in place.
+        moved: what the student's tensors are made of.
+        scores: how well each map fits. They, and `places`, are of where the mapped body was in place.
         sample: what they were fitted on; in sequence without the moments, which are dropped when they have served.
         places: how much of what the module reads it keeps; None where no covariances were sampled.
         scale: factor of what the module writes.
@@ -55,7 +55,7 @@ class Fitted:
         chosen: one of these; None likewise.
     """
 
-    maps: Mapping[SpacePair, Map]
+    moved: Moved
     scores: Sequence[Score[SpacePair]]
     sample: Sample | None
     places: Sequence[Fidelity] | None
@@ -111,7 +111,7 @@ def fit_in_sequence(
     best = choose(tried)
     by_scale = {factor: [one for one in tried if one.body is moved and one.scale == factor] for factor in SCALES}
     return Fitted(
-        {**best.body.maps, **best.head.maps},
+        fitting.moved(best.body, best.head),
         [*best.body.scores, *best.head.scores],
         sample,
         [*best.body.places, *best.head.places],
@@ -126,12 +126,16 @@ def _bodies(pairs: Sequence[SpacePair], fitting: Fitting, both: InPlace, scale: 
     """Fit what sits in the layers, from the first to the last; return the one that is in place then, and others."""
     mapped, copied = Fit("mapped"), Fit("copied")
     bodies = [mapped, copied] if chooses and fitting.can_copy(pairs) else [mapped]
+    later = {*pairs}
     for stages in both.layers(pairs):
         both.teach([pair for stage in stages for pair in stage])
         for stage in stages:
             # Not kept by any name: the next stage's would be taken beside them.
             _add(bodies, fitting, both.moments(stage, f"layer {stage[0].student_layer}"), stage)
-            both.place(mapped.maps, scale)
+            later -= {*stage}
+            for body in bodies:
+                fitting.move(body, later)
+            both.place(mapped.moved, scale)
     return [copied] if len(bodies) > 1 and mapped.is_copy else bodies
 
 
