@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,6 +18,7 @@ from ..training.options import EvaluateOptions
 from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, PushTo, Replace, Revision, console, flat, held, push
 
 if TYPE_CHECKING:
+    from ..port.pipeline import Port
     from ..training.evaluation import Rows
 
 Moments = Annotated[tuple[Path, ...], Parameter(group=TEXTS, help="What 'regraft sample' wrote; repeatable.")]
@@ -37,12 +39,14 @@ def plan(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
     verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
+    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
 
-    Nothing is written. Without --texts, --moments and --data configurations alone
-    are read, and no weights. With --data the port is scored, untrained, on labelled
-    rows of the validation split; with --scale auto they choose the scale too.
+    Nothing is written but the page of --html. Without --texts, --moments and --data
+    configurations alone are read, and no weights. With --data the port is scored,
+    untrained, on labelled rows of the validation split; with --scale auto they
+    choose the scale too.
 
     Example: regraft plan my-lora --student distilbert-base-uncased
 
@@ -52,14 +56,18 @@ def plan(
         teacher: Model it was trained on. Default: as it says.
         max_eval: Score so many rows. Default: all, or 100.
         verbose: One line per tensor.
+        html: File for a page with a picture of it.
     """
     from ..models.families import register_family
     from ..modules.module import load
     from ..port.pipeline import Port
+    from ..report.port_page import check_page
     from . import show
     from .verdict import show_verdict
 
     register_family(families)
+    if html is not None:
+        check_page(html)
     loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
@@ -75,8 +83,11 @@ def plan(
     )
     show.show_plan(console, port.plan, verbose)
     show.show_relation(console, port)
+    measured = any(one is not None for one in (port.texts, port.moments, scored))
+    if html is not None and (port.plan.problems or not measured):
+        _write_page(html, port, port.plan.describe())
     port.plan.check()
-    if all(one is None for one in (port.texts, port.moments, scored)):
+    if not measured:
         return
     if port.memory is not None:
         console.print(str(port.memory), soft_wrap=True)
@@ -84,6 +95,8 @@ def plan(
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     show.show_alignment(console, port.ported.report)
     show_verdict(console, port)
+    if html is not None:
+        _write_page(html, port, port.ported.report)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -247,6 +260,18 @@ def methods() -> None:
     for name, method in METHODS.items():
         table.add_row(name, method.summary, method.needs)
     console.print(table)
+
+
+def _write_page(path: Path, port: Port, account: Mapping[str, Any]) -> None:
+    """Write the page of a port, with what is known of its models and of how good it will be."""
+    from ..port.advice import relation_said
+    from ..report.port_page import write_port_page
+
+    related = port.relation and relation_said(port.relation, port.plan.teacher, port.plan.student)
+    expected = None if port.plan.problems or port.forecast is None else port.forecast.verdict
+    said = [sentence for sentence in (related, account.get("sampled"), expected) if sentence]
+    write_port_page(path, port.module.source, account, said, port.plan.problems)
+    console.print(f"Wrote {path}")
 
 
 def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:
