@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# Where the wheel is installed with nothing but what it asks for.
+WHEEL ?= .venv-wheel
 # AdapterHub's library wants an older transformers, so it lives in an environment of its own.
 INTEROP ?= .venv-interop
 EXCHANGE = $(INTEROP)/exchange
@@ -12,7 +14,7 @@ LLAMA_CPP = $(INTEROP)/llama_cpp
 # TRL runs on the versions that are installed; it is kept apart from them.
 TRL = $(INTEROP)/trl
 
-.PHONY: install test fast fuzz lint docs faults interop bench demo micro clean
+.PHONY: install test fast fuzz lint docs faults interop bench demo wheel-demo lock micro clean
 
 install: $(STAMP)
 
@@ -84,6 +86,16 @@ interop: install $(INTEROP)/.installed $(PEFT)/.fetched $(LLAMA_CPP)/.fetched $(
 demo: install             ## the whole idea in two minutes, on models that ship with regraft
 	$(BIN)/regraft demo
 
+wheel-demo: install       ## the demo from the wheel, in an environment that holds nothing else; some minutes
+	rm -rf build $(WHEEL)
+	$(BIN)/python -m hatchling build --target wheel --directory build
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/pip install --quiet --constraint constraints.txt build/*.whl
+	cd build && $(abspath $(WHEEL))/bin/regraft demo
+
+lock:                     ## uv.lock again, with the versions of constraints.txt; needs uv
+	uv lock $$(sed -n '/^[^#]/s/^/--upgrade-package /p' constraints.txt)
+
 micro: install            ## make those models again: minutes, the same on the same machine and versions
 	$(BIN)/python recipes/micro_models.py --out src/regraft/demo
 
@@ -93,4 +105,4 @@ bench: install            ## the tables of the README; needs REGRAFT_DATA
 	$(BIN)/regraft report results/wikineural --replace
 
 clean:
-	rm -rf $(VENV) $(INTEROP) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP) $(WHEEL) build .mypy_cache .pytest_cache .ruff_cache

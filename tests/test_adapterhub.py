@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from conftest import FIXTURES, load_peft
-from huggingface_hub.utils import filter_repo_objects
+from fake_hub import fake_hub
 from peft import LoHaConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -477,23 +477,18 @@ def test_other_mistakes_in_writing_are_refused_in_words(make_model: Callable[...
     assert not (tmp_path / "hub").exists()
 
 
-def test_all_its_files_are_fetched_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_its_files_are_fetched_from_the_hub(tmp_path: Path) -> None:
     directory = files("lora")(tmp_path / "hub")
     add_head(
         directory, {**FLEXIBLE["TOKEN_CLS"], "label2id": {"no": 0, "maybe": 1, "yes": 2}}, linear("heads.lora.1", 3)
     )
     (directory / "pytorch_model.bin").write_text("the base model")
 
-    def fetch(name: str, allow_patterns: list[str]) -> str:
-        assert name == "someone/ner"
-        (tmp_path / "fetched").mkdir()
-        for file in filter_repo_objects([file.name for file in directory.iterdir()], allow_patterns=allow_patterns):
-            (tmp_path / "fetched" / file).write_bytes((directory / file).read_bytes())
-        return str(tmp_path / "fetched")
-
-    monkeypatch.setattr("regraft.files.hub.snapshot_download", fetch)
-    assert regraft.load("someone/ner").hash() == regraft.load(directory).hash()
-    assert not (tmp_path / "fetched" / "pytorch_model.bin").exists()
+    with fake_hub(tmp_path / "cache") as hub:
+        hub.add("someone/ner", directory)
+        assert regraft.load("someone/ner").hash() == regraft.load(directory).hash()
+        assert any(asked.endswith("/pytorch_adapter.bin") for asked in hub.requests)
+        assert not any(asked.endswith("/pytorch_model.bin") for asked in hub.requests)
 
 
 def test_a_directory_of_either_format_is_replaced_by_the_other(make_model: Callable[..., str], tmp_path: Path) -> None:

@@ -91,10 +91,10 @@ def test_directories_appear_whole_or_not_at_all(
     module.save(tmp_path / "out")
     before = (tmp_path / "out" / "regraft.json").read_bytes()
 
-    def fail(*_: object) -> str:
+    def fail(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("regraft.modules.module.model_card", fail)
+    monkeypatch.setattr("regraft.modules.card.model_card", fail)
     with pytest.raises(KeyboardInterrupt):
         module.save(tmp_path / "out", replace=True)
     with pytest.raises(KeyboardInterrupt):
@@ -222,5 +222,6 @@ def test_provenance_and_card_of_a_port(module_directory: Path, make_model: Calla
     assert report["student"] == student
     assert (report["layers"], report["align"], report["seed"]) == ("skip", "none", 0)
     card = (tmp_path / "port" / "README.md").read_text()
-    assert f"base_model: {student}" in card
+    assert f"module for {student}" in card
+    assert "base_model:" not in card  # a directory here; of the hub alone
     assert "6 copied" in card

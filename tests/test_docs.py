@@ -17,7 +17,8 @@ from regraft.cli.main import commands as application
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted(ROOT.glob("docs/tutorials/*.md"))
-PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *TUTORIALS)
+SKILL = ROOT / "skills" / "regraft" / "SKILL.md"
+PAGES = (ROOT / "README.md", SKILL, *sorted(ROOT.glob("docs/*.md")), *TUTORIALS)
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -259,3 +259,22 @@ def test_weights_and_biases(content: dict[str, Any], tmp_path: Path, monkeypatch
         outcome = carry_out(Store(tmp_path / "store"), cell, ["wandb"])
         assert outcome.status == "done", outcome.error
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2  # each training is a run of its own
+
+
+@pytest.mark.slow
+def test_trackio(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    storage = pytest.importorskip("trackio.sqlite_storage", reason="pip install 'regraft[tracking]'").SQLiteStorage
+    _, grid = grid_of({**content, "modules": ["lora", "bottleneck"]})
+    store = Store(tmp_path / "store")
+    cells = {cell.label: cell for cell in grid.cells.values() if cell.kind == "teacher"}
+    for cell in cells.values():
+        outcome = carry_out(store, cell, ["trackio"])
+        assert outcome.status == "done", outcome.error
+    assert "Trackio" not in capsys.readouterr().out  # where results go
+    assert sorted(storage.get_runs("huggingface")) == sorted(cells)  # each training is a run of its own
+    for label, cell in cells.items():
+        shown = [row["eval/f1"] for row in storage.get_logs("huggingface", label) if "eval/f1" in row]
+        assert shown == pytest.approx([row["f1"] for row in store.record(cell.key)["curve"]])

@@ -26,6 +26,7 @@ from regraft.training.evaluation import evaluate
 from regraft.training.finetuning import train
 from regraft.training.fresh import fresh_config
 from regraft.training.options import TrainOptions, preset
+from regraft.training.tracking import check_trackers
 
 NER = TASKS["ner"]
 FAST = TrainOptions(epochs=2, batch_size=8, learning_rate=5e-3, rank=4, bottleneck_size=6)
@@ -313,3 +314,11 @@ def test_starts_that_do_not_fit_the_model_are_refused(
         with pytest.raises(ModuleFileError, match=message):
             evaluate(Path(init), model, data=DataOptions(data=ner_folder), progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_is_not_there_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.training.tracking.find_spec", lambda _: None)
+    with pytest.raises(
+        TaskError, match=r"trackio is not installed; install it with: pip install 'regraft\[tracking\]'$"
+    ):
+        check_trackers(["trackio"])

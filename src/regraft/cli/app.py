@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..modules.module import Module
 
 console = Console(markup=False)  # paths and messages may hold brackets
 errors = Console(stderr=True, markup=False)
@@ -111,12 +114,20 @@ Families = Annotated[Path | None, Parameter(group=WHERE, help="Records of model 
 Verbose = Annotated[bool, Parameter(group=OUTPUT)]
 Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print one JSON object; words go to stderr.")]
 TrustCode = Annotated[bool, Parameter(group=WHERE, help="Run Python code that the model brings along.")]
-Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it in tensorboard or wandb; repeatable.")]
+Revision = Annotated[str | None, Parameter(help="Of the module on the hub: branch, tag, commit.")]
+PushTo = Annotated[str | None, Parameter(group=OUTPUT, help="Then push it to this repository of the hub.")]
+Track = Annotated[tuple[str, ...], Parameter(group=OUTPUT, help="Show it: tensorboard, trackio, wandb; repeatable.")]
 
 
 def print_json(found: Mapping[str, Any]) -> None:
     """Print what was found as one JSON object on a line."""
     console.out(json.dumps(found, ensure_ascii=False), highlight=False)
+
+
+def push(words: Console, module: Module, name: str | None) -> None:
+    """Push a module to a repository of the hub, if one is named, and print where it is."""
+    if name is not None:
+        words.print(f"Pushed it: {module.push_to_hub(name)}", soft_wrap=True)
 
 
 def option(field: str) -> str:

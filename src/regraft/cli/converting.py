@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ModuleFileError, unknown_choice
-from .app import OUTPUT, Out, Quiet, Replace, TrustCode, console, held
+from .app import OUTPUT, Out, Quiet, Replace, Revision, TrustCode, console, held
 
 _FORMATS = ("adapterhub", "gguf", "lora", "merged", "peft")
 _OF_A_RANK = ("lora",)
@@ -21,6 +21,7 @@ def convert(
     out: Out,
     rank: int | None = None,
     model: str | None = None,
+    revision: Revision = None,
     trust_remote_code: TrustCode = False,
     name: Annotated[str, Parameter(group=OUTPUT)] = "regraft",
     replace: Replace = False,
@@ -55,7 +56,7 @@ def convert(
         said = "without" if rank is None else "with"
         raise ModuleFileError(f"found --to {to} {said} --rank, expected it with {', '.join(_OF_A_RANK)} alone")
     held.enter_context(claimed(out, replace, [*FILES, GGUF_WEIGHTS, *model_files(out)], [module, model]))
-    loaded = load(module)
+    loaded = load(module, revision=revision)
     if to == "gguf":
         from ..modules.to_gguf import save_gguf
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,9 +15,10 @@ from ..port.options import AUTO, PortOptions, parse_layers
 from ..schema import make, names
 from ..tasks.options import TaskOptions
 from ..training.options import EvaluateOptions
-from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, Replace, console, flat, held
+from .app import DATA, HOW, OUTPUT, TEXTS, WHERE, Families, Out, PushTo, Replace, Revision, console, flat, held, push
 
 if TYPE_CHECKING:
+    from ..port.pipeline import Port
     from ..training.evaluation import Rows
 
 Moments = Annotated[tuple[Path, ...], Parameter(group=TEXTS, help="What 'regraft sample' wrote; repeatable.")]
@@ -28,6 +30,7 @@ def plan(
     *,
     student: str,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -36,12 +39,14 @@ def plan(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
     verbose: Annotated[bool, Parameter(group=OUTPUT)] = False,
+    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
 
-    Nothing is written. Without --texts, --moments and --data configurations alone
-    are read, and no weights. With --data the port is scored, untrained, on labelled
-    rows of the validation split; with --scale auto they choose the scale too.
+    Nothing is written but the page of --html. Without --texts, --moments and --data
+    configurations alone are read, and no weights. With --data the port is scored,
+    untrained, on labelled rows of the validation split; with --scale auto they
+    choose the scale too.
 
     Example: regraft plan my-lora --student distilbert-base-uncased
 
@@ -51,15 +56,19 @@ def plan(
         teacher: Model it was trained on. Default: as it says.
         max_eval: Score so many rows. Default: all, or 100.
         verbose: One line per tensor.
+        html: File for a page with a picture of it.
     """
     from ..models.families import register_family
     from ..modules.module import load
     from ..port.pipeline import Port
+    from ..report.port_page import check_page
     from . import show
     from .verdict import show_verdict
 
     register_family(families)
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    if html is not None:
+        check_page(html)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
         loaded,
@@ -74,8 +83,11 @@ def plan(
     )
     show.show_plan(console, port.plan, verbose)
     show.show_relation(console, port)
+    measured = any(one is not None for one in (port.texts, port.moments, scored))
+    if html is not None and (port.plan.problems or not measured):
+        _write_page(html, port, port.plan.describe())
     port.plan.check()
-    if all(one is None for one in (port.texts, port.moments, scored)):
+    if not measured:
         return
     if port.memory is not None:
         console.print(str(port.memory), soft_wrap=True)
@@ -83,6 +95,8 @@ def plan(
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     show.show_alignment(console, port.ported.report)
     show_verdict(console, port)
+    if html is not None:
+        _write_page(html, port, port.ported.report)
     if scored is not None:
         found = scored.scores(port.ported, progress=not run.quiet)
         head_is = "drawn at random, so this says little" if port.ported.head_is_random else "the teacher's"
@@ -99,6 +113,7 @@ def transfer(
     student: str,
     out: Out,
     teacher: str | None = None,
+    revision: Revision = None,
     options: Annotated[PortOptions, flat(HOW)] = PortOptions(),
     texts: Annotated[TextOptions, flat(TEXTS)] = TextOptions(),
     moments: Moments = (),
@@ -107,6 +122,7 @@ def transfer(
     max_eval: Annotated[int | None, Parameter(group=DATA)] = None,
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
+    push_to: PushTo = None,
     replace: Replace = False,
 ) -> None:
     """Port a teacher's module to a student, for PEFT to load.
@@ -129,6 +145,7 @@ def transfer(
     from ..distillation.checks import check_lesson
     from ..distillation.refinement import refine as finish
     from ..files.directories import claimed
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..modules.module import FILES, load
     from ..port.pipeline import Port
@@ -137,12 +154,13 @@ def transfer(
     from .verdict import show_verdict
 
     register_family(families)
+    check_pushable(push_to)
     held.enter_context(claimed(out, replace, FILES, [module, student, teacher, *moments]))
     if rows.data is not None and options.scale != AUTO:
         raise PlanError(f"found --data beside --scale {options.scale}; labelled rows choose a scale: --scale auto")
     if refine is not None and texts.texts is None:
         raise SamplingError("found --refine and no texts for the teacher to answer; give --texts FILE")
-    loaded, scored = load(module), _rows(rows, options, max_eval, run)
+    loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = None if scored is None else scored.judge()
     port = Port.of(
         loaded, student, teacher, texts=texts.read(), moments=moments or None, options=options, run=run, judge=judge
@@ -152,12 +170,13 @@ def transfer(
         check_lesson(loaded, port.texts or ())
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
+    made = port.ported
     if refine is None:
-        port.ported.save(out, replace)
+        made.save(out, replace)
     else:
         how = RefineOptions(steps=refine, seed=options.seed, max_length=options.max_length)
-        refined = finish(
-            port.ported,
+        made = finish(
+            made,
             loaded,
             port.texts or (),
             out,
@@ -172,9 +191,10 @@ def transfer(
     if refine is None:
         show_verdict(console, port)
     else:
-        show_refinement(console, refined.provenance["refinement"])
+        show_refinement(console, made.provenance["refinement"])
     console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
-    if refine is not None:
+    push(console, made, push_to)
+    if refine is not None and revision is None:
         going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
         console.print(f"To go on with other settings (--grow, --data, --learning-rate): {going_on}", soft_wrap=True)
 
@@ -240,6 +260,18 @@ def methods() -> None:
     for name, method in METHODS.items():
         table.add_row(name, method.summary, method.needs)
     console.print(table)
+
+
+def _write_page(path: Path, port: Port, account: Mapping[str, Any]) -> None:
+    """Write the page of a port, with what is known of its models and of how good it will be."""
+    from ..port.advice import relation_said
+    from ..report.port_page import write_port_page
+
+    related = port.relation and relation_said(port.relation, port.plan.teacher, port.plan.student)
+    expected = None if port.plan.problems or port.forecast is None else port.forecast.verdict
+    said = [sentence for sentence in (related, account.get("sampled"), expected) if sentence]
+    write_port_page(path, port.module.source, account, said, port.plan.problems)
+    console.print(f"Wrote {path}")
 
 
 def _rows(rows: TaskOptions, options: PortOptions, max_eval: int | None, run: RunOptions) -> Rows | None:

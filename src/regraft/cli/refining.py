@@ -18,6 +18,7 @@ from .app import (
     Families,
     Json,
     Out,
+    PushTo,
     Quiet,
     Replace,
     Track,
@@ -26,6 +27,7 @@ from .app import (
     errors,
     flat,
     print_json,
+    push,
 )
 
 
@@ -45,6 +47,7 @@ def refine(
     trust_remote_code: TrustCode = False,
     families: Families = None,
     track: Track = (),
+    push_to: PushTo = None,
     as_json: Json = False,
     replace: Replace = False,
     quiet: Quiet = False,
@@ -73,6 +76,7 @@ def refine(
     """
     from ..distillation import refinement
     from ..distillation.options import parse_sizes
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..training.devices import processes
     from ..training.labels import LabelOrder
@@ -82,6 +86,7 @@ def refine(
 
     register_family(families)
     sizes = parse_sizes(by_texts)
+    check_pushable(push_to)
     read = texts.given()
     if read is None:
         raise SamplingError("found no texts for the teacher to answer; give --texts FILE")
@@ -108,5 +113,6 @@ def refine(
         if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
             show.show_order(words, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
         words.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.")
+        push(words, refined, push_to)
         if as_json:
             print_json(report)

@@ -18,6 +18,7 @@ from .app import (
     Families,
     Json,
     Out,
+    PushTo,
     Quiet,
     Replace,
     Track,
@@ -27,6 +28,7 @@ from .app import (
     flat,
     option,
     print_json,
+    push,
 )
 
 
@@ -42,6 +44,7 @@ def train(
     trust_remote_code: TrustCode = False,
     families: Families = None,
     track: Track = (),
+    push_to: PushTo = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
@@ -62,6 +65,7 @@ def train(
         init: Module to start from, such as a ported one.
         set_up: What the values start from: fast, paper.
     """
+    from ..files.hub import check_pushable
     from ..models.families import register_family
     from ..training.devices import processes
     from ..training.finetuning import train as fine_tune
@@ -70,6 +74,7 @@ def train(
     from . import show
 
     register_family(families)
+    check_pushable(push_to)
     sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
     if init is not None and (peft is not None or sizes):
         first = "--peft" if peft is not None else option(sizes[0])
@@ -101,6 +106,7 @@ def train(
         if training["step"] == 0:
             console.print("Training did not help: the start is better than every checkpoint, so it is what is kept")
         console.print(f"Wrote {out}")
+        push(console, module, push_to)
 
 
 def evaluate(

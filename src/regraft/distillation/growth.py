@@ -66,7 +66,7 @@ def grown(module: Module, base: Pretrained, sites: Sequence[str] | None, rank: i
         else module.tensors[key]
         for key, shape in expected_tensors(config, skeleton).items()
     }
-    return Module(config, tensors, module.source, module.provenance)
+    return Module(config, tensors, module.source, module.provenance, module.commit)
 
 
 def _new_places(peft_type: str, base: Pretrained, there: Collection[Place], sites: Sequence[str]) -> set[Place]:

@@ -173,6 +173,7 @@ def refine(
         "start_hash": start.hash(),
         "mixed_precision": mixed,
         **labelled,
+        **({"teacher_commit": teaches.commit} if teaches.commit else {}),
         **({"one_tokenizer": given.one_tokenizer} if given.kind.in_bits else {}),
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line, quoted
 from ..files.fingerprints import hash_files, hash_parameters
-from ..files.hub import can_be_named, split_gguf, unpacked
+from ..files.hub import can_be_named, fetched_commit, split_gguf, unpacked
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
@@ -101,7 +101,7 @@ class Pretrained:
     def weights_id(self) -> str:
         """Tell the weights from others of the same shape, in milliseconds and without loading them.
 
-        ``file:`` and a hash of samples of a local directory's weight files, ``hub:`` and a revision, or ``memory:`` and
+        ``file:`` and a hash of samples of a local directory's weight files, ``hub:`` and a commit, or ``memory:`` and
         a hash of the first values of every parameter of a loaded model.
         """
         if self.loaded is not None:
@@ -109,7 +109,7 @@ class Pretrained:
         place, gguf = split_gguf(self.name)
         if Path(place).is_dir():
             return f"file:{hash_files(Path(place), gguf)}"
-        return f"hub:{getattr(self.config, '_commit_hash', None)}"
+        return f"hub:{fetched_commit(place, gguf or 'config.json')}"
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -156,8 +156,7 @@ def weights_of(base: Pretrained) -> Iterator[Mapping[str, Any]]:
     directory = Path(base.name)
     if not directory.is_dir():
         try:
-            revision = getattr(base.config, "_commit_hash", None)
-            directory = Path(snapshot_download(base.name, revision=revision, local_files_only=True))
+            directory = Path(snapshot_download(base.name, local_files_only=True))
         except LocalEntryNotFoundError:
             yield {}
             return

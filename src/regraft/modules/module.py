@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -16,28 +18,39 @@ import torch
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from torch import Tensor
 
-from ..errors import ModuleFileError, quoted
+from ..errors import ModuleFileError
 from ..files.directories import new_directory
 from ..files.fingerprints import versions
-from ..files.hub import download, locate
+from ..files.hub import download, locate, push
 from ..files.reading import read_json, read_tensors
-from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors, write_text
+from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .card import model_card
+from .card import CARD, HERE, PICTURE, write_card
 from .config_record import check_config
 from .provenance import checked
+from .tensors import check_tensors
 
 PROVENANCE = "regraft.json"
-CARD, CURVE = "README.md", "curve.jsonl"
+CURVE = "curve.jsonl"
 # AdapterHub's files; its configuration has the name of PEFT's.
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
 # llama.cpp's.
 GGUF_WEIGHTS = "adapter_model.gguf"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
-FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
+FILES = (
+    CONFIG_NAME,
+    SAFETENSORS_WEIGHTS_NAME,
+    PROVENANCE,
+    CARD,
+    PICTURE,
+    CURVE,
+    HUB_WEIGHTS,
+    HEAD_CONFIG,
+    HEAD_WEIGHTS,
+)
 """What a module that was saved consists of; a directory that holds anything else is never replaced."""
 
 
@@ -49,6 +62,7 @@ class Module:
         config: PEFT's configuration, as in ``adapter_config.json``.
         tensors: PEFT's tensors by key, as in ``adapter_model.safetensors``, on the CPU.
         source: the path or hub id it was loaded from, or what made it.
+        commit: the commit of the hub that it was loaded from; empty for what lies here.
         provenance: the content of ``regraft.json``, empty for modules that regraft did not write.
     """
 
@@ -56,6 +70,7 @@ class Module:
     tensors: Mapping[str, Tensor]
     source: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("config", "tensors", "provenance"):
@@ -110,16 +125,50 @@ class Module:
         Raises:
             ModuleFileError: the directory exists and may not be replaced, or there is NaN in the tensors.
         """
-        _check_tensors(self.tensors, self.source)
-        provenance = self.stamped()
         with new_directory(path, replace, FILES) as directory:
-            write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
-            write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
-            write_json(directory / PROVENANCE, provenance, sort_keys=True)
-            write_text(directory / CARD, model_card(self.config, provenance))
+            self._write(directory)
             if curve is not None:
                 write_json_lines(directory / CURVE, curve)
         return Path(path)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a PEFT module",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Push what `save` writes to a repository of the hub, which is made where there is none.
+
+        Args:
+            repo_id: ``ORG/NAME``, or the name alone for one of your own.
+            commit_message: of the commit.
+            private: whether a repository that is made is private; by default as its owner has set.
+            token: for the hub; by default the one that ``hf auth login`` left, or ``HF_TOKEN``.
+            branch: made where there is none; by default the main branch.
+            create_pr: open a pull request instead of a commit to the main branch.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ModuleFileError: both a branch and a pull request, a name that the hub does not take, nobody logged in, or
+                a hub that cannot be reached or refuses.
+        """
+        with TemporaryDirectory() as directory:
+            self._write(Path(directory), repo_id)
+            return push(directory, repo_id, commit_message, private, token, branch, create_pr)
+
+    def _write(self, directory: Path, place: str = HERE) -> None:
+        check_tensors(self.tensors, self.source)
+        provenance = self.stamped()
+        write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
+        write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
+        write_json(directory / PROVENANCE, provenance, sort_keys=True)
+        write_card(directory, self.config, provenance, place=place)
 
     def save_adapterhub(
         self,
@@ -144,7 +193,7 @@ class Module:
                 be replaced.
             ModelError: no such base model.
         """
-        _check_tensors(self.tensors, self.source)
+        check_tensors(self.tensors, self.source)
         resolved = base_of(self, base)
         config = {**self.config, "base_model_name_or_path": resolved.name}
         files = from_peft(config, self.tensors, resolved.config, self.labels, name, self.source)
@@ -157,7 +206,7 @@ class Module:
                 write_json(directory / HEAD_CONFIG, dict(files.head_config), sort_keys=True)
                 write_bytes(directory / HEAD_WEIGHTS, _pickled(files.head_tensors))
             write_json(directory / PROVENANCE, provenance, sort_keys=True)
-            write_text(directory / CARD, model_card(config, provenance, "adapterhub"))
+            write_card(directory, config, provenance, "adapterhub")
         return Path(path)
 
     def stamped(self) -> dict[str, Any]:
@@ -183,11 +232,20 @@ def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
     return buffer.getvalue()
 
 
-def load(source: str | os.PathLike[str]) -> Module:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    token: str | bool | None = None,
+) -> Module:
     """Read a module that PEFT, or AdapterHub's library, saved; the latter is converted to PEFT's form.
 
     Args:
         source: a local directory, or a hub id.
+        revision: branch, tag or commit of the hub; by default the main branch. The module says which commit it is of.
+        subfolder: of the directory, or of the repository, that holds the module.
+        token: for the hub; by default the one that ``hf auth login`` left, or ``HF_TOKEN``.
 
     Returns:
         The module, with its tensors on the CPU.
@@ -196,9 +254,14 @@ def load(source: str | os.PathLike[str]) -> Module:
         ModuleFileError: nothing of that name, no module in it, unreadable files, NaN in a tensor, or an AdapterHub
             module that cannot be converted exactly.
     """
-    directory = locate(source)
+    directory, commit = locate(source), ""
     if not isinstance(directory, Path) or not directory.exists():
-        directory = download(str(source), ("adapter_*", *_HUB, PROVENANCE))
+        files = [str(PurePosixPath(subfolder, name)) for name in ("adapter_*", *_HUB, PROVENANCE)]
+        directory, commit = download(str(source), files, revision, token)
+    elif revision is not None:
+        raise ModuleFileError(f"{source} is a local directory, which has no revision {revision!r}; leave it out")
+    if subfolder:
+        directory, source = directory / subfolder, f"{source}/{subfolder}"
     if not (directory / CONFIG_NAME).is_file():
         raise ModuleFileError(f"{source} holds no {CONFIG_NAME}, expected a directory that PEFT saved a module to")
     config = read_json(directory / CONFIG_NAME)
@@ -214,7 +277,8 @@ def load(source: str | os.PathLike[str]) -> Module:
         module = Module(config, tensors, str(source), provenance)
     else:
         module = _read_adapterhub(directory, config, str(source), provenance)
-    _check_tensors(module.tensors, str(source))
+    module = dataclasses.replace(module, commit=commit)
+    check_tensors(module.tensors, str(source))
     check_config(module.config, str(source), sorted({_DIGITS.sub("0", key) for key in module.tensors})[:8])
     if "hash" in provenance and provenance["hash"] != module.hash():
         raise ModuleFileError(
@@ -225,35 +289,6 @@ def load(source: str | os.PathLike[str]) -> Module:
 
 
 _DIGITS = re.compile(r"\d+")
-_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Half precision ends long before.
-_LARGEST = 1e9
-# Longer than the path of any layer.
-_LONGEST_KEY = 512
-
-
-def _check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Check that they can be tensors of a trained module; what it needs is checked where it is ported."""
-    if not tensors:
-        raise ModuleFileError(f"{source} holds no tensor, expected those of a module; save it again")
-    for key, tensor in tensors.items():
-        if not key.isprintable() or not 0 < len(key) <= _LONGEST_KEY:
-            raise ModuleFileError(f"{source} holds a tensor called {quoted(key)}, expected the path of one in a model")
-        if tensor.dtype not in _TYPES:
-            raise ModuleFileError(
-                f"{source} has {quoted(key)} in {str(tensor.dtype).removeprefix('torch.')}, expected one of "
-                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _TYPES)}; save it so"
-            )
-        if not tensor.dim():
-            raise ModuleFileError(f"{source} has a single number in {quoted(key)}, expected a vector or a matrix")
-        if not tensor.isfinite().all():
-            raise ModuleFileError(
-                f"{source} has NaN or infinity in {quoted(key)}; its training diverged, port another one"
-            )
-        if tensor.numel() and (largest := float(tensor.abs().max())) > _LARGEST:
-            raise ModuleFileError(
-                f"{source} has {largest:.0e} in {quoted(key)}, which no training gives; it is damaged, get it anew"
-            )
 
 
 def _read_adapterhub(directory: Path, config: Mapping[str, Any], source: str, provenance: Mapping[str, Any]) -> Module:

@@ -98,7 +98,8 @@ def convert_to_lora(
         "max_error": max(errors.values()),
         "errors": errors,
     }
-    return Module(config, {**tensors, **head}, module.source, {**module.provenance, "converted": converted})
+    provenance = {**module.provenance, "converted": converted}
+    return Module(config, {**tensors, **head}, module.source, provenance, module.commit)
 
 
 def _check(module: Module) -> None:

@@ -84,6 +84,7 @@ def train(
         "data_hash": loaded.fingerprint,
         "left_out": loaded.left_out,
         "labels": list(loaded.task.labels),
+        **({"start_commit": start.commit} if start is not None and start.commit else {}),
         **({"trust_remote_code": True} if trust_remote_code else {}),
     }
     set_seed(options.seed)

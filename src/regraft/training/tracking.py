@@ -1,9 +1,10 @@
-"""Show trainings in TensorBoard or Weights & Biases, by the Trainer's own integrations. Off unless asked for."""
+"""Show trainings in TensorBoard, Weights & Biases or Trackio, by the Trainer's integrations. Off unless asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 from ..errors import TaskError, unknown_choice
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Tracking:
         to: names of `TRACKERS`.
         name: of the run.
         directory: TensorBoard's files go to ``tensorboard/NAME`` there; Weights & Biases has its own settings
-            (``WANDB_PROJECT``, ``WANDB_DIR``, ``WANDB_MODE``).
+            (``WANDB_PROJECT``, ``WANDB_DIR``, ``WANDB_MODE``), and so has Trackio (``TRACKIO_DIR``,
+            ``TRACKIO_SPACE_ID``).
 
     Raises:
         TaskError: an unknown tracker, or one that is not installed.
@@ -57,7 +59,7 @@ def check_trackers(names: Sequence[str]) -> None:
 @contextmanager
 def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
     """Show what a Trainer does while the block lasts."""
-    from transformers.integrations import TensorBoardCallback, WandbCallback
+    from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
     if tracking is None or not tracking.to:
         yield
@@ -68,7 +70,21 @@ def tracked(trainer: Any, tracking: Tracking | None) -> Iterator[None]:
         callbacks[-1].logging_dir = str(tracking.directory / "tensorboard" / tracking.name)
     if "wandb" in tracking.to:
         callbacks.append(WandbCallback())
-        trainer.args.run_name = tracking.name
+    if "trackio" in tracking.to:
+
+        class Trackio(TrackioCallback):  # type: ignore[misc]
+            """It prints where it writes, and stdout is for results."""
+
+            def setup(self, *args: Any, **kwargs: Any) -> None:
+                with redirect_stdout(sys.stderr):
+                    super().setup(*args, **kwargs)
+
+            def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+                with redirect_stdout(sys.stderr):
+                    super().on_train_end(*args, **kwargs)
+
+        callbacks.append(Trackio())
+    trainer.args.run_name = tracking.name
     for callback in callbacks:
         trainer.add_callback(callback)
     try:
