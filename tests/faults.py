@@ -22,7 +22,7 @@ from pathlib import Path
 KINDS = {"count": 0, "kill": 1, "stop": 2, "full": 3, "fail": 4}
 FAULTS = ("kill", "stop", "full", "fail")
 # What the record of a cell says of when and where it was made.
-OF_RUN = ("seconds", "resumed", "ended", "host", "process")
+OF_RUN = ("seconds", "resumed", "ended", "host", "process", "seal")
 
 
 @dataclass

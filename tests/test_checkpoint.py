@@ -94,7 +94,7 @@ def test_directories_appear_whole_or_not_at_all(
     def fail(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("regraft.modules.module.model_card", fail)
+    monkeypatch.setattr("regraft.modules.card.model_card", fail)
     with pytest.raises(KeyboardInterrupt):
         module.save(tmp_path / "out", replace=True)
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from fake_results import make_results
 from hypothesis import given
 from hypothesis import strategies as st
 from test_experiment import STARTS, changed, run_it
+from test_store import files_with_content, flip, flipped, served
 
+from regraft.distillation.answers import Answers
+from regraft.distillation.kept_answers import _read
 from regraft.errors import PlanError, TaskError
 from regraft.experiment.grid import Grid, make_grid
 from regraft.experiment.jobs import Refine, Transfer
@@ -22,6 +26,7 @@ from regraft.experiment.run import Ended
 from regraft.experiment.spec import Experiment
 from regraft.experiment.starts import Start, parse, without_refining
 from regraft.experiment.store import Store
+from regraft.experiment.verify import verify
 from regraft.experiment.work import carry_out
 from regraft.modules.module import load
 from regraft.report.collect import collect
@@ -191,6 +196,52 @@ def test_an_interrupted_cell_takes_up_what_was_refined(content: dict[str, Any], 
     assert again.hash() == whole.hash()
     assert again.provenance["refinement"]["marked"]
     assert again.provenance["scores"] == whole.provenance["scores"]
+
+
+@pytest.mark.parametrize("bits", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:.*is left out, since", "ignore:the answers in .* are damaged")
+def test_no_flipped_bit_of_a_real_store_is_served(ran: Path, tmp_path: Path, bits: int) -> None:
+    root = shutil.copytree(ran, tmp_path / "store")
+    files = files_with_content(root)
+    assert {path.relative_to(root).parts[0] for path in files} == {"answers", "cells", "experiments"}
+    dice, noticed = random.Random(bits), 0
+    before = served(Store(root))
+    for path in files:
+        kept = _read(path.parent) if path.is_relative_to(root / "answers") else None
+        for bit in [dice.randrange(8 * path.stat().st_size) for _ in range(bits)]:
+            with flipped(path, bit):
+                if kept is not None:
+                    found = _read(path.parent)
+                    noticed += found is None
+                    assert found is None or as_numbers(found[0]) == as_numbers(kept[0]), (path, bit)
+                    continue
+                unsound, again = verify(Store(root)), served(Store(root))
+                noticed += bool(unsound.unsound or unsound.lists)
+                if not (unsound.unsound or unsound.lists):
+                    assert again == before, (path, bit)
+                elif again is not None:
+                    assert all(result in before for result in again), (path, bit)
+    assert noticed > 0.9 * bits * len(files)
+
+
+def as_numbers(answers: Answers) -> list[Any]:
+    return [answers.logits.tolist(), answers.text.tolist(), answers.word.tolist(), answers.labels, answers.task_type]
+
+
+@pytest.mark.slow
+def test_a_damaged_cell_comes_out_as_it_was_and_leaves_what_is_built_on_it(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "store"  # not a copy: provenance names the places of what was read
+    run_it(content, root)
+    store = Store(root)
+    for kind in ("teacher", "sample", "transfer", "refine", "student"):
+        key, cell = next((key, cell) for key, cell in grid_of(content).cells.items() if cell.kind == kind)
+        before = {path.name: path.read_bytes() for path in store.output(key).iterdir()}
+        flip(max(store.output(key).iterdir(), key=lambda path: path.stat().st_size), 10_001)
+        assert run_it(content, root) == (Ended(9, {}, ()), [cell.label])
+        after = {path.name: path.read_bytes() for path in store.output(key).iterdir()}
+        assert [name for name in before if before[name] != after[name]] == []
 
 
 def test_the_report_sets_them_beside_those_with_labels(ran: Path, tmp_path: Path) -> None:

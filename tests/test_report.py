@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 
 import pytest
 from conftest import checked_json
@@ -16,6 +16,7 @@ from fake_results import make_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from scipy import stats
 
 from regraft import report
 from regraft.errors import ReportError
@@ -131,10 +132,10 @@ def test_no_share_of_a_gap_that_is_noise(teacher: float, closed: float | None) -
 
 def test_what_is_said_of_the_paper() -> None:
     matching, incompatible = findings(groups(PAPER.results))
-    assert matching.verdict == "tm-skip helps"
+    assert matching.verdict.startswith("tm-skip helps, +")
     assert "54 of 62 cells" in matching.sentences[0]
     assert "best of 2" in matching.sentences[1]
-    assert incompatible.verdict == "tm-skip makes no clear difference"
+    assert incompatible.verdict.startswith("no start is surely ahead; the best, tm-skip, ")
     assert "16 of 32 cells" in incompatible.sentences[0]
     assert missing(groups(PAPER.results)) == []
 
@@ -204,12 +205,14 @@ def test_sign_flip_by_hand_and_by_chance() -> None:
     assert sign_flip((1.0, -1.0) * 15) == 1.0
 
 
-def test_bootstrap_holds_the_mean_and_is_repeatable() -> None:
-    values = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-    low, high = interval(values)
-    assert 0.9 < low < 1.75 < high < 2.6
-    assert interval(values) == (low, high)
-    assert interval((1.0,) * 6) == (1.0, 1.0)
+def test_the_interval_is_students() -> None:
+    values = (0.5, 1.0, 1.5, 2.0, 2.5, 4.0)
+    half = stats.t.ppf(0.975, 5) * stdev(values) / 6**0.5
+    assert interval(values) == pytest.approx((fmean(values) - half, fmean(values) + half))
+    # Of three the mean is 4.3 standard errors wide: tabulated t of 2 degrees of freedom.
+    assert interval((1.0, 2.0, 3.0)) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+    assert interval((1.0,) * 3) == (1.0, 1.0)
+    assert interval((1.0, 2.0)) is None
 
 
 def test_wins_with_ties_and_seeds_averaged() -> None:
@@ -222,7 +225,7 @@ def test_wins_with_ties_and_seeds_averaged() -> None:
         for row in ("student", "tm-skip")
     ]
     (row,) = cells(wins(groups(results)))
-    assert row == ["matching", "tm-skip", "1", "1", "3", "33%", "0.00"]
+    assert row == ["matching", "tm-skip", "1", "1", "3", "33%", "0.00", "-2.48 to +2.48"]  # 4.303 / sqrt(3)
     (gain,) = cells(gains(groups(results)))
     assert gain[3:5] == ["6", "0.00"]
     assert gain[7] == "1 of 3, 1 tied"
@@ -232,9 +235,70 @@ def test_few_pairs_say_nothing() -> None:
     results = [make_result(row, score, seed=0) for row, score in (("student", 60.0), ("tm-skip", 65.0))]
     table = gains(groups(results))
     assert cells(table)[0][3:7] == ["1", "+5.00", NONE, NONE]
-    assert any("No interval and no p for 1 pair:" in note and "p = 1.000 at best" in note for note in table.notes)
+    assert any("No p for 1 pair:" in note and "p = 1.000 at best" in note for note in table.notes)
     (finding,) = findings(groups(results))
-    assert finding.verdict == "tm-skip is ahead in 1 of 1 cells, too few for a test"
+    assert (
+        finding.verdict
+        == "no start is surely ahead; the best, tm-skip, +5.00 points, of too few trainings for an interval"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gained", "verdict"),
+    [
+        (
+            (10.0, -9.0, 0.5),
+            "no start is surely ahead; the best, tm-skip, +0.50 points (95% interval -23.10 to +24.10)",
+        ),
+        ((5.0, 6.0, 7.0), "tm-skip helps, +6.00 points (95% interval +3.52 to +8.48)"),
+        ((-5.0, -6.0, -7.0), "tm-skip hurts, -6.00 points (95% interval -8.48 to -3.52)"),
+        ((1.0, 2.0, 3.0), "no start is surely ahead; the best, tm-skip, +2.00 points (95% interval -0.48 to +4.48)"),
+    ],
+)
+def test_a_single_cell_is_a_finding_only_beyond_its_seeds(gained: Sequence[float], verdict: str) -> None:
+    results = [make_result("student", 60.0, seed=seed) for seed in range(3)]
+    results += [make_result("tm-skip", 60 + gain, seed=seed) for seed, gain in enumerate(gained)]
+    assert findings(groups(results))[0].verdict == verdict
+
+
+def test_two_cells_are_judged_by_their_seeds() -> None:
+    gained = {"de": (5.0, 6.0, 7.0), "en": (8.0, 9.0, 10.0)}
+    results = [
+        make_result(row, 60 + (gain if row == "tm-skip" else 0), language, seed=seed)
+        for language, gains in gained.items()
+        for seed, gain in enumerate(gains)
+        for row in ("student", "tm-skip")
+    ]
+    low, high = stats.ttest_1samp([*gained["de"], *gained["en"]], 0).confidence_interval()
+    (finding,) = findings(groups(results))
+    assert finding.verdict == f"tm-skip helps, +7.50 points (95% interval {low:+.2f} to {high:+.2f})"
+
+
+def test_seeds_of_several_cells_are_no_cells() -> None:
+    """Three languages of ten seeds each are three values, not thirty."""
+    results = [
+        make_result(row, 60 + (gain if row == "tm-skip" else 0) + seed % 2, language, seed=seed)
+        for language, gain in (("de", 0.0), ("en", 1.0), ("fr", 5.0))
+        for seed in range(10)
+        for row in ("student", "tm-skip")
+    ]
+    (finding,) = findings(groups(results))
+    low, high = stats.ttest_1samp((0.0, 1.0, 5.0), 0).confidence_interval()
+    assert (
+        finding.verdict
+        == f"no start is surely ahead; the best, tm-skip, +2.00 points (95% interval {low:+.2f} to {high:+.2f})"
+    )
+
+
+def test_picking_the_best_of_several_starts_widens_its_interval() -> None:
+    gained = (1.0, 1.4, 2.0)
+    results = [make_result(row, 60.0, seed=seed) for row in ("student", "tm-avg", "tm-last") for seed in range(3)]
+    results += [make_result("tm-skip", 60 + gain, seed=seed) for seed, gain in enumerate(gained)]
+    (finding,) = findings(groups(results))
+    low, high = stats.ttest_1samp(gained, 0).confidence_interval(1 - 0.05 / 3)
+    assert finding.verdict.endswith(f"tm-skip, +1.47 points (95% interval {low:+.2f} to {high:+.2f})")
+    assert low < 0 < stats.ttest_1samp(gained, 0).confidence_interval().low
+    assert "best of 3 transferred starts" in finding.sentences[1]
 
 
 def test_steps_to_the_best_of_the_baseline() -> None:
@@ -348,7 +412,7 @@ def test_a_row_that_shares_nothing_is_left_out_and_named() -> None:
 def test_the_best_start_is_picked_on_the_seeds_that_starts_share() -> None:
     scores = {"student": (70, 70), "tm-avg": (75,), "tm-skip": (74, 90)}
     results = [make_result(row, score, seed=seed) for row, own in scores.items() for seed, score in enumerate(own)]
-    assert findings(groups(results))[0].verdict.startswith("tm-avg is ahead in 1 of 1")
+    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead; the best, tm-avg, +5.00")
 
 
 def test_what_is_missing_is_said() -> None:
@@ -477,7 +541,7 @@ def test_tables_have_names_of_their_own() -> None:
 
 def test_a_gain_by_rounding_is_no_lead() -> None:
     results = [make_result("student", 0.3, seed=0), make_result("tm-skip", 0.1 + 0.2, seed=0)]
-    assert findings(groups(results))[0].verdict.startswith("tm-skip is ahead in 0 of 1")
+    assert findings(groups(results))[0].verdict.startswith("no start is surely ahead; the best, tm-skip, 0.00")
 
 
 def test_results_that_contradict_each_other_are_refused() -> None:
@@ -764,7 +828,7 @@ def test_the_report_of_an_experiment_is_in_its_directory(
     assert run("report", tmp_path, "--experiment", "tiny")[0] == 0
     assert asked == [(tmp_path, None), (tmp_path, "tiny")]
     assert {entry.name for entry in tmp_path.iterdir()} == {"report", "report-tiny"}
-    assert "<h1>tiny &lt;1&gt;</h1>" in (tmp_path / "report" / "report.html").read_text()
+    assert "<h1>tiny &lt;1&gt;: 4 starts against a random start: " in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_of_bits_per_byte_fewer_are_better() -> None:
@@ -816,7 +880,7 @@ def test_gains_in_several_units_are_not_averaged() -> None:
     first, second = (finding.sentences[0] for finding in findings(groups(made)))
     assert first.endswith("the mean gain is +10.00 points.")
     assert second.endswith("the mean gain is +0.1000 bits per byte.")
-    assert [row[-1] for row in cells(wins(groups(made)))] == ["+10.00", "+0.1000 bits per byte"]
+    assert [row[-2] for row in cells(wins(groups(made)))] == ["+10.00", "+0.1000 bits per byte"]
     report = contents(made, "both")
     assert any("bits_per_byte: the less the better" in note for table in report.tables for note in table.notes)
     assert any("points (NER) and bits per byte (LM)" in note for table in report.tables for note in table.notes)

@@ -11,7 +11,7 @@ import pytest
 from fake_results import make_results
 
 from regraft.report import Point, Result
-from regraft.report.charts.steps import StepsLine, StepsPanel, steps_panel
+from regraft.report.charts.steps import StepsLine, StepsPanel, steps_panels
 from regraft.report.contents import contents
 from regraft.report.groups import groups
 from regraft.report.page import to_html
@@ -38,9 +38,7 @@ PORT = [
 
 
 def panel_of(results: list[Result]) -> StepsPanel:
-    (group,) = groups(results)
-    panel = steps_panel(group)
-    assert panel is not None
+    (panel,) = steps_panels(groups(results))
     return panel
 
 
@@ -108,8 +106,7 @@ def test_what_grows_is_a_line_of_its_own_beside_its_start() -> None:
     ],
 )
 def test_without_points_there_is_no_picture(rows: list[Result]) -> None:
-    (group,) = groups(rows)
-    assert steps_panel(group) is None
+    assert steps_panels(groups(rows)) == []
     assert "Score by steps" not in to_html(contents(rows, "x"))
 
 

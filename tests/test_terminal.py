@@ -255,7 +255,12 @@ def test_every_command_prints_what_its_schema_says(
     assert found["transfer"]["out"] == str(tmp_path / "ported")
     assert found["transfer"]["hash"] in found["info"]["hash"]
     assert found["compare"]["student"] == str(tmp_path / "refined")
-    assert set(COMMANDS) - set(calls) == {"experiment run", "report", "demo"}  # see test_experiment_runs, test_report
+    assert set(COMMANDS) - set(calls) == {
+        "experiment run",
+        "experiment verify",
+        "report",
+        "demo",
+    }  # see test_experiment_runs, test_report
     for command, value in (("transfer", tmp_path / "ported"), ("info", "module"), ("family", None)):
         code, out, error = run(
             *command.split(), *calls[command], "-q", *(["--replace"] if command == "transfer" else [])

@@ -78,7 +78,7 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk: Path) -> Non
 def test_a_disk_that_is_full_for_other_libraries(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(*_: object) -> None:
+    def fill(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "cache"))
 
     monkeypatch.setattr("regraft.modules.module.load", fill)
@@ -226,7 +226,7 @@ def test_a_signal_ends_a_command_with_a_sentence(
 ) -> None:
     before = signal.getsignal(number)
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         assert names(tmp_path) == [".out.lock"]
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # as `timeout` does

@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_refused_in_a_sentence(
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
     for given, message in (
-        (("--generate", 0), "--generate is 0, expected 1 or more"),
+        (("--generate", 0), "--generate is '0', expected 1 or more"),
         (("--generate", 50, "--prompts", empty), "empty.txt holds no prompt, expected beginnings of texts"),
         (("--generate", 50, "--prompts", tmp_path / "none.txt"), "cannot read texts from"),
         (("--prompts", empty), "found --prompts without --generate"),

@@ -140,6 +140,11 @@ def _results(root: Path) -> None:
         store.work(number.key).mkdir(parents=True)
         scores = {split: {"accuracy": 75.0} for split in ("before training", "validation", "test")}
         store.finish(number.key, {"seconds": 1.0, "scores": scores, "curve": [{"step": 1, "accuracy": 70.0}]})
+    # As an older regraft wrote it, so that what is changed is not refused for its seal alone.
+    for file in (*store.root.glob("cells/*/cell.json"), *store.root.glob("experiments/*.json")):
+        content = json.loads(file.read_text())
+        file.unlink()
+        file.write_text(json.dumps({key: value for key, value in content.items() if key not in ("seal", "files")}))
     with (root / "results.csv").open("w") as file:
         writer = csv.DictWriter(file, [*place, "row", "seed", "score", "before", "curve"])
         writer.writeheader()

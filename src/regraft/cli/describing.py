@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .app import Families, console, results
 from .found import Families as FoundFamilies
-from .found import FamilyRecord
+from .found import FamilyRecord, MethodLine, Methods
 from .output import Output, Printed
 
 
@@ -72,3 +72,20 @@ def family(model: str, /, *, families: Families = None, output: Printed = Output
     # A file, not words: whatever else is silent.
     results.out(f"# {base.config.model_type}, {origin}; name the file after the type.", highlight=False)
     results.out(yaml.safe_dump(record, sort_keys=False), end="", highlight=False)
+
+
+def methods(*, output: Printed = Output()) -> None:
+    """List the alignment methods: what each does and needs.
+
+    Moments of texts, or of 'regraft sample', hold variances and covariances.
+
+    Example: regraft transfer LORA --student S --texts t.txt --align lsa --out PORT
+    """
+    from ..alignment.methods import METHODS
+    from .tables import print_table
+
+    rows = [(name, method.summary, method.needs) for name, method in METHODS.items()]
+    if output.form == "human":
+        print_table(console, ("--align", "what it does", "needs"), rows)
+    lines = [MethodLine(name=name, summary=summary, needs=needs) for name, summary, needs in rows]
+    output.give(Methods(methods=lines), *METHODS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ..errors import TaskError, unknown_choice
+from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..progress import aside, with_progress
 from .app import HOW, OUTPUT, Track, Verbose, console
 from .found_grids import Cell as CellLine
@@ -35,7 +35,7 @@ StoreOption = Annotated[
 _EXECUTORS = ("local", "ray")
 
 
-def _store(experiment: Experiment, directory: Path | None) -> Store:
+def store_of(experiment: Experiment, directory: Path | None) -> Store:
     """Return the store that the user names, or the experiment's own."""
     from ..experiment.store import Store
 
@@ -63,7 +63,7 @@ def plan_experiment(
     path = find(file)
     experiment = read_experiment(path)
     grid = make_grid(experiment)
-    results = _store(experiment, store)
+    results = store_of(experiment, store)
     took = times(grid, results)
     failed = {
         key: failure["error"] for key in grid.cells if key not in took and (failure := results.failure(key)) is not None
@@ -159,7 +159,7 @@ def run_experiment(
             "(resources: {teacher: {gpus: 2}})"
         )
     experiment = read_experiment(find(file))
-    results = _store(experiment, store)
+    results = store_of(experiment, store)
     check_trackers(track)
     results.check()
     grid = make_grid(experiment)
@@ -205,7 +205,7 @@ def run_shown(
 
     gc.freeze()  # the Trainer collects garbage at every start: a third of a second less without what the imports left
     _say_what_is_left_out(experiment, grid, store)
-    took = times(grid, store)
+    took = {key: seconds for key, seconds in times(grid, store).items() if not store.flaw(key)}
     old, begun = dict(took), time.monotonic()
     console.print(f"{experiment.name}: {len(grid.cells)} cells, {len(took)} done; results in {store.root}")
     bar = with_progress(None, "Cells", len(grid.cells), "cells")
@@ -224,14 +224,20 @@ def run_shown(
         seconds, unknown = time_left(grid, took)
         speed = (sum(took.values()) - sum(old.values())) / (time.monotonic() - begun)  # more than 1 with many workers
         left = f"{_duration(seconds / max(speed, 1e-9))}{' and more' if unknown else ''} left" if seconds else ""
-        bar.update()
+        bar.update(len(took) - bar.n)
         if each_cell:
             line = f"{len(took)}/{len(grid.cells)}  {cell.label}{_said(cell, record)}  {_duration(record['seconds'])}"
             with aside():
                 console.print(line, f" ({left})" if left else "", sep="", soft_wrap=True, highlight=False)
 
+    def again(cell: Cell, why: str) -> None:
+        took.pop(cell.key, None)
+        kept = store.root / "damaged" / cell.key
+        with aside():
+            console.print(f"again  {cell.label}: {why}; it is moved to {kept}", soft_wrap=True, highlight=False)
+
     with bar:
-        result = run(experiment, grid, store, workers, started, ended)
+        result = run(experiment, grid, store, workers, started, ended, again)
     console.print(f"{result.done} of {len(grid.cells)} cells are done, in {_duration(time.monotonic() - begun)}")
     new = [key for key in took if key not in old]
     spent = {kind: sum(took[key] for key in new if grid.cells[key].kind == kind) for kind in KINDS}
@@ -249,7 +255,11 @@ def _say_what_is_left_out(experiment: Experiment, grid: Grid, store: Store) -> N
     """Say so when the file has changed and finished trainings leave the report."""
     if not store.has_index(experiment.name):
         return
-    before = {number["key"] for number in store.read_index(experiment.name)["numbers"]}
+    try:
+        before = {number["key"] for number in store.read_index(experiment.name)["numbers"]}
+    except ModuleFileError:
+        console.print("the list of cells in the store is damaged, and written anew")
+        return
     gone = sum(store.done(key) for key in before - {number.key for number in grid.numbers})
     if gone:
         console.print(

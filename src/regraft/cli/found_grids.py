@@ -74,3 +74,33 @@ class Reported(Found):
     """What it says."""
     gaps: list[str]
     """What is missing in the grid."""
+
+
+class UnsoundCell(Found):
+    """A finished cell that does not count."""
+
+    key: str
+    """Hash of what determines its outcome."""
+    label: str
+    """For people; the key where its record does not tell."""
+    why: str
+    """What is wrong with it."""
+    set_aside: bool
+    """Whether it was moved to damaged/."""
+
+
+class Verified(Found):
+    """What was found in a store; with exit code 1 where it is not sound."""
+
+    store: str
+    """Directory of results."""
+    sound: bool
+    """Whether all is what was written."""
+    cells: int
+    """Finished cells."""
+    older: int
+    """How many of those that count have no manifest, and were verified as far as they can be."""
+    unsound: list[UnsoundCell]
+    """The cells that do not count."""
+    lists: list[str]
+    """What is wrong with lists of the cells of an experiment."""

@@ -29,7 +29,7 @@ COMMANDS = {
     "transfer": ("porting:transfer", "Port a teacher's module to a student, for PEFT to load."),
     "refine": ("refining:refine", "Finish a port without labels, on its teacher's answers."),
     "sample": ("porting:sample", "Run two models over texts and keep moments for any port."),
-    "methods": ("porting:methods", "List the alignment methods: what each does and needs."),
+    "methods": ("describing:methods", "List the alignment methods: what each does and needs."),
     "train": ("training:train", "Train a module, fresh or ported (--init), and score it."),
     "evaluate": ("training:evaluate", "Score a module on a task."),
     "compare": ("comparing:compare", "Compare what two modules answer, on texts without labels."),
@@ -40,6 +40,7 @@ COMMANDS = {
     "family": ("describing:family", "Print the record of a model's type: where its sites are."),
     "experiment plan": ("experiments:plan_experiment", "Show the cells of an experiment, and what is done of them."),
     "experiment run": ("experiments:run_experiment", "Carry out what is not done."),
+    "experiment verify": ("verifying:verify_experiment", "Verify every file of every finished cell."),
     "report": ("reporting:report", "Report scores, gains, learning curves and alignments."),
     "demo": ("demo:demo", "See the whole paper in miniature, in about two minutes."),
 }

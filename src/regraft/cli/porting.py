@@ -17,6 +17,7 @@ from ..training.options import EvaluateOptions
 from .app import (
     DATA,
     HOW,
+    OUTPUT,
     TEXTS,
     WHERE,
     Families,
@@ -31,7 +32,7 @@ from .app import (
     push,
     words_of,
 )
-from .found import MethodLine, Methods, Ported, Sampled
+from .found import Ported, Sampled
 from .output import Output, Printed, say_next
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ def plan(
     run: Annotated[RunOptions, flat(WHERE)] = RunOptions(),
     families: Families = None,
     verbose: Verbose = False,
+    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     output: Printed = Output(),
 ) -> None:
     """Show who gets what and, with texts, whether it will help.
 
-    Nothing is written. Without --texts, --moments and --data configurations alone
-    are read, and no weights. With --data the port is scored, untrained, on labelled
-    rows of the validation split; with --scale auto they choose the scale too.
+    Nothing is written but the page of --html. Without --texts, --moments and --data
+    configurations alone are read, and no weights. With --data the port is scored,
+    untrained, on labelled rows of the validation split; with --scale auto they
+    choose the scale too.
 
     Example: regraft plan my-lora --student distilbert-base-uncased
 
@@ -71,14 +74,18 @@ def plan(
         teacher: Model it was trained on. Default: as it says.
         max_eval: Score so many rows. Default: all, or 100.
         verbose: Every tensor, and how each space is matched.
+        html: File for a page with a picture of it.
     """
     from ..models.families import register_family
     from ..modules.module import load
     from ..port.pipeline import Port
+    from ..report.port_page import check_page
     from . import show, show_port
-    from .verdict import plan_record, planned, verdict_of
+    from .verdict import plan_record, planned, verdict_of, write_page
 
     register_family(families)
+    if html is not None:
+        check_page(html)
     loaded, scored = load(module, revision=revision), _rows(rows, options, max_eval, run)
     judge = scored.judge() if scored is not None and options.scale == AUTO else None
     port = Port.of(
@@ -94,8 +101,11 @@ def plan(
     )
     show_port.show_plan(console, port.plan, verbose)
     show_port.show_relation(console, port)
+    measured = any(one is not None for one in (port.texts, port.moments, scored))
+    if html is not None and (port.plan.problems or not measured):
+        write_page(console, html, port, port.plan.describe())
     port.plan.check()
-    if all(one is None for one in (port.texts, port.moments, scored)):
+    if not measured:
         console.print(planned(port.plan), soft_wrap=True)
         output.give(plan_record(port), planned(port.plan))
         say_next("plan", module, *_models(student, teacher), *words_of(options), *words_of(run), "--texts", "FILE")
@@ -105,6 +115,8 @@ def plan(
     if scored is not None:
         show.show_order(console, scored.check(loaded, port.plan.head, port.plan.labels), "The port")
     show_port.show_alignment(console, port.ported.report, verbose)
+    if html is not None:
+        write_page(console, html, port, port.ported.report)
     found = None
     if scored is not None:
         found = scored.scores(port.ported, progress=True)
@@ -274,23 +286,6 @@ def sample(
     counts = {"pairs": moments.pairs, "paired_tokens": moments.paired_tokens, "student_tokens": moments.student_tokens}
     output.give(Sampled(out=str(out), teacher=teacher, student=student, spaces=len(spaces), **counts), out)
     say_next("transfer", "MODULE", *_models(student, teacher), "--moments", out, "--out", "PORTED")
-
-
-def methods(*, output: Printed = Output()) -> None:
-    """List the alignment methods: what each does and needs.
-
-    Moments of texts, or of 'regraft sample', hold variances and covariances.
-
-    Example: regraft transfer LORA --student S --texts t.txt --align lsa --out PORT
-    """
-    from ..alignment.methods import METHODS
-    from .tables import print_table
-
-    rows = [(name, method.summary, method.needs) for name, method in METHODS.items()]
-    if output.form == "human":
-        print_table(console, ("--align", "what it does", "needs"), rows)
-    lines = [MethodLine(name=name, summary=summary, needs=needs) for name, summary, needs in rows]
-    output.give(Methods(methods=lines), *METHODS)
 
 
 def _models(student: str, teacher: str | None) -> list[str]:

@@ -19,7 +19,7 @@ from .found import (
     Told,
     Trained,
 )
-from .found_grids import GridPlanned, GridRun, Reported
+from .found_grids import GridPlanned, GridRun, Reported, Verified
 
 
 def schemas() -> Mapping[str, type]:
@@ -43,6 +43,7 @@ def schemas() -> Mapping[str, type]:
         "family": FamilyRecord,
         "experiment plan": GridPlanned,
         "experiment run": GridRun,
+        "experiment verify": Verified,
         "report": Reported,
         "demo": Reported,
     }

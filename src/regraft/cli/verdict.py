@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from ..activations.batches import unfitted_texts
 from ..distillation.answers import answers_refused
@@ -42,6 +47,18 @@ def plan_record(port: Port) -> Planned:
         left=dict(plan.left),
         head=plan.head,
     )
+
+
+def write_page(console: Console, path: Path, port: Port, account: Mapping[str, Any]) -> None:
+    """Write the page of a port, with what is known of its models and of how good it will be."""
+    from ..port.advice import relation_said
+    from ..report.port_page import write_port_page
+
+    related = port.relation and relation_said(port.relation, port.plan.teacher, port.plan.student)
+    expected = None if port.plan.problems or port.forecast is None else port.forecast.verdict
+    said = [sentence for sentence in (related, account.get("sampled"), expected) if sentence]
+    write_port_page(path, port.module.source, account, said, port.plan.problems)
+    console.print(f"Wrote {path}", soft_wrap=True)
 
 
 def verdict_of(port: Port) -> Verdict | None:

@@ -14,7 +14,8 @@ from filelock import FileLock
 from ..errors import ModelError, ModuleFileError
 from ..files.directories import new_directory, obstacle
 from ..files.fingerprints import hash_file, hash_rows, versions
-from ..files.reading import read_json, read_safetensors
+from ..files.reading import read_safetensors
+from ..files.seals import read_sealed, sealed
 from ..files.texts import Text
 from ..files.writing import told, write_json, write_tensors
 from ..models.pretrained import ModelLike, resolve
@@ -146,7 +147,7 @@ def _keep(place: Path, answers: Answers, described: Mapping[str, Any]) -> None:
         write_tensors(written / _TENSORS, tensors)
         content = {**described, "labels": answers.labels, "task_type": answers.task_type}
         content["sha256"] = hash_file(written / _TENSORS)
-        write_json(written / PROVENANCE, {"answers": content, "versions": versions()})
+        write_json(written / PROVENANCE, sealed({"answers": content, "versions": versions()}))
 
 
 def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
@@ -154,7 +155,7 @@ def _read(place: Path) -> tuple[Answers, Mapping[str, Any]] | None:
     if not place.is_dir():
         return None
     try:
-        said = read_json(place / PROVENANCE)["answers"]
+        said = read_sealed(place / PROVENANCE, ("answers", "versions"))["answers"]
         if hash_file(place / _TENSORS) != said["sha256"]:
             raise ModuleFileError("its hash is another one")
         tensors = read_safetensors(place / _TENSORS)

@@ -40,8 +40,12 @@ def run(
     executor: Executor,
     started: Callable[[Cell], None] = lambda _: None,
     ended: Callable[[Cell, Outcome], None] = lambda *_: None,
+    again: Callable[[Cell, str], None] = lambda *_: None,
 ) -> Ended:
-    """Carry out the cells of an experiment that are not done.
+    """Carry out the cells of an experiment that are not done, or no longer what they were when they were.
+
+    All that are done are looked at when the run begins, and again whenever one of them is read. A cell that was built
+    on one that came out otherwise when it was made again is made again too.
 
     Any number of runs may share a store: a cell that another run works on is waited for, and taken over should that
     run die.
@@ -53,9 +57,10 @@ def run(
         executor: who does the work.
         started: called with each cell that is handed out.
         ended: called with each outcome.
+        again: called with each cell that is to be made again, and why.
     """
     try:
-        return _run(experiment, grid, store, executor, started, ended)
+        return _run(experiment, grid, store, executor, started, ended, again)
     except KeyboardInterrupt as stopped:
         stopped.add_note(f"what is done is kept in {store.root}, and the same command goes on from there")
         raise
@@ -68,6 +73,7 @@ def _run(
     executor: Executor,
     started: Callable[[Cell], None],
     ended: Callable[[Cell, Outcome], None],
+    again: Callable[[Cell, str], None],
 ) -> Ended:
     store.write_index(
         experiment.name,
@@ -76,12 +82,31 @@ def _run(
             "numbers": [asdict(number) for number in grid.numbers],
         },
     )
-    left = {key: cell for key, cell in grid.cells.items() if not store.done(key)}
+    left: dict[str, Cell] = {}
     running: set[str] = set()
     failed: dict[str, str] = {}
     ask_again: dict[str, float] = {}
+    made_again: set[tuple[str, str]] = set()
+
+    def take_back(key: str, why: str) -> None:
+        left[key] = grid.cells[key]
+        if (key, why) in made_again:  # it would go on for ever
+            failed[key] = f"found it damaged in the same way after it was made again ({why}); look at the disk"
+        else:
+            made_again.add((key, why))
+            again(left[key], why)
+
+    for key in grid.cells:  # those that others need come first
+        if not store.done(key):
+            left[key] = grid.cells[key]
+        elif why := store.unsound(key):
+            take_back(key, why)
     while True:
         while executor.free and (cell := _next(left, running, failed, ask_again)) is not None:
+            if damaged := {need: why for need in cell.needs if (why := store.flaw(need))}:
+                for need, why in damaged.items():
+                    take_back(need, why)
+                continue
             running.add(cell.key)
             started(cell)
             executor.submit(store, cell)
@@ -97,6 +122,9 @@ def _run(
             ended(left[outcome.key], outcome)
             if outcome.status == "done":
                 del left[outcome.key]
+                for key, other in grid.cells.items():
+                    if outcome.key in other.needs and key not in left and (why := store.unsound(key)):
+                        take_back(key, why)
             else:
                 failed[outcome.key] = outcome.error
         elif any(not _blocked(cell, left, failed) for cell in left.values() if cell.key not in failed):
@@ -151,5 +179,6 @@ def time_left(grid: Grid, took: Mapping[str, float]) -> tuple[float, int]:
 
 
 def times(grid: Grid, store: Store) -> dict[str, float]:
-    """Read what the finished cells took, in seconds by key."""
-    return {key: float(store.record(key)["seconds"]) for key in grid.cells if store.done(key)}
+    """Read what the finished cells took that are sound by their sizes, in seconds by key."""
+    sound = (key for key in grid.cells if store.done(key) and not store.flaw(key, hashed=False))
+    return {key: float(store.record(key)["seconds"]) for key in sound}

@@ -1,8 +1,8 @@
 """Where results live: a directory per cell under its key, whole or not there, that any number of runs may share.
 
 ``cells/KEY/`` is a finished cell (``output/`` and ``cell.json``), ``work/KEY/`` one under way, ``failed/KEY.json`` one
-that failed, ``locks/KEY`` is held by the process that works on it, ``experiments/NAME.json`` says which cells an
-experiment has.
+that failed, ``damaged/KEY/`` one that was finished and is to be made again, ``locks/KEY`` is held by the process that
+works on it, ``experiments/NAME.json`` says which cells an experiment has.
 """
 
 from __future__ import annotations
@@ -15,14 +15,37 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from ..errors import ModuleFileError, TaskError, unknown_choice
 from ..files.directories import LOCKLESS, obstacle
 from ..files.reading import read_json
+from ..files.seals import read_sealed, sealed
 from ..files.writing import WritingError, move, told, write_json
+from ..schema import sentence
+from .manifest import files_of, flaw, flaw_of_older, hash_of, manifest
 
 _RECORD = "cell.json"
 _OUTPUT = "output"
+# What records consist of that were written before they had seals.
+_OLDER = (
+    *("kind", "label", "needs", "job", "seconds", "resumed", "ended", "host", "process", "versions", "scores"),
+    *("curve", "refined", "alignment", "sampled", "expected", "losses"),
+)
+
+
+class _File(BaseModel):
+    size: int
+    sha256: str
+
+
+class _Record(BaseModel):
+    """What is read here of what a cell wrote, of the keys that it has."""
+
+    seconds: float
+    needs: list[str] = []
+    files: dict[str, _File] = {}
+    built_on: dict[str, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -46,7 +69,7 @@ class Store:
 
     def output(self, key: str) -> Path:
         """Where the result of a finished cell is."""
-        return self.root / "cells" / key / _OUTPUT
+        return self._cell(key) / _OUTPUT
 
     def work(self, key: str) -> Path:
         """Where the result of a cell under way goes; what an earlier attempt left is still there."""
@@ -56,21 +79,83 @@ class Store:
         """Whether an earlier attempt at a cell left something."""
         return self.work(key).parent.is_dir()
 
+    def begin(self, key: str, built_on: Mapping[str, str | None]) -> None:
+        """Write down what a cell is built on, and remove what an earlier attempt left that was built on something else.
+
+        Call it under a claim.
+        """
+        note = self.work(key).with_name("built_on.json")
+        with told(self.root):
+            if note.is_file() and read_json(note) != built_on:
+                shutil.rmtree(note.parent)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_json(note, built_on)
+
     def done(self, key: str) -> bool:
         """Whether a cell is finished."""
-        return (self.root / "cells" / key / _RECORD).is_file()
+        return (self._cell(key) / _RECORD).is_file()
+
+    def finished(self) -> list[str]:
+        """Give the keys of all finished cells, of whatever experiment."""
+        return sorted(path.name for path in (self.root / "cells").glob("*") if path.is_dir())
 
     def record(self, key: str) -> dict[str, Any]:
         """Read what was written of a finished cell.
 
         Raises:
-            ModuleFileError: it is not what `finish` wrote.
+            ModuleFileError: it cannot be read, or is not what was written.
         """
-        path = self.root / "cells" / key / _RECORD
-        record = read_json(path)
-        if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
-            raise ModuleFileError(f"{path} is not the record of a cell; remove that cell and run the experiment again")
+        path = self._cell(key) / _RECORD
+        record = read_sealed(path, _OLDER)
+        try:
+            _Record.model_validate(record)
+        except ValidationError as error:
+            raise ModuleFileError(f"{path} is not the record of a cell ({sentence(error)})") from error
         return record
+
+    def flaw(self, key: str, hashed: bool = True) -> str:
+        """Say in what a finished cell is not what was written; nothing where it is, as far as can be told.
+
+        Args:
+            key: of the cell.
+            hashed: look at the contents of all files, not only at their sizes.
+        """
+        try:
+            record = self.record(key)
+        except ModuleFileError:
+            return f"{_RECORD} is not what was written"
+        if "files" in record:
+            return flaw(self._cell(key) / _OUTPUT, record["files"], hashed)
+        return flaw_of_older(self._cell(key)) if hashed else ""
+
+    def unsound(self, key: str) -> str:
+        """Say why a finished cell does not count; nothing where it does.
+
+        It has a flaw, or it was built on another output of a cell than is there now. A cell that is gone, or has a flaw
+        itself, is not asked: it may come out as before.
+        """
+        return self.flaw(key) or self._stale(key)
+
+    def is_older(self, key: str) -> bool:
+        """Whether a cell, one without a flaw, was written before there were manifests."""
+        return "files" not in self.record(key)
+
+    def output_hash(self, key: str) -> str | None:
+        """Give what tells the output of a finished cell from others; None where nothing does.
+
+        It is what the cell's manifest says: that the files are like that, `flaw` says.
+        """
+        record = self.record(key)
+        return hash_of(record["files"]) if "files" in record else None
+
+    def set_aside(self, key: str) -> None:
+        """Move a finished cell to ``damaged/KEY``, so that it is made again. Call it under a claim."""
+        if self._cell(key).exists():
+            aside = self.root / "damaged" / key
+            with told(self.root):
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage
+                move(self._cell(key), aside)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -100,16 +185,21 @@ class Store:
             lock.release()
 
     def finish(self, key: str, record: Mapping[str, Any]) -> None:
-        """Make a cell's work its result. Call it under a claim."""
+        """Make a cell's work its result, with a manifest of its files, which nobody may write any more.
+
+        Call it under a claim.
+        """
         work = self.work(key).parent
         with told(self.root):
             self._failure(key).unlink(missing_ok=True)
             for path in work.iterdir():  # an attempt that was killed may have left files of its own
                 if path.name != _OUTPUT:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_json(work / _RECORD, record)
+            write_json(work / _RECORD, sealed({**record, "files": manifest(work / _OUTPUT)}))
+            for path in files_of(work):
+                path.chmod(path.stat().st_mode & ~0o222)
             (self.root / "cells").mkdir(exist_ok=True)
-            move(work, self.root / "cells" / key)
+            move(work, self._cell(key))
 
     def fail(self, key: str, record: Mapping[str, Any]) -> None:
         """Write down that a cell failed. What it made so far stays, for the next attempt."""
@@ -126,7 +216,7 @@ class Store:
         """Write down which cells an experiment has."""
         with told(self.root):
             (self.root / "experiments").mkdir(parents=True, exist_ok=True)
-            write_json(self.root / "experiments" / f"{name}.json", index)
+            write_json(self.root / "experiments" / f"{name}.json", sealed(index))
 
     def has_index(self, name: str) -> bool:
         """Whether an experiment of that name was run here."""
@@ -144,6 +234,7 @@ class Store:
 
         Raises:
             TaskError: no such experiment, or several to choose from.
+            ModuleFileError: it cannot be read, or is not what was written.
         """
         names = self.experiments()
         if not names:
@@ -153,10 +244,28 @@ class Store:
         if name is not None and name not in names:
             raise TaskError(unknown_choice("experiment", name, names))
         path = self.root / "experiments" / f"{name or names[0]}.json"
-        index = read_json(path)
-        if not isinstance(index, dict):
-            raise TaskError(f"{path} does not say which cells an experiment has; run the experiment again")
-        return index
+        try:
+            return read_sealed(path, ("experiment", "numbers"))
+        except ModuleFileError as error:
+            raise ModuleFileError(
+                f"{path} is damaged, expected the list of cells that was written; run the experiment again, which "
+                "writes it anew"
+            ) from error
+
+    def _stale(self, key: str, above: tuple[str, ...] = ()) -> str:
+        record = self.record(key)
+        # Nothing tells what cells without a manifest were built on but that it had none either.
+        for need, before in record.get("built_on", dict.fromkeys(record.get("needs", ()))).items():
+            if need in above or not self.done(need) or self.flaw(need, hashed=False):
+                continue
+            if self.output_hash(need) != before:
+                return f"it was built on another output of the cell {need} than is there now"
+            if self._stale(need, (*above, key)):
+                return f"it was built on the cell {need}, which is to be made again"
+        return ""
+
+    def _cell(self, key: str) -> Path:
+        return self.root / "cells" / key
 
     def _failure(self, key: str) -> Path:
         return self.root / "failed" / f"{key}.json"

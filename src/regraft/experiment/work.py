@@ -22,7 +22,7 @@ from ..activations import sampling
 from ..activations.options import RunOptions, SampleOptions
 from ..distillation.refinement import refine
 from ..distillation.students import distill
-from ..errors import RegraftError
+from ..errors import ModuleFileError, RegraftError
 from ..files.fingerprints import versions
 from ..files.reading import read_json
 from ..files.texts import Text, read_inputs, singly
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome:
-    """Do what a cell is there for, unless it is done already or another process is at it.
+    """Do what a cell is there for, unless it is done already, and is what it was, or another process is at it.
 
     A cell that was interrupted goes on where it was: trainings from their last checkpoint, the others anew. Errors are
     written down, not raised.
@@ -72,9 +72,9 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
     with store.claim(cell.key) as ours:
         if not ours:
             return Outcome(cell.key, "busy")
-        if store.done(cell.key):
+        if store.done(cell.key) and not store.unsound(cell.key):
             return Outcome(cell.key, "done")
-        described = {
+        described: dict[str, Any] = {
             "kind": cell.kind,
             "label": cell.label,
             "needs": cell.needs,
@@ -83,6 +83,9 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
         start = time.perf_counter()
         resumed = store.begun(cell.key)
         try:
+            store.set_aside(cell.key)
+            described["built_on"] = {need: _sound(store, need) for need in cell.needs}
+            store.begin(cell.key, described["built_on"])
             out = store.work(cell.key)
             if not out.exists():  # it appears whole
                 make(store, cell.job, out, Tracking(trackers, cell.label, store.root))
@@ -100,6 +103,15 @@ def carry_out(store: Store, cell: Cell, trackers: Sequence[str] = ()) -> Outcome
                 store.fail(cell.key, {**described, "error": sentence(error), "traceback": traceback.format_exc()})
             return Outcome(cell.key, "failed", sentence(error))
     return Outcome(cell.key, "done")
+
+
+def _sound(store: Store, need: str) -> str | None:
+    """Check a cell that is read, and give what tells its output from others."""
+    if why := store.flaw(need):
+        raise ModuleFileError(
+            f"found the cell {need} damaged, which this one reads ({why}); run the same again, which makes it again"
+        )
+    return store.output_hash(need)
 
 
 def sentence(error: Exception) -> str:

@@ -9,8 +9,12 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..files.hub import fetched_commit
+from ..files.writing import write_text
 from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
+from .picture import port_picture
+
+CARD, PICTURE = "README.md", "port.svg"
 
 # What loads a directory -> its library and tag on the hub, where AdapterHub's goes by its old name.
 _LIBRARIES = {
@@ -63,9 +67,24 @@ def model_card(
             "peft_type": config["peft_type"],
             "written": lambda name, score: f"{score:.{metric_named(name).digits}f}",
             "written_for": written_for,
+            "picture": None if port_picture(provenance.get("port", {})) is None else PICTURE,
             "ours": method is not None and method.ours,  # registered by importing regraft
         },
     )
+
+
+def write_card(
+    directory: Path,
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    written_for: str = "peft",
+    place: str = HERE,
+) -> None:
+    """Write the card of a module and, of one that was ported, the picture that it shows; arguments as `model_card`."""
+    write_text(directory / CARD, model_card(config, provenance, written_for, place))
+    picture = port_picture(provenance.get("port", {}))
+    if picture is not None:
+        write_text(directory / PICTURE, picture)
 
 
 def student_card(provenance: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from ..files.directories import new_directory
 from ..files.reading import read_json
 from ..files.writing import write_json, write_json_lines, write_text
-from .module import CARD, CURVE, PROVENANCE
+from .card import CARD
+from .module import CURVE, PROVENANCE
 
 
 def model_files(path: Path) -> list[str]:

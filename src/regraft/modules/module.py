@@ -23,24 +23,34 @@ from ..files.directories import new_directory
 from ..files.fingerprints import versions
 from ..files.hub import download, locate, push
 from ..files.reading import read_json, read_tensors
-from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors, write_text
+from ..files.writing import write_bytes, write_json, write_json_lines, write_tensors
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from .adapterhub.conversion import from_peft, to_peft
 from .adapterhub.layouts import HubFiles
-from .card import HERE, model_card
+from .card import CARD, HERE, PICTURE, write_card
 from .config_record import check_config
 from .provenance import checked
 from .tensors import check_tensors
 
 PROVENANCE = "regraft.json"
-CARD, CURVE = "README.md", "curve.jsonl"
+CURVE = "curve.jsonl"
 # AdapterHub's files; its configuration has the name of PEFT's.
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
 # llama.cpp's.
 GGUF_WEIGHTS = "adapter_model.gguf"
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
-FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PROVENANCE, CARD, CURVE, HUB_WEIGHTS, HEAD_CONFIG, HEAD_WEIGHTS)
+FILES = (
+    CONFIG_NAME,
+    SAFETENSORS_WEIGHTS_NAME,
+    PROVENANCE,
+    CARD,
+    PICTURE,
+    CURVE,
+    HUB_WEIGHTS,
+    HEAD_CONFIG,
+    HEAD_WEIGHTS,
+)
 """What a module that was saved consists of; a directory that holds anything else is never replaced."""
 
 
@@ -158,7 +168,7 @@ class Module:
         write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
         write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
         write_json(directory / PROVENANCE, provenance, sort_keys=True)
-        write_text(directory / CARD, model_card(self.config, provenance, place=place))
+        write_card(directory, self.config, provenance, place=place)
 
     def save_adapterhub(
         self,
@@ -196,7 +206,7 @@ class Module:
                 write_json(directory / HEAD_CONFIG, dict(files.head_config), sort_keys=True)
                 write_bytes(directory / HEAD_WEIGHTS, _pickled(files.head_tensors))
             write_json(directory / PROVENANCE, provenance, sort_keys=True)
-            write_text(directory / CARD, model_card(config, provenance, "adapterhub"))
+            write_card(directory, config, provenance, "adapterhub")
         return Path(path)
 
     def stamped(self) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..errors import ModuleFileError, unknown_choice
 from ..files.directories import new_directory
-from ..files.writing import whole_file, write_json, write_text
+from ..files.writing import whole_file, write_json
 from ..models.pretrained import ModelLike, Pretrained
-from .card import model_card
+from .card import write_card
 from .config import PREFIX, check_portable, with_sizes
 from .inventory import take_inventory
-from .module import CARD, FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
+from .module import FILES, GGUF_WEIGHTS, PROVENANCE, Module, base_of
 from .peft_types import PEFT_TYPES
 
 
@@ -99,7 +99,7 @@ def save_gguf(
         provenance = module.stamped()
         write_json(directory / PROVENANCE, provenance)
         config = {**module.config, "base_model_name_or_path": resolved.name}
-        write_text(directory / CARD, model_card(config, provenance, "gguf"))
+        write_card(directory, config, provenance, "gguf")
     return Path(path)
 
 

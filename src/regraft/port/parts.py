@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..models.sites import Place, SpacePair
 
@@ -92,6 +92,17 @@ class Target:
     scaled: bool = False
     neutral: float = 0.0
     shared: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """Say what becomes of it, where it sits, and what it is made of."""
+        layer, site = self.place or (None, "shared" if self.shared else "head")
+        return {
+            "action": self.action,
+            "layer": layer,
+            "site": site,
+            "shape": list(self.shape),
+            "from": {part.tensor: part.weight for part in self.parts},
+        }
 
     @property
     def pairs(self) -> set[SpacePair]:

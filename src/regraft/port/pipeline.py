@@ -252,24 +252,19 @@ def _account(port: Port) -> dict[str, Any]:
     """Account for every tensor, and for all that made it: what ``regraft.json`` says of a port."""
     options, plan, fitted, forecast = port.options, port.plan, port.fitted, port.forecast
     account = {
+        **plan.describe(),
         "module": port.module.source,
         "module_commit": port.module.commit or None,
         "module_hash": port.module.hash(),
-        "teacher": port.teacher.name,
         "teacher_config": port.teacher.config_hash,
         "teacher_weights": port.teacher.weights_id,
-        "student": port.student.name,
         "student_config": port.student.config_hash,
         "student_weights": port.student.weights_id,
         "relation": asdict(port.relation) if port.relation else None,
         "options": options.model_dump(mode="json"),
         "layers": options.layers if isinstance(options.layers, str) else ",".join(map(str, options.layers)),
-        "groups": {
-            stack: [[asdict(share) for share in group] for group in groups] for stack, groups in plan.groups.items()
-        },
         "align": options.align,
         "spaces": "not needed" if port.method.identity else options.spaces,
-        "head": plan.head,
         "sequential": options.sequential,
         "scale": fitted.scale,
         "candidates": [{**one.describe(), "chosen": one is fitted.chosen} for one in fitted.candidates],
@@ -279,8 +274,6 @@ def _account(port: Port) -> dict[str, Any]:
         "sample": asdict(fitted.sample.source) if fitted.sample else None,
         "scores": [{**asdict(score), "space": str(score.space)} for score in fitted.scores],
         "tensors": {target.key: _made(target, fitted) for target in plan.targets},
-        "left": dict(plan.left),
-        "lost": list(plan.lost),
     }
     if port.teacher.trusts_code or port.student.trusts_code:
         account["trust_remote_code"] = True
@@ -296,7 +289,7 @@ def _made(target: Target, fitted: Fitted) -> dict[str, Any]:
         part = fitted.chosen.head if target.place is None else fitted.chosen.body
         action = copied_action(target.parts) if part.origin == "copied" else action
     return {
+        **target.describe(),
         "action": "scaled" if action == "copied" and factor != 1 else action,
-        "shape": list(target.shape),
         "from": {part.tensor: part.weight * factor for part in target.parts},
     }

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..alignment.methods import method_named
 from ..errors import PlanError
 from ..models.pretrained import Pretrained
-from ..models.sites import SpacePair, attention_heads, find_sites, space_rank, stack_of
+from ..models.sites import SpacePair, attention_heads, depth, find_sites, space_rank, stack_of
 from ..modules.axes import Convention
 from ..modules.inventory import check_fits, take_inventory
 from ..modules.module import Module
@@ -36,6 +36,7 @@ class Plan:
         student: name of the student.
         config: the PEFT configuration of the student's module.
         groups: per stack, and layer of the student in it, its shares of teacher layers.
+        teacher_layers: stack -> how many layers the teacher has there.
         labels: names of the student's labels in the order of its head's rows, empty where they are not known.
         targets: every tensor that the student needs.
         left: teacher tensors that go nowhere -> why.
@@ -51,6 +52,7 @@ class Plan:
     student: str
     config: Mapping[str, Any]
     groups: Mapping[str, tuple[Group, ...]]
+    teacher_layers: Mapping[str, int]
     labels: tuple[str, ...]
     targets: tuple[Target, ...]
     left: Mapping[str, str]
@@ -85,6 +87,21 @@ class Plan:
         vias = (via for target in self.targets for part in target.parts for via in part.vias)
         pairs = {via.pair for via in vias if via is not None and not via.reads}
         return pairs.union(*(one.parts for pair, one in self.fused.items() if pair in pairs))
+
+    def describe(self) -> dict[str, Any]:
+        """Say who gets what in words and numbers: what ``regraft.json`` says of a port before anything is fitted."""
+        return {
+            "teacher": self.teacher,
+            "student": self.student,
+            "teacher_layers": dict(self.teacher_layers),
+            "groups": {
+                stack: [[asdict(share) for share in group] for group in own] for stack, own in self.groups.items()
+            },
+            "head": self.head,
+            "tensors": {target.key: target.describe() for target in self.targets},
+            "left": dict(self.left),
+            "lost": list(self.lost),
+        }
 
     def needs(self, target: Target) -> set[SpacePair]:
         """Name the pairs of spaces without whose maps a tensor cannot be made."""
@@ -147,6 +164,7 @@ def make_plan(module: Module, teacher: Pretrained, student: Pretrained, options:
         student.name,
         config,
         groups,
+        {stack: depth(teacher_sites, stack) for stack in groups},
         tuple(labels or names) if inventory.head_class in student.family.task_heads else (),
         tuple(draft.targets),
         draft.left_behind(head.reason),

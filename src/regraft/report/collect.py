@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
     Raises:
         TaskError: no store, no such experiment, or none of its trainings is finished.
         ReportError: another version of regraft wrote the store.
+        ModuleFileError: the list of its cells is damaged.
+
+    Warns:
+        UserWarning: a cell is left out, since it, or its start, is not what was written.
     """
     store = Store(directory)
     try:
@@ -40,10 +45,25 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
             f"({sentence(error)})"
         ) from error
     name, numbers = index.experiment.name, index.numbers
-    results = [_result(store, number) for number in numbers if store.done(number.key)]
+    results = [_result(store, number) for number in numbers if _counts(store, number)]
     if not results:
         raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
     return name, results
+
+
+def _counts(store: Store, number: Number) -> bool:
+    """Whether a number's cell is done, and sound as is that of its start."""
+    if not store.done(number.key):
+        return False
+    for key in filter(None, (number.key, number.start_key)):
+        if why := store.unsound(key):
+            warnings.warn(
+                f"{number.setting} {number.task}/{number.language} {number.peft} {number.row} is left out, since the "
+                f"cell {key} is damaged ({why}); run the experiment again, which makes it again",
+                stacklevel=3,
+            )
+            return False
+    return True
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", str_max_length=LONGEST_NAME))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import permutation_test, ttest_1samp
 
 from ..tasks.records import Metric
 from .groups import TEACHER, Group, Pair
@@ -19,6 +19,8 @@ from .results import Point, Result
 
 # With fewer pairs no outcome of a two-sided sign-flip test is significant at 5%: 2 / 2**5 = 0.06.
 ENOUGH_PAIRS = 6
+# Of two differences Student's interval is 13 times as wide as their standard error.
+ENOUGH_FOR_INTERVAL = 3
 _TIE = 1e-9  # scores are read from text and averaged
 
 
@@ -32,7 +34,7 @@ class Comparison:
         pairs: how many pairs of the same language and seed there are.
         gain: mean difference over the pairs.
         by_language: the same per language.
-        interval: 95% bootstrap interval of the gain; None with fewer than `ENOUGH_PAIRS` pairs.
+        interval: 95% interval of the gain; None with fewer than `ENOUGH_FOR_INTERVAL` pairs.
         p: of a paired sign-flip test, two-sided; None with fewer than `ENOUGH_PAIRS` pairs.
         closed: share of the gap between teacher and baseline that is closed, on the pairs whose language the teacher
             has; None without any, or where the gap is so small that a share of it is a share of noise.
@@ -94,9 +96,13 @@ def sign_flip(differences: tuple[float, ...]) -> float:
 
 
 @cache
-def interval(differences: tuple[float, ...]) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of the mean, from a fixed seed."""
-    low, high = bootstrap((differences,), np.mean, method="percentile", rng=0).confidence_interval
+def interval(differences: tuple[float, ...], level: float = 0.95) -> tuple[float, float] | None:
+    """Return Student's interval of the mean, which few differences widen; None for fewer than `ENOUGH_FOR_INTERVAL`."""
+    if len(differences) < ENOUGH_FOR_INTERVAL:
+        return None
+    if np.ptp(differences) < _TIE:
+        return differences[0], differences[0]
+    low, high = ttest_1samp(differences, 0).confidence_interval(level)
     return float(low), float(high)
 
 
@@ -110,15 +116,14 @@ def _comparison(group: Group, row: str, pairs: Sequence[Pair]) -> Comparison:
     by_language: dict[str, list[float]] = defaultdict(list)
     for pair in pairs:
         by_language[pair.result.language].append(pair.gain)
-    enough = len(gains) >= ENOUGH_PAIRS
     return Comparison(
         group=group,
         row=row,
         pairs=len(gains),
         gain=fmean(gains),
         by_language={language: fmean(here) for language, here in by_language.items()},
-        interval=interval(gains) if enough else None,
-        p=sign_flip(gains) if enough else None,
+        interval=interval(gains),
+        p=sign_flip(gains) if len(gains) >= ENOUGH_PAIRS else None,
         closed=_closed(group, pairs),
     )
 

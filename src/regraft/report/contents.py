@@ -6,21 +6,24 @@ in `contents`, below the findings: the page, the files and the command line go b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 
-from .charts.curves import CurvePanel, curve_panel
+from .charts.curves import CurvePanel, curve_panels
 from .charts.dots import GainPanel, gain_panels
-from .charts.steps import StepsPanel, steps_panel
+from .charts.overview import OverviewPanel, overview_panels
+from .charts.steps import StepsPanel, steps_panels
 from .findings import Finding, findings, missing
 from .groups import TEACHER, Group, by_unit, groups, ordered, split_by
 from .results import Result
+from .standings import standings
 from .table import Table, plural
 from .tables import gains, scores
 from .tables.forecasts import foretold
 from .tables.label_free import without_labels
 from .tables.reference import Reference, beside, load_reference, published
+from .terms import subject, terms
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,11 @@ class Contents:
 
     Attributes:
         title: its title.
+        subject: what was compared.
         facts: how much it is about, in a few words each.
         findings: one per setting.
+        overview: charts of all starts.
+        terms: word -> what it means here, of those that a stranger would not know.
         missing: what the results lack.
         summary: tables that belong to the findings.
         settings: one part per setting.
@@ -73,8 +79,11 @@ class Contents:
     """
 
     title: str
+    subject: str
     facts: Sequence[str]
     findings: Sequence[Finding]
+    overview: Sequence[OverviewPanel]
+    terms: Mapping[str, str]
     missing: Sequence[str]
     summary: Sequence[Table]
     settings: Sequence[Setting]
@@ -133,8 +142,11 @@ def contents(results: Iterable[Result], title: str, reference: str | None = None
     source = published(results)
     report = Contents(
         title=title,
+        subject=subject(grid),
         facts=_facts(results),
         findings=findings(grid),
+        overview=overview_panels(standings(grid)),
+        terms=terms(grid),
         missing=missing(grid),
         summary=_there(gains.wins(grid)),
         settings=[
@@ -142,8 +154,8 @@ def contents(results: Iterable[Result], title: str, reference: str | None = None
                 name=own[0].setting,
                 sections=_of_setting(own, source),
                 gains=gain_panels(own),
-                curves=[panel for group in own if (panel := curve_panel(group))],
-                steps=[steps for group in own if (steps := steps_panel(group))],
+                curves=curve_panels(own),
+                steps=steps_panels(own),
             )
             for own in split_by("setting", grid)
         ],

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .comparison import ENOUGH_PAIRS, Comparison, compare, progress, sign_flip
+from .comparison import ENOUGH_PAIRS, Comparison, progress
 from .groups import BASELINE, TEACHER, Group, Pair, by_unit, ordered, split_by
+from .standings import Standing, of_setting
 from .table import fixed, listed, of_task, percent, proper
 
 _LEVEL = 0.05
@@ -36,46 +37,51 @@ def findings(groups: Sequence[Group]) -> list[Finding]:
 
 def _finding(groups: Sequence[Group]) -> Finding:
     setting, measured = groups[0].setting, groups[0].measured
-    comparisons = [comparison for group in groups for comparison in compare(group)]
-    starts = ordered(comparison.row for comparison in comparisons)
-    if not starts:
+    standings = of_setting(groups)
+    if not standings:
         nothing = "No transferred start has a baseline of its language and seed."
         return Finding(setting, "nothing to compare yet", [nothing, *_without_labels(groups)])
-    start = _best_start(starts, comparisons)
-    own = [comparison for comparison in comparisons if comparison.row == start]
-    cells = [gain for comparison in own for gain in comparison.by_language.values()]
-    wins = sum(comparison.wins for comparison in own)
-    mean = fixed(fmean(cells), measured.digits, signed=True)
+    best = _best(standings)
     sentences = [
-        f"Started from the teacher's module ({start}), the student beats its random start in {wins} of {len(cells)} "
-        f"cells of task, language and kind of module; the mean gain is {mean} {measured.unit}."
+        f"Started from the teacher's module ({best.row}), the student beats its random start in {best.wins} of "
+        f"{len(best.cells)} cells of task, language and kind of module; the mean gain is {best.written(best.gain)} "
+        f"{measured.unit}."
     ]
-    if len(starts) > 1:
-        sentences.append(f"{start} is the best of {len(starts)} transferred starts, picked by these same scores.")
-    sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, start), *_without_labels(groups)]
-    return Finding(setting, _verdict(start, cells, wins), sentences)
+    if best.rivals > 1:
+        sentences.append(
+            f"{best.row} is the best of {best.rivals} transferred starts, picked by these same scores"
+            + (", which its interval is widened for." if best.picked_interval else ".")
+        )
+    own = best.comparisons
+    sentences += [*_on_chance(own), *_on_gap(own), *_on_steps(groups, best.row), *_without_labels(groups)]
+    return Finding(setting, _verdict(best), sentences)
 
 
-def _best_start(starts: Sequence[str], comparisons: Sequence[Comparison]) -> str:
+def _best(standings: Sequence[Standing]) -> Standing:
     by_start = {
-        start: {
+        standing.row: {
             (comparison.group.task, comparison.group.peft, pair.result.language, pair.result.seed): pair.gain
-            for comparison in comparisons
-            if comparison.row == start
-            for pair in comparison.group.pairs(start)
+            for comparison in standing.comparisons
+            for pair in comparison.group.pairs(standing.row)
         }
-        for start in starts
+        for standing in standings
     }
     common = set.intersection(*(set(gains) for gains in by_start.values()))
-    return max(starts, key=lambda start: fmean(by_start[start][cell] for cell in common or by_start[start]))
+    return max(
+        standings,
+        key=lambda one: fmean(by_start[one.row][cell] for cell in common or by_start[one.row]),
+    )
 
 
-def _verdict(start: str, cells: Sequence[float], wins: int) -> str:
-    if len(cells) < ENOUGH_PAIRS:
-        return f"{start} is ahead in {wins} of {len(cells)} cells, too few for a test"
-    if sign_flip(tuple(cells)) >= _LEVEL:
-        return f"{start} makes no clear difference"
-    return f"{start} helps" if fmean(cells) > 0 else f"{start} hurts"
+def _verdict(best: Standing) -> str:
+    """Say who is ahead, where an interval that leaves out 0 says so, and else that nobody surely is."""
+    gain, ends = f"{best.written(best.gain)} {best.measured.unit}", best.picked_interval
+    if ends is None:
+        return f"no start is surely ahead; the best, {best.row}, {gain}, of too few trainings for an interval"
+    figures = f"{gain} (95% interval {best.between(ends)})"
+    if ends[0] <= 0 <= ends[1]:
+        return f"no start is surely ahead; the best, {best.row}, {figures}"
+    return f"{best.row} {'helps' if ends[0] > 0 else 'hurts'}, {figures}"
 
 
 def _on_chance(own: Sequence[Comparison]) -> list[str]:

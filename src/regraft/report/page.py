@@ -23,6 +23,7 @@ def to_html(contents: Contents) -> str:
     shapes = {start: _SHAPES[i % len(_SHAPES)] for i, start in enumerate(starts)}
     page: str = HTML.get_template("page.html.j2").render(
         report=contents,
+        heading=f"{contents.title}: {contents.subject}" if contents.title else contents.subject,
         styles={BASELINE: "base", **styles},
         shapes={BASELINE: "circle", **shapes},
         version=version("regraft"),

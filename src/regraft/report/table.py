@@ -69,6 +69,13 @@ class Table:
         return [(name, [number for number, _ in items]) for name, items in numbered]
 
     @property
+    def sections(self) -> list[tuple[tuple[str, ...], list[Sequence[Cell]]]]:
+        """Rows that share all labels but the last, below these; all rows below none, where hardly any share them."""
+        outer = groupby(self.rows, key=lambda row: tuple(cell.text for cell in row[: self.labels - 1]))
+        sections = [(labels, list(rows)) for labels, rows in outer]
+        return sections if len(sections) < len(self.rows) or len(sections) == 1 else [((), [*self.rows])]
+
+    @property
     def nested(self) -> bool:
         """Whether a label belongs to several rows."""
         return any(0 in self.spans(row) for row in range(len(self.rows)))

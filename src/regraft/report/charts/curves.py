@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..comparison import best, whole_curve
-from ..groups import BASELINE, Group, Place
+from ..groups import BASELINE, Group, Place, split_by
 from ..results import Point
 from ..table import fixed, of_task, proper
 from .scales import WIDTH, Frame, Panel, Scale, Tick, apart, scale
 
-TOP, BOTTOM, LEFT = 24, 216, 40
+TOP, BOTTOM, LEFT = 26, 218, 42
 """Of the part of a panel in which curves are drawn, in pixels; above it stands what the scores are."""
 _LABEL_GAP = 14
 _LETTER = 6.8  # width of one, about
@@ -92,8 +92,42 @@ class CurvePanel(ScorePanel):
     goal: float | None
 
 
-def curve_panel(group: Group) -> CurvePanel | None:
-    """Draw validation scores against steps, over the trainings that all students have; None where there are none."""
+@dataclass(frozen=True)
+class _Curves:
+    """What is to be drawn of one group.
+
+    Attributes:
+        group: whose.
+        means: row -> its curve.
+        goal: the baseline's best score, where there is a baseline.
+        trainings: how many each curve is the mean of.
+    """
+
+    group: Group
+    means: Mapping[str, Mean]
+    goal: float | None
+    trainings: int
+
+
+def curve_panels(groups: Sequence[Group]) -> list[CurvePanel]:
+    """Draw validation scores against steps, over the trainings that all students have; those of a task on one scale."""
+    panels = []
+    for of_one_task in split_by("task", groups):
+        found = [curves for group in of_one_task if (curves := _curves(group))]
+        means = [mean for curves in found for mean in curves.means.values()]
+        steps, levels = ends_of(means, [curves.goal for curves in found])
+        longest = max((len(row) for curves in found for row in curves.means), default=0)
+        panels += [_drawn(curves, steps, levels, longest) for curves in found]
+    return panels
+
+
+def ends_of(means: Sequence[Mean], goals: Sequence[float | None]) -> tuple[list[float], list[float]]:
+    """Give the steps and the scores that axes have to hold so that panels share them."""
+    steps = [float(step) for mean in means for step in mean.steps]
+    return steps, [*(level for mean in means for level in mean.ends), *(goal for goal in goals if goal is not None)]
+
+
+def _curves(group: Group) -> _Curves | None:
     by_row = {
         row: {place: curve for place, result in group.cells.get(row, {}).items() if (curve := whole_curve(result))}
         for row in (BASELINE, *group.transferred)
@@ -106,19 +140,23 @@ def curve_panel(group: Group) -> CurvePanel | None:
     if not all(len(mean.steps) for mean in means.values()):  # one ends before another begins
         return None
     goal = fmean(best(by_row[BASELINE][place], group.measured) for place in shared) if BASELINE in by_row else None
-    levels = [level for mean in means.values() for level in mean.ends]
-    frame = Frame(LEFT, TOP, right=WIDTH - 20 - _LETTER * max(map(len, means)), bottom=BOTTOM)
-    y = scale([*levels, *([] if goal is None else [goal])], frame.bottom, frame.top)
-    x = scale([float(step) for mean in means.values() for step in mean.steps], frame.left, frame.right, margin=0)
+    return _Curves(group, means, goal, len(shared))
+
+
+def _drawn(curves: _Curves, steps: Sequence[float], levels: Sequence[float], longest: int) -> CurvePanel:
+    group, means, goal = curves.group, curves.means, curves.goal
+    frame = Frame(LEFT, TOP, right=WIDTH - 20 - _LETTER * longest, bottom=BOTTOM)
+    y = scale(levels, frame.bottom, frame.top)
+    x = scale(steps, frame.left, frame.right, margin=0)
     labels = apart([y(mean.scores[-1]) for mean in means.values()], _LABEL_GAP)
     lines = [Line(row, *mean.drawn(x, y), label) for (row, mean), label in zip(means.items(), labels, strict=True)]
     ends = ", ".join(f"{row} {fixed(mean.scores[-1], group.measured.digits)}" for row, mean in means.items())
     baseline = "" if goal is None else f" The baseline's best: {fixed(goal, group.measured.digits)}."
     return CurvePanel(
         title=f"{of_task(group.task)} {proper(group.peft)}, {proper(group.metric)}",
-        description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {len(shared)}.",
+        description=f"Validation scores at the end: {ends}.{baseline} Trainings per row: {curves.trainings}.",
         frame=frame,
-        x=x.ticks(6),
+        x=x.ticks(5),
         y=y.ticks(5),
         y_name=score_name(group),
         lines=lines,

@@ -10,7 +10,7 @@ from ..groups import Group, split_by
 from ..table import fixed, of_task, proper
 from .scales import WIDTH, Frame, Panel, Tick, scale
 
-_LEFT, _TOP, _RIGHT = 52, 10, WIDTH - 14
+_LEFT, _TOP, _RIGHT = 60, 24, WIDTH - 14
 _LANE = 10  # between the starts of a language
 _GAP = 12  # between languages
 _MEAN = "mean"
@@ -18,13 +18,21 @@ _MEAN = "mean"
 
 @dataclass(frozen=True)
 class Dot:
-    """A gain in pixels, and from where to where it reaches over seeds."""
+    """A mean gain, in pixels.
+
+    Attributes:
+        row: the start.
+        x: the gain.
+        y: its lane.
+        seeds: the gains that it is the mean of, where these are of seeds.
+        between: its 95% interval; None where there is none, or it is not of the last row.
+    """
 
     row: str
     x: float
     y: float
-    low: float
-    high: float
+    seeds: Sequence[float]
+    between: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,14 @@ class GainPanel(Panel):
         pitch: from one place to the next.
         dots: one per place and start.
         zero: where there is no gain.
+        x_name: what gains are in.
     """
 
     places: Sequence[Tick]
     pitch: int
     dots: Sequence[Dot]
     zero: float
+    x_name: str
 
 
 def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
@@ -50,6 +60,7 @@ def gain_panels(groups: Sequence[Group]) -> list[GainPanel]:
     for own in split_by("task", groups):
         by_group = [starts for group in own if (starts := compare(group))]
         ends = [0.0, *(pair.gain for group in own for row in group.transferred for pair in group.pairs(row))]
+        ends += [end for starts in by_group for comparison in starts for end in comparison.interval or ()]
         panels += [_panel(starts, ends) for starts in by_group]
     return panels
 
@@ -65,13 +76,13 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
     for place, name in enumerate(names):
         for lane, comparison in enumerate(comparisons):
             y = frame.top + pitch * place + (_GAP + _LANE) / 2 + _LANE * lane
-            pairs = group.pairs(comparison.row)
-            gain = comparison.by_language.get(name)
-            reach: Sequence[float] = [pair.gain for pair in pairs if pair.result.language == name]
-            if name == _MEAN:
-                gain, reach = comparison.gain, comparison.interval or (comparison.gain,)
+            own = [pair.gain for pair in group.pairs(comparison.row) if pair.result.language == name]
+            gain = comparison.gain if name == _MEAN else comparison.by_language.get(name)
+            between = comparison.interval if name == names[-1] else None
             if gain is not None:
-                dots.append(Dot(comparison.row, x(gain), y, x(min(reach)), x(max(reach))))
+                seeds = [x(one) for one in own] if len(own) > 1 else []
+                ends_in_pixels = None if between is None else (x(between[0]), x(between[1]))
+                dots.append(Dot(comparison.row, x(gain), y, seeds, ends_in_pixels))
     unit, digits = group.measured.unit, group.measured.digits
     means = ", ".join(f"{comparison.row} {fixed(comparison.gain, digits, signed=True)}" for comparison in comparisons)
     return GainPanel(
@@ -83,4 +94,5 @@ def _panel(comparisons: Sequence[Comparison], ends: Sequence[float]) -> GainPane
         pitch=pitch,
         dots=dots,
         zero=x(0),
+        x_name=f"gain over the baseline, {unit}",
     )

@@ -11,10 +11,10 @@ import numpy as np
 
 from ...experiment.starts import without_refining
 from ..comparison import best, whole_curve
-from ..groups import BASELINE, TEACHER, Group, Place
+from ..groups import BASELINE, TEACHER, Group, Place, split_by
 from ..results import Point
 from ..table import fixed, of_task, proper
-from .curves import BOTTOM, LEFT, TOP, Mean, ScorePanel, averaged, mean_curve, score_name
+from .curves import BOTTOM, LEFT, TOP, Mean, ScorePanel, averaged, ends_of, mean_curve, score_name
 from .scales import WIDTH, Frame, scale
 
 
@@ -53,12 +53,38 @@ class StepsPanel(ScorePanel):
 Curves = Mapping[Place, tuple[Point, ...]]
 
 
-def steps_panel(group: Group) -> StepsPanel | None:
-    """Draw scores by steps over the trainings that all rows have; None where no module was refined.
+@dataclass(frozen=True)
+class _Steps:
+    """What is to be drawn of one group.
+
+    Attributes:
+        group: whose.
+        means: (row, whether it learns from labels) -> its scores.
+        goal: the teacher's best score, where it is known.
+        trainings: how many each is the mean of.
+    """
+
+    group: Group
+    means: Mapping[tuple[str, bool], Mean]
+    goal: float | None
+    trainings: int
+
+
+def steps_panels(groups: Sequence[Group]) -> list[StepsPanel]:
+    """Draw scores by steps over the trainings that all rows have, where modules were refined; of a task on one scale.
 
     Rows that differ only in how long they are refined are the points of one line. Beside the lines stand the same
     starts as they learn from labels, and the baseline.
     """
+    panels = []
+    for of_one_task in split_by("task", groups):
+        found = [steps for group in of_one_task if (steps := _steps(group))]
+        means = [mean for steps in found for mean in steps.means.values()]
+        panels += [_drawn(steps, *ends_of(means, [steps.goal for steps in found])) for steps in found]
+    return panels
+
+
+def _steps(group: Group) -> _Steps | None:
     refined: dict[str, list[Curves]] = defaultdict(list)
     beside = {BASELINE}
     for row in group.label_free:
@@ -76,22 +102,23 @@ def steps_panel(group: Group) -> StepsPanel | None:
         **{(row, True): mean_curve({place: curves[place] for place in shared}) for row, curves in rows.items()},
         **{(start, False): _mean_of_ends(several, shared) for start, several in refined.items()},
     }
-    goal = _of_teacher(group, {language for language, _ in shared})
+    return _Steps(group, means, _of_teacher(group, {language for language, _ in shared}), len(shared))
+
+
+def _drawn(steps: _Steps, across: Sequence[float], levels: Sequence[float]) -> StepsPanel:
+    group, goal = steps.group, steps.goal
     frame = Frame(LEFT, TOP, WIDTH - 14, BOTTOM)
-    levels = [level for mean in means.values() for level in mean.ends]
-    y = scale([*levels, *([] if goal is None else [goal])], frame.bottom, frame.top)
-    x = scale(
-        [0.0, *(float(step) for mean in means.values() for step in mean.steps)], frame.left, frame.right, margin=0
-    )
+    y = scale(levels, frame.bottom, frame.top)
+    x = scale([0.0, *across], frame.left, frame.right, margin=0)
     return StepsPanel(
         title=f"{of_task(group.task)} {proper(group.peft)}, {proper(group.metric)}",
-        description=_described(group, means, goal, len(shared)),
+        description=_described(steps),
         frame=frame,
-        x=x.ticks(6),
+        x=x.ticks(5),
         y=y.ticks(5),
         y_name=score_name(group),
         x_name=f"training steps; without labels on {_texts(group)} texts",
-        lines=[StepsLine(row, labelled, *mean.drawn(x, y)) for (row, labelled), mean in means.items()],
+        lines=[StepsLine(row, labelled, *mean.drawn(x, y)) for (row, labelled), mean in steps.means.items()],
         goal=None if goal is None else y(goal),
     )
 
@@ -130,14 +157,14 @@ def _texts(group: Group) -> str:
     return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
 
-def _described(group: Group, means: Mapping[tuple[str, bool], Mean], goal: float | None, trainings: int) -> str:
+def _described(steps: _Steps) -> str:
     def score(value: float) -> str:
-        return fixed(value, group.measured.digits)
+        return fixed(value, steps.group.measured.digits)
 
     lines = []
-    for (row, labelled), mean in means.items():
+    for (row, labelled), mean in steps.means.items():
         points = [f"{score(value)} at {fixed(step, 0)}" for value, step in zip(mean.scores, mean.steps, strict=True)]
         told = [points[0], points[-1]] if labelled else points  # a curve may have many
         lines.append(f"{row} {'with' if labelled else 'without'} labels {', '.join(told)}")
-    teacher = "" if goal is None else f" The teacher: {score(goal)}."
-    return f"Validation scores at so many steps: {'; '.join(lines)}.{teacher} Trainings per row: {trainings}."
+    teacher = "" if steps.goal is None else f" The teacher: {score(steps.goal)}."
+    return f"Validation scores at so many steps: {'; '.join(lines)}.{teacher} Trainings per row: {steps.trainings}."

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ...tasks.records import Metric
-from ..comparison import ENOUGH_PAIRS, Comparison, compare, progress
-from ..groups import BASELINE, Group, by_unit, ordered, split_by
+from ..comparison import ENOUGH_FOR_INTERVAL, ENOUGH_PAIRS, Comparison, compare, progress
+from ..groups import BASELINE, Group
 from ..results import Result
+from ..standings import standings
 from ..table import NONE, Table, columns, duration, fixed, listed, of_task, p_value, percent, proper, slug, texts
 
 
@@ -64,17 +65,18 @@ def _least(comparisons: Sequence[Comparison]) -> str:
 
 def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
     notes = []
-    if any(comparison.p is not None for comparison in comparisons):
+    if any(comparison.interval is not None for comparison in comparisons):
         notes.append(
-            "Interval: percentile bootstrap over pairs. p: two-sided paired sign-flip test on the mean, not corrected "
+            "Interval: Student's, of the mean over pairs. p: two-sided paired sign-flip test on the mean, uncorrected "
             "for the number of rows. Both take pairs as independent, which seeds of one language are only in part."
         )
     few = sorted({comparison.pairs for comparison in comparisons if comparison.p is None})
     if few:
         best = p_value(2 / 2 ** few[-1])
         notes.append(
-            f"No interval and no p for {listed([str(n) for n in few])} pair{'s' if few != [1] else ''}: with fewer "
-            f"than {ENOUGH_PAIRS} the test cannot reach 5% even if every pair gains (p = {best} at best)."
+            f"No p for {listed([str(n) for n in few])} pair{'s' if few != [1] else ''}: with fewer "
+            f"than {ENOUGH_PAIRS} the test cannot reach 5% even if every pair gains (p = {best} at best). An interval "
+            f"takes {ENOUGH_FOR_INTERVAL}."
         )
     return notes
 
@@ -82,22 +84,22 @@ def _on_tests(comparisons: Sequence[Comparison]) -> list[str]:
 def wins(groups: Sequence[Group]) -> Table:
     """Count, for all settings, in how many cells each transferred start beats the baseline."""
     rows = []
-    for part in (own for every in split_by("setting", groups) for own in by_unit(every)):
-        here = [comparison for group in part for comparison in compare(group)]
-        for row in ordered(comparison.row for comparison in here):
-            own = [comparison for comparison in here if comparison.row == row]
-            cells = [gain for comparison in own for gain in comparison.by_language.values()]
-            won, tied = sum(comparison.wins for comparison in own), sum(comparison.ties for comparison in own)
-            counts = (str(won), str(tied), str(len(cells)), percent(won / len(cells)))
-            gain = fixed(fmean(cells), part[0].measured.digits, signed=True)
-            rows.append(texts(part[0].setting, row, *counts, f"{gain}{_named(part[0].measured)}"))
+    for standing in (one for every in standings(groups) for one in every):
+        share = percent(standing.wins / len(standing.cells))
+        counts = (str(standing.wins), str(standing.ties), str(len(standing.cells)), share)
+        gain = f"{standing.written(standing.gain)}{_named(standing.measured)}"
+        between = NONE if standing.interval is None else standing.between(standing.interval)
+        rows.append(texts(standing.setting, standing.row, *counts, gain, between))
     return Table(
         name="wins",
         title="Wins over the baseline",
-        columns=columns("setting", "start", "wins", "ties", "cells", "share won", "mean gain"),
+        columns=columns("setting", "start", "wins", "ties", "cells", "share won", "mean gain", "95% interval"),
         labels=2,
         rows=rows,
-        notes=["A cell is a task, a language and a kind of module, seeds averaged; a tie is no win."],
+        notes=[
+            "A cell is a task, a language and a kind of module, seeds averaged; a tie is no win. Interval: Student's, "
+            "of the mean over cells or, of less than three, over their seeds; not widened for the number of starts."
+        ],
     )
 
 
