@@ -18,7 +18,7 @@ from test_sequential import tagger
 from twins import make_twin
 
 import regraft
-from regraft.activations.batches import held_out_batches, in_order
+from regraft.activations.batches import held_out_texts, in_order
 from regraft.activations.observation import recording, run_on, watch
 from regraft.activations.pairing import encode
 from regraft.activations.walk import Walk
@@ -184,8 +184,7 @@ def test_the_figures_are_of_the_ports_own_answers_on_held_out_texts_alone(
     module = regraft.load(make_module(teacher, "lora", 3, task_type))
     ported = port(module, teacher, student)
     ordered = in_order(TEXTS)
-    size = len(ordered) // 4  # fewer than four full batches
-    held_out = [text for number in held_out_batches(4) for text in ordered[number * size : (number + 1) * size]]
+    held_out = [ordered[number] for number in held_out_texts(len(ordered), len(ordered) // 4)]
     its, mine = (
         ask(resolve(base), one, held_out, progress=False) for base, one in ((teacher, module), (student, ported))
     )

@@ -10,7 +10,7 @@ import torch
 import transformers
 from conftest import make_texts
 
-from regraft.activations.batches import held_out_batches
+from regraft.activations.batches import held_out_texts
 from regraft.activations.options import RunOptions, SampleOptions
 from regraft.activations.sampling import FOLDS, sample
 from regraft.errors import ModelError, PlanError, SamplingError
@@ -40,11 +40,11 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
     options, run = SampleOptions(batch_size=4), RunOptions(quiet=True)
     taken = sample(resolve(teacher), resolve(student), spaces, texts, options, run, folded=spaces[:1])
     ordered = sorted(texts, key=lambda text: (len(text), text))
-    number = np.arange(len(ordered)) // 4
+    held_out = held_out_texts(len(ordered), 4)
     for space, layers in zip(spaces, ((1, 2), (1, 1)), strict=True):
         x_s, x_t = (hidden_states(name, ordered, layer) for name, layer in zip((student, teacher), layers, strict=True))
-        for held_out, moments in ((False, taken.moments[space].fit), (True, taken.moments[space].held_out)):
-            chosen = np.isin(number, list(held_out_batches(number[-1] + 1))) == held_out
+        for is_held_out, moments in ((False, taken.moments[space].fit), (True, taken.moments[space].held_out)):
+            chosen = np.isin(np.arange(len(ordered)), held_out) == is_held_out
             one, two = (
                 np.concatenate([x for x, take in zip(side, chosen, strict=True) if take]) for side in (x_s, x_t)
             )
@@ -53,7 +53,6 @@ def test_moments_are_those_of_the_activations(make_model: Callable[..., str], mo
             expected = np.corrcoef(np.hstack([one, two]), rowvar=False)[: one.shape[1], one.shape[1] :]
             np.testing.assert_allclose(moments.correlation(), expected, atol=1e-5)
     assert taken.pairs == taken.paired_tokens == taken.student_tokens
-    held_out = [text for text, batch in enumerate(number) if batch in held_out_batches(number[-1] + 1)]
     x_s = hidden_states(student, ordered, 1)
     for fold, moments in enumerate(taken.moments[spaces[0]].folds):  # whole texts, in turn
         one = np.concatenate([x_s[text] for text in held_out[fold::FOLDS]])
@@ -79,7 +78,7 @@ def test_covariances_are_taken_unless_they_are_not_wanted(make_model: Callable[.
     assert torch.equal(full.fit.cross, alone.fit.cross)
 
 
-def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> None:
+def test_a_tenth_of_the_texts_is_held_out(make_model: Callable[..., str]) -> None:
     model = resolve(make_model(layers=1))
     space = SpacePair(0, 0, "layer_output")
     texts = ["the old river city walks"] * 120
@@ -89,8 +88,13 @@ def test_a_tenth_of_the_batches_is_held_out(make_model: Callable[..., str]) -> N
     ]
     tokens = counts[0].held_out.n // 4
     assert [split.held_out.n for split in counts] == [4 * tokens, 8 * tokens, 12 * tokens]
-    assert [len(held_out_batches(count)) for count in (1, 2, 9, 14, 100)] == [0, 1, 1, 1, 10]
-    assert sum(held_out_batches(1000)) / 100 == pytest.approx(499.5, rel=0.15)  # over all lengths of text
+    assert [len(held_out_texts(count, fewest)) for count, fewest in ((1, 1), (2, 1), (40, 10), (1000, 32))] == [
+        0,
+        1,
+        10,
+        100,
+    ]
+    assert held_out_texts(300, 30).tolist() == [*range(5, 300, 10)]  # over all lengths of text
     assert [split.fit.n for split in counts] == [36 * tokens, 72 * tokens, 108 * tokens]
 
 

@@ -42,8 +42,10 @@ def test_unfitted_texts_are_those_of_the_held_out_batches(make_model: Make) -> N
     for texts, size in ((TEXTS, 8), ([*TEXTS, *TEXTS[:40], " "], 32), (TEXTS[:5], 32)):
         batches = Batches(*[resolve(make_model())] * 2, in_order(texts), SampleOptions(batch_size=size))
         cut = batches._texts
-        held_out = {text for texts, batch in zip(cut, batches, strict=True) if batch.held_out for text in texts}
-        fitted = {text for texts, batch in zip(cut, batches, strict=True) if not batch.held_out for text in texts}
+        assert [is_held_out for _, is_held_out in cut] == [batch.held_out is not None for batch in batches]
+        held_out, fitted = (
+            {text for some, is_held_out in cut if is_held_out is out for text in some} for out in (True, False)
+        )
         assert {*unfitted_texts(texts, size)} == held_out - fitted
         assert held_out
     pairs = list(zip(TEXTS[::2], TEXTS[1::2], strict=True))

@@ -13,11 +13,10 @@ from torch import Tensor
 from ..errors import SamplingError
 from ..files.texts import Text, singly
 from ..models.pretrained import Pretrained
-from ..seeding import generator
 from .options import SampleOptions
 from .pairing import PAIRINGS, Encoding, Pairs, encode
 
-# One batch in ten is held out, at least one.
+# One text in ten is held out, at least a batch.
 HELD_OUT_SHARE = 0.1
 MIN_PAIRS = 64
 # At the least, so that few texts leave some to hold out.
@@ -87,9 +86,8 @@ class Batches:
         return len(self._texts)
 
     def __iter__(self) -> Iterator[Batch]:
-        held_out = held_out_batches(len(self._texts))
         self._pairs = self._paired = self._tokens = 0
-        for number, texts in enumerate(self._texts):
+        for texts, is_held_out in self._texts:
             teacher, student = (
                 encode(tokenizer, texts, length)
                 for tokenizer, length in zip(self._tokenizers, self._lengths, strict=True)
@@ -100,7 +98,7 @@ class Batches:
             self._tokens += pairs.student_tokens
             if not pairs.count:
                 continue
-            yield Batch(teacher, student, pairs, _texts(texts, student, pairs) if number in held_out else None)
+            yield Batch(teacher, student, pairs, _texts(texts, student, pairs) if is_held_out else None)
 
     def counts(self) -> tuple[int, int, int]:
         """Say how much was paired in the batches made so far: pairs, student tokens that were paired, all of them.
@@ -141,9 +139,18 @@ def in_order(texts: Sequence[Text]) -> list[str]:
     return sorted(alone, key=lambda text: (len(text), text))
 
 
-def _cut(ordered: Sequence[str], batch_size: int) -> list[Sequence[str]]:
+def _cut(ordered: Sequence[str], batch_size: int) -> list[tuple[Sequence[str], bool]]:
+    """Cut texts into batches of texts of like length, and say of each whether it is held out."""
     size = max(1, min(batch_size, len(ordered) // _BATCHES))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    chosen = held_out_texts(len(ordered), size)
+    of_each = (np.setdiff1d(np.arange(len(ordered)), chosen), chosen)
+    batches = [
+        (numbers[start : start + size], is_held_out)
+        for is_held_out, numbers in enumerate(of_each)
+        for start in range(0, len(numbers), size)
+    ]
+    in_turn = sorted(batches, key=lambda batch: int(batch[0][0]))
+    return [([ordered[number] for number in numbers], bool(is_held_out)) for numbers, is_held_out in in_turn]
 
 
 def unfitted_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
@@ -157,15 +164,21 @@ def unfitted_texts(texts: Sequence[Text], batch_size: int) -> list[Text]:
         SamplingError: as for `in_order`.
     """
     batches = _cut(in_order(texts), batch_size)
-    chosen = held_out_batches(len(batches))
     fitted, held_out = (
-        {text for number, batch in enumerate(batches) if (number in chosen) is out for text in batch}
-        for out in (False, True)
+        {text for batch, is_held_out in batches if is_held_out is out for text in batch} for out in (False, True)
     )
     return [text for text in texts if not (held_out - fitted).isdisjoint(singly([text]))]
 
 
-def held_out_batches(count: int) -> set[int]:
-    """Choose the batches to hold out: a tenth, drawn over all lengths of text, the same for the same number."""
-    order = torch.randperm(count, generator=generator(0, "held-out batches"))
-    return set(order[: max(1, round(count * HELD_OUT_SHARE))].tolist()) if count > 1 else set()
+def held_out_texts(count: int, fewest: int) -> NDArray[np.int64]:
+    """Choose texts to hold out: a tenth of them, `fewest` at least, spread evenly over all lengths.
+
+    Args:
+        count: how many texts there are, in order of length.
+        fewest: hold out so many; a batch, so that few texts leave enough to judge by.
+
+    Returns:
+        Their numbers, ascending.
+    """
+    held_out = max(round(count * HELD_OUT_SHARE), fewest) if count > 1 else 0
+    return ((np.arange(held_out) + 0.5) * count / max(held_out, 1)).astype(np.int64)

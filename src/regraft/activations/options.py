@@ -52,7 +52,7 @@ class SampleOptions(Options):
     max_length: Length = 256
     """Tokens after which a text is cut."""
     batch_size: Count = 32
-    """Texts per batch; one batch in ten is held out."""
+    """Texts per batch; one in ten is held out."""
 
 
 class RunOptions(Options):
