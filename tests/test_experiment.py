@@ -43,6 +43,7 @@ from regraft.experiment.run import Ended, run, time_left, times
 from regraft.experiment.spec import Experiment
 from regraft.experiment.store import Store
 from regraft.experiment.work import Outcome, carry_out
+from regraft.files.writing import WritingError
 from regraft.modules.module import load as load_module
 from regraft.port.layers import MATCHINGS
 from regraft.port.options import PortOptions, parse_start
@@ -576,7 +577,7 @@ def test_a_disk_that_is_full_fails_a_cell_not_the_run(
     content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise WritingError(tmp_path, OSError(28, "No space left on device"))
 
     monkeypatch.setattr(Store, "finish", full)
     monkeypatch.setattr(Store, "fail", full)

@@ -306,5 +306,5 @@ def test_the_weight_from_the_command_line(
     assert code == 0, error
     assert json.loads(out)["hidden"] == 0.1
     code, _, error = run("refine", module, *options, "--hidden", "nan", "--out", tmp_path / "other")
-    assert (code, "--hidden is nan, expected a finite number" in error) == (2, True)
+    assert (code, "--hidden is 'nan', expected a finite number" in error) == (2, True)
     assert not (tmp_path / "other").exists()

@@ -232,7 +232,7 @@ def test_the_command_line_prints_what_linear_maps_predict(
     code, _, error = run("sample", "--teacher", teacher, "--student", student, "--texts", texts, "--out", moments)
     assert code == 0, error
     for align, shown, hidden in (("ridge", ("R2 read", "R2 write"), "held-out r"), ("lsa", ("held-out r", "R2"), "?")):
-        port = ("transfer", module, "--student", student, "--align", align, "--spaces", "measured")
+        port = ("transfer", module, "--student", student, "--align", align, "--spaces", "measured", "--verbose")
         code, output, error = run(*port, "--moments", moments, "--out", tmp_path / align)
         assert code == 0, error
         assert all(title in output for title in shown)

@@ -260,10 +260,7 @@ def test_what_cannot_be_refined_is_refused_in_a_sentence(make_model: Make, make_
     others = replace(teacher, provenance={"labels": ["O", "B-LOC", "I-LOC"]}, source="other")
     constant = {**teacher.tensors, HEAD: torch.zeros(3, 32), HEAD.replace("weight", "bias"): torch.tensor([0.0, 1, 0])}
     drawn = regraft.transfer(teacher, base, head="fresh")
-    saying_one, upside_down, alone = (
-        replace(named, tensors=tensors)
-        for tensors in (constant, {**teacher.tensors, HEAD: -teacher.tensors[HEAD]}, teacher.tensors)
-    )
+    saying_one, alone = (replace(named, tensors=tensors) for tensors in (constant, teacher.tensors))
     five, texts_alone = make_module(base, labels=5), make_module(base, labels=3, task_type="SEQ_CLS")
     bare = regraft.load(make_module(base))
     lists = "mine has the labels O, B-PER, I-PER, its teacher other O, B-LOC, I-LOC"
@@ -279,12 +276,22 @@ def test_what_cannot_be_refined_is_refused_in_a_sentence(make_model: Make, make_
         (TaskError, "unknown key 'stepz'", alone, {"stepz": 3}),
         (TaskError, "site to grow to 'valeu', expected one of .*did you mean 'value'", alone, {"grow": "valeu"}),
         (TaskError, "mine has rank 4 already, expected --rank 4 or more, not 2", alone, {"rank": 2}),
-        (TaskError, "diverged", upside_down, {"learning_rate": 1e30}),
     ]
     for number, (error, message, teaches, options) in enumerate(refusals):
         with pytest.raises(error, match=message):
             refine(named, teaches, options.pop("texts", TEXTS), tmp_path / f"{number}", **options)
         assert not (tmp_path / f"{number}").exists()
+
+
+def test_a_training_that_diverged_is_told(make_model: Make, make_module: Make) -> None:
+    base = resolve(make_model(layers=2))
+    module = regraft.load(make_module(base.name, labels=3))
+    lesson = Lesson(TEXTS, ask(base, module, TEXTS, progress=False), held_out_texts(120, 0), 256, 32)
+    model = attach(base, module, lesson.task)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).fill_(torch.nan)
+    with pytest.raises(TaskError, match="diverged"):
+        lesson.agreement(model, base)
 
 
 def test_models_that_answer_no_word_in_common_are_told(make_model: Make, make_module: Make) -> None:

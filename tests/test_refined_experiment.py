@@ -198,7 +198,7 @@ def test_an_interrupted_cell_takes_up_what_was_refined(content: dict[str, Any], 
     assert again.provenance["scores"] == whole.provenance["scores"]
 
 
-@pytest.mark.parametrize("bits", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*is left out, since", "ignore:the answers in .* are damaged")
 def test_no_flipped_bit_of_a_real_store_is_served(ran: Path, tmp_path: Path, bits: int) -> None:
     root = shutil.copytree(ran, tmp_path / "store")

@@ -172,16 +172,19 @@ def _layers(
     Raises:
         ModelError: some layers have them and others do not, or they are no numbers.
     """
-    rows, absent = [], []
-    for layer in range(depth(sites)):
-        paths = {f"{sites[layer, name].path}.weight": sites[layer, name].in_width for name in names}
-        read = {path: _slice(weights, path, width) for path, width in paths.items()}
-        absent += [path for path, values in read.items() if values is None]
-        rows.append(torch.cat([torch.empty(0), *(values for values in read.values() if values is not None)]))
-    if absent and len(absent) < depth(sites) * len(names):
-        raise ModelError(f"{base.name} lacks {absent[0]}, which other layers of it have; use a whole checkpoint")
-    if absent or len({len(row) for row in rows}) > 1:
+    columns = []
+    for name in names:
+        shapes = [sites[layer, name] for layer in range(depth(sites))]
+        column = [_slice(weights, f"{shape.path}.weight", shape.in_width) for shape in shapes]
+        absent = [shape.path for shape, values in zip(shapes, column, strict=True) if values is None]
+        if 0 < len(absent) < len(shapes):
+            raise ModelError(
+                f"{base.name} lacks {absent[0]}.weight, which other layers of it have; use a whole checkpoint"
+            )
+        columns.append([values for values in column if values is not None])
+    if not columns or not all(columns) or any(len({len(values) for values in column}) > 1 for column in columns):
         return None
+    rows = [torch.cat(row) for row in zip(*columns, strict=True)]
     layers = torch.stack(rows)
     if not layers.isfinite().all():
         raise ModelError(f"{base.name} has NaN or infinity in its layers, expected numbers; use another checkpoint")
