@@ -23,8 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[bench,dev,docs,gguf,quantized,ray,tracking]'
 	touch $(STAMP)
 
-test: install             ## everything that CI runs
-	$(MAKE) --no-print-directory -j2 lint interop
+test:                     ## everything that CI runs
+	$(MAKE) --no-print-directory -j2 install $(INTEROP)/.installed
+	$(MAKE) --no-print-directory -j4 lint interop
 	$(BIN)/pytest
 
 fast: install             ## neither what is slow nor what needs real models

@@ -46,7 +46,7 @@ print(expected / 1024, status("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells no peak")
 @pytest.mark.parametrize(
-    ("model_type", "widths", "targets"), [("bert", (768, 768), ["query", "value"]), ("llama", (384, 256), None)]
+    ("model_type", "widths", "targets"), [("bert", (640, 640), ["query", "value"]), ("llama", (256, 192), None)]
 )
 def test_the_expected_peak_is_that_of_the_process(
     make_model: Callable[..., str],

@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 import regraft
 
 # Teacher and student.
-PAIRS = (("llama", "qwen2"), ("mistral", "llama"), ("qwen3", "gemma2"), ("qwen2", "qwen2"))
+PAIRS = (("llama", "qwen2"), ("qwen3", "gemma2"))
 TOKENIZER = Path(__file__).parents[1] / "fixtures" / "unigram.json"
 WORDS = ("the", "river", "runs", "past", "a", "city", "where", "doctors", "and", "teachers", "live")
 TEXTS = [" ".join(WORDS[(start * step) % len(WORDS)] for step in range(1, 13)) for start in range(1, 41)]
