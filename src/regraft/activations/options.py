@@ -110,10 +110,9 @@ class RunOptions(Options):
     @property
     def runs_on_gpu(self) -> bool:
         """Whether the models run on CUDA devices, with memory of their own."""
-        import torch
+        from ..models.weights import default_device
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return device.startswith("cuda")
+        return (self.device or default_device()).startswith("cuda")
 
     @property
     def torch_dtype(self) -> torch.dtype | None:

@@ -96,10 +96,7 @@ _SIZES = ("r", "lora_alpha", "bottleneck_size", "use_dora", "use_rslora")
 
 def _method(module: Module) -> str:
     known = PEFT_TYPES.get(module.peft_type)
-    sizes = [
-        name for name in ("r", "lora_alpha", "bottleneck_size", "use_dora", "use_rslora") if module.config.get(name)
-    ]
-    said = ", ".join(f"{name} {module.config[name]}" for name in sizes)
+    said = ", ".join(f"{name} {module.config[name]}" for name in _SIZES if module.config.get(name))
     return f"{module.peft_type}{f' ({said})' if said else ''}{'' if known else ', which cannot be ported'}"
 
 
@@ -142,14 +139,8 @@ def _versions(versions: Mapping[str, str]) -> str | None:
 
 
 def _hash(module: Module) -> str:
-    found, written = module.hash(), module.provenance.get("hash")
-    if written is None:
-        return f"{found}, none was written down"
-    return (
-        f"{found}, as it was written"
-        if found == written
-        else f"{found}, but {written} was written down: it was changed"
-    )
+    written = module.provenance.get("hash")  # which was checked when it was loaded
+    return f"{module.hash()}, none was written down" if written is None else f"{written}, as it was written"
 
 
 def _model(source: str) -> Facts:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, model_validator
 from pydantic_core import to_json
 
 from ..errors import RegraftError, first_line, unknown_choice
+from ..files.plain import read_whole
 from ..progress import show_progress
 from ..schema import Options
 from .app import OUTPUT, console, errors, flat, results
@@ -118,9 +119,11 @@ def _key(argument: Argument) -> str:
 
 def _read(file: Path, named: Mapping[str, Argument]) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_whole(file)
+    except (OSError, ValueError) as error:
         raise RegraftError(f"cannot read {file}: {first_line(error)}") from error
+    try:
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RegraftError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from ..activations.options import TextOptions
-from ..distillation.options import AUTO
-from ..schema import Options
-from .app import option
+from ..distillation.options import AUTO, RefineOptions
+from ..port.options import PortOptions
+from .app import words_of
 from .show import show_written
 from .tables import print_table
 
@@ -81,7 +81,7 @@ def next_command(
     teacher: str,
     teacher_model: str | None,
     texts: TextOptions,
-    options: Options,
+    options: PortOptions,
     trust_remote_code: bool,
     families: Path | None,
 ) -> list[str]:
@@ -92,10 +92,9 @@ def next_command(
     The texts, where they are cut and the seed are the same, and so are the texts that are held out and the teacher's
     answers, which are kept.
     """
-    given = {name: getattr(texts, name) for name in texts.model_fields if name in texts.model_fields_set}
-    given |= {name: getattr(options, name) for name in ("max_length", "seed") if name in options.model_fields_set}
-    places = {"teacher": teacher, "teacher_model": teacher_model, "families": families}
-    out = {"out": refined.with_name(f"{refined.name}-again")}
-    named = [(option(name), str(value)) for name, value in (places | given | out).items() if value is not None]
+    places = {"--teacher": teacher, "--teacher-model": teacher_model, "--families": families}
+    places["--out"] = refined.with_name(f"{refined.name}-again")
+    named = [word for name, place in places.items() if place is not None for word in (name, str(place))]
+    same = RefineOptions(max_length=options.max_length, seed=options.seed)
     flags = ["--trust-remote-code"] if trust_remote_code else []
-    return ["refine", str(refined), *(word for pair in named for word in pair), *flags]
+    return ["refine", str(refined), *named, *words_of(texts), *words_of(same), *flags]

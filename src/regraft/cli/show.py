@@ -59,8 +59,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
         low, high = one.interval
         rows.append((name, f"{one.percent:.1f}", f"{low:.1f} to {high:.1f}", f"{one.divergence:.3f}"))
     if found.bits_per_byte is None:
-        always = "one number for all" if found.commonest is None else f"always {found.commonest}"
-        rows.append((always, f"{found.floor:.1f}", "", ""))
+        rows.append((found.always, f"{found.floor:.1f}", "", ""))
     print_table(console, ("the teacher's answer is given by", found.agreement.metric, "95% interval", far), rows)
     if found.bits_per_byte is None:
         no_head = "A bare student has no head to answer with: the" if found.bare == "head" else "The"

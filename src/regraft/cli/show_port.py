@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -120,10 +120,14 @@ def show_relation(console: Console, port: Port) -> None:
             console.print(sentence)
 
 
+def counted(actions: Iterable[str]) -> str:
+    """Say how many tensors each thing happens to."""
+    return ", ".join(f"{count} {action}" for action, count in sorted(Counter(actions).items()))
+
+
 def show_port(console: Console, report: Mapping[str, Any], verbose: bool = False) -> None:
     """Print what was done and how well each space was aligned; arguments as for `show_alignment`."""
-    counts = Counter(tensor["action"] for tensor in report["tensors"].values())
-    done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+    done = counted(tensor["action"] for tensor in report["tensors"].values())
     console.print(f"{done}; {len(report['left'])} teacher tensors left behind")
     if report["scale"] != 1 and not report["scales"]:  # else it is said beside those that were tried
         console.print(f"scale {report['scale']:g}: of all that the module writes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,12 +17,12 @@ from ..errors import TaskError
 from ..port.pipeline import Port
 from ..port.plan import Plan
 from .found import Planned, Tensor, Verdict
+from .show_port import counted
 
 
 def planned(plan: Plan) -> str:
     """Say what a plan comes to that no texts have judged."""
-    counts = Counter(target.action for target in plan.targets)
-    done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+    done = counted(target.action for target in plan.targets)
     return f"The port is allowed: of {len(plan.targets)} tensors {done}; whether it helps, texts tell."
 
 
@@ -115,12 +114,11 @@ def compared(found: Comparison, texts: str = "texts", student: str = "the studen
             f"(95% interval {low:.1f} to {high:.1f}), without the module by {found.head_alone.percent:.1f}."
             f"{_judged(found)}"
         )
-    always = "one number for all" if found.commonest is None else f"always {found.commonest}"
     return (
         f"On {found.texts} {texts} {student} gives the teacher's answers with {_article(found.agreement.metric)} of "
         f"{found.agreement.percent:.1f} (95% interval {low:.1f} to {high:.1f}; divergence "
         f"{found.agreement.divergence:.3f}); its {found.bare} alone "
-        f"{found.head_alone.percent:.1f}, {always} {found.floor:.1f}.{_judged(found)}"
+        f"{found.head_alone.percent:.1f}, {found.always} {found.floor:.1f}.{_judged(found)}"
     )
 
 

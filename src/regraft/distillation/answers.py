@@ -168,7 +168,7 @@ def ask(
     """
     task = task_of(module, base)
     kind = kind_of(task.task_type, one_tokenizer)
-    model = moved(attach(base, module, task), None, device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = moved(attach(base, module, task), None, device).eval()
     if head_alone and not kind.has_head:
         model.base_model.disable_adapter_layers()
     elif head_alone:

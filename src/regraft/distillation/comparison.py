@@ -112,6 +112,11 @@ class Comparison:
         """What of the student answers without the rest of its module: its ``"head"`` or its ``"model"``."""
         return "head" if ANSWERS[self.task_type].has_head else "model"
 
+    @property
+    def always(self) -> str:
+        """What who knows nothing answers, in words; of no use of language models."""
+        return "one number for all" if self.commonest is None else f"always {self.commonest}"
+
 
 def compare(
     teacher: Module,

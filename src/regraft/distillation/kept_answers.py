@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def place_of_answers(directory: Path | None) -> Path:
     with told(directory):
         directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@contextmanager
+def kept_once(place: Path) -> Iterator[None]:
+    """Wait until no other process keeps something in a place.
+
+    Whoever comes second, such as another process of one training, finds what the first one kept.
+    """
+    # A soft lock, a file that is there, would outlive a process that is killed.
+    with told(place.parent):
+        held = FileLock(f"{place}.lock", fallback_to_soft=False).acquire()
+    with held:
+        yield
 
 
 def told_by_module(module: Module) -> dict[str, str]:
@@ -103,11 +117,7 @@ def kept_answers(
         directory / hash_rows([*told.values(), max_length, *beside])
         for told in (told_by, {**told_by, "tokens": tokens})
     )
-    # Whoever comes second, such as another process of one training, finds what the first one kept.
-    # A soft lock, a file that is there, would outlive a process that is killed.
-    with told(directory):
-        held = FileLock(directory / f"{place.name}.lock", fallback_to_soft=False).acquire()
-    with held:
+    with kept_once(place):
         try:
             base = resolve(module.base_model if model is None else model, trust_remote_code)
             one_tokenizer = bool(kind.one_tokenizer and tokens) and tokens == tokens_of(base, texts)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from ..activations.options import TextOptions
 from ..errors import SamplingError, TaskError, quoted
 from ..port.options import parse_layers
-from ..schema import MOST, TOKEN, Count, Length, Names, Options, Size, names
+from ..schema import MOST, TOKEN, Count, Length, Names, Options, Seed, Size, names
 from ..training.options import LearningOptions, StepOptions
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class TaughtTexts(TextOptions):
 class ComparedTexts(TaughtTexts):
     """Texts for two modules to answer."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the texts that --generate writes."""
 
 

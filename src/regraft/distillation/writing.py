@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import GenerationConfig
 
 from ..errors import ModuleFileError, SamplingError, TaskError
@@ -16,15 +15,16 @@ from ..files.directories import new_directory
 from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json
 from ..files.texts import read_texts
-from ..files.writing import told, write_json, write_json_lines
+from ..files.writing import write_json, write_json_lines
 from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.weights import moved
 from ..modules.module import PROVENANCE, Module
 from ..progress import with_progress
 from ..seeding import generator
 from ..tasks.language import Reader
 from ..training.attachment import attach
 from .answers import answer_kind, task_of
-from .kept_answers import place_of_answers, told_by_module
+from .kept_answers import kept_once, place_of_answers, told_by_module
 
 _TEXTS = "texts.jsonl"
 # Texts that are written at once, whatever the options: a batch draws by one seed.
@@ -100,9 +100,7 @@ def written_texts(
     told_by: dict[str, Any] = {**told_by_module(module), "model": base.config_hash, "model_weights": base.weights_id}
     told_by |= {"asked": writing.count, "prompts": hash_rows(writing.prompts), "seed": seed, "max_length": max_length}
     place = directory / f"texts-{hash_rows([*told_by.values()])}"
-    with told(directory):
-        held = FileLock(f"{place}.lock", fallback_to_soft=False).acquire()
-    with held:
+    with kept_once(place):
         texts = _read(place)
         if texts is None:
             texts = list(_write(writing, module, base, max_length, seed, device, progress))
@@ -131,8 +129,7 @@ def _write(
     tokenizer, length = base.tokenizer(), min(max_length, base.longest)
     reader = Reader.of(tokenizer)
     before, beginnings = _beginnings(writing, reader, length, base.name)
-    model: Any = attach(base, module, task_of(module, base))
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = moved(attach(base, module, task_of(module, base)), None, device).eval()
     own = model.generation_config.eos_token_id
     ends = [reader.end] if own is None else [own] if isinstance(own, int) else own
     # All of the model's own settings but the ends would draw from something else than what it says.

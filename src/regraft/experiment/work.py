@@ -192,8 +192,8 @@ def _refine(job: Refine, locate: Locate, out: Path, tracking: Tracking, answers:
     scores = {"before training": score(start, "validation")}
     scores |= {split: score(refined, split) for split in ("validation", "test")}
     found = module.load(refined)
-    curve = [json.loads(line) for line in (refined / module.CURVE).read_text().splitlines()]
-    replace(found, provenance={**found.provenance, "scores": scores}).save(out, replace=True, curve=curve)
+    scored = replace(found, provenance={**found.provenance, "scores": scores})
+    scored.save(out, replace=True, curve=_curve(refined))
 
 
 def _data(data: TaskSource, locate: Locate) -> DataOptions:
@@ -237,6 +237,10 @@ def _texts(source: TextSource | TaskSource, locate: Locate, limit: int | None) -
     return [text for row in islice(loaded.splits["train"], limit) for text in kind.texts(loaded.task, row)]
 
 
+def _curve(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / module.CURVE).read_text().splitlines()]
+
+
 def _result(out: Path) -> Mapping[str, Any]:
     """Read what a cell has to say of its result from what it wrote."""
     if not (out / module.PROVENANCE).is_file():
@@ -248,8 +252,7 @@ def _result(out: Path) -> Mapping[str, Any]:
         }
         return {"scores": provenance["scores"], "curve": [], "refined": said}
     if "training" in provenance:
-        curve = [json.loads(line) for line in (out / module.CURVE).read_text().splitlines()]
-        return {"scores": provenance["training"]["scores"], "curve": [row for row in curve if "split" in row]}
+        return {"scores": provenance["training"]["scores"], "curve": [row for row in _curve(out) if "split" in row]}
     if "port" in provenance:
         ported = provenance["port"]
         return {

@@ -183,7 +183,6 @@ class Pretrained:
             device: where to run; by default a GPU where there is one, or where the loaded model is.
         """
         if self.loaded is None:
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             model, loading = self.load(AutoModel, dtype=dtype)
             if any(key.startswith("pooler.") for key in loading["missing_keys"]):
                 model.pooler = None  # transformers would have drawn one at random

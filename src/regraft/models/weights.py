@@ -41,12 +41,18 @@ def _finite(weight: torch.Tensor) -> bool:
     return all(bool(extreme.isfinite()) for extreme in torch.aminmax(weight.detach()))
 
 
-def moved(model: Any, dtype: torch.dtype | None, device: str | torch.device) -> Any:
-    """Move a model to a device, and into a type.
+def default_device() -> str:
+    """Name where models run if nobody says it: on a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def moved(model: Any, dtype: torch.dtype | None, device: str | torch.device | None) -> Any:
+    """Move a model to a device, by default `default_device()`, and into a type.
 
     Raises:
         ModelError: this machine has no such device.
     """
+    device = device or default_device()
     try:
         if torch.device(device).type == "meta":
             raise RuntimeError("nothing is computed there")

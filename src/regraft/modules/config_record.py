@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..errors import ModuleFileError, first_line, quoted
 from ..schema import sentence
-from .config import parse_config
+from .config import check_portable, parse_config
 from .peft_types import PEFT_TYPES
 
 # PEFT declares whole numbers where people also write others, such as an alpha.
@@ -30,7 +30,7 @@ _REGULAR = ("target_modules", "exclude_modules", "layers_pattern")
 
 
 def check_config(config: Mapping[str, Any], source: str, paths: Collection[str]) -> None:
-    """Check a configuration; a PEFT type that is not ported is refused later, by its name.
+    """Check a configuration; a PEFT type that is PEFT's but is not ported is refused later, by its name.
 
     Args:
         config: PEFT's configuration.
@@ -38,12 +38,15 @@ def check_config(config: Mapping[str, Any], source: str, paths: Collection[str])
         paths: some of those that its patterns are matched against.
 
     Raises:
-        ModuleFileError: a value that PEFT would not take, or a pattern that is no regular expression or never ends.
+        ModuleFileError: a type or a value that PEFT would not take, or a pattern that is no regular expression or never
+            ends.
     """
     peft_type = config.get("peft_type")
     if not isinstance(peft_type, str):
         raise ModuleFileError(f"{source}: peft_type is {quoted(peft_type)}, expected a name such as LORA")
-    if peft_type not in PEFT_TYPES or peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    if peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:  # nothing can be done with it, ported or not
+        check_portable(config, source)
+    if peft_type not in PEFT_TYPES:
         return
     try:
         _record(peft_type).model_validate(dict(config))

@@ -35,7 +35,7 @@ def check_page(path: Path) -> None:
     Raises:
         ModuleFileError: it is something that is not ours, or it cannot be written.
     """
-    if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+    if path.is_file() and not _is_page(path):
         raise ModuleFileError(
             f"{path} exists, and regraft did not write it, so it is not replaced; choose another name"
         )
@@ -43,6 +43,11 @@ def check_page(path: Path) -> None:
         raise ModuleFileError(f"{path} is a directory, expected the name of a file; choose another name")
     if why := obstacle(path.absolute().parent):
         raise ModuleFileError(f"cannot write to {path}, since {why}; choose another place")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return _MARK in file.read(1000)
 
 
 def write_port_page(

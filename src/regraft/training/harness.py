@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import ModuleFileError, TaskError, first_line
 from ..models.pretrained import resolve
+from ..models.weights import moved
 from ..modules.module import load
 from ..tasks.records import TASKS
 from .attachment import attach, check_head
@@ -76,7 +75,7 @@ def compare_on_harness(
         raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     check_head(module, _TASK)
     base = resolve(model if model is not None else module.base_model, trust_remote_code)
-    adapted = attach(base, module, _TASK).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    adapted = moved(attach(base, module, _TASK), None, None).eval()
     longest = min(options.max_length, base.longest) if "max_length" in options.model_fields_set else None
     runs = HFLM(adapted, tokenizer=base.tokenizer(), batch_size=options.batch_size, max_length=longest)
     found = []

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import ModuleFileError
 from ..models.pretrained import HEAD_CLASSES, resolve
+from ..models.weights import moved
 from ..modules.config import PREFIX, head_class_of
 from ..modules.inventory import head_rows, labels_of_base
 from ..modules.module import Module, load
@@ -41,7 +42,7 @@ def loaded(
         labels in ``model.config.id2label``; and the tokenizer. The weights are given free when the block ends.
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or no such device.
         ModuleFileError: no such module, one for another model, or one that says no task.
     """
     resolved = resolve(base, trust_remote_code)
@@ -53,7 +54,7 @@ def loaded(
         raise ModuleFileError(f"{put.source} is for AutoModel{ending}, {_EXPECTED}")
     names = put.labels or labels_of_base(put, resolved) or tuple(f"LABEL_{row}" for row in range(rows or 0))
     task = Task("as trained", task_types[0], ("text",), "label" if rows else "", names, ())
-    model = attach(resolved, put, task).to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = moved(attach(resolved, put, task), None, device).eval()
     try:
         yield model, resolved.tokenizer()
     finally:
