@@ -33,6 +33,10 @@ class TaskError(RegraftError):
     """Task data or training options that do not serve."""
 
 
+class TrainingDivergedError(TaskError):
+    """A training whose numbers are none any more: there is nothing to go on from."""
+
+
 class ReportError(RegraftError):
     """Results that cannot be read or reported."""
 

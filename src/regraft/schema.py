@@ -68,6 +68,22 @@ def make(
         raise error(sentence(problem, called)) from problem
 
 
+# pydantic's name of a type that was not found -> ours.
+_KINDS: Mapping[str, str] = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "an object of names and values",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "an object of names and values",
+    "string_type": "a text",
+}
+
+
 def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
     """Say in a sentence what the first problem of a record is: its place, what was found, what was expected."""
     first = error.errors()[0]
@@ -89,6 +105,8 @@ def sentence(error: ValidationError, called: Callable[[str], str] = str) -> str:
     }
     if (bound := bounds.get(first["type"])) is not None:
         return f"{place} is {quoted(found)}, expected {bound.format(**context)}"
+    if (kind := _KINDS.get(first["type"])) is not None:
+        return f"{place} is {quoted(found)}, expected {kind}"
     shown = "" if isinstance(found, Mapping) else f" (found {quoted(found)})"
     return f"{place}: {first['msg']}{shown}"
 

@@ -90,6 +90,7 @@ _WORDS = [
     ("plan", "--layers", ["0 1", "9" * 5000, ",".join(["0"] * 5000), "-1"]),
     ("plan", "--scale", ["nan", "-1", "inf", "x"]),
     ("plan", "--student", ["n" * 300, "n" * 100_000, "org/" + "n" * 300, "~nobody"]),
+    ("convert", "--model", ["n" * 5000, "9" * 5000]),
     ("train", "--rank", ["10000000", str(2**63), "0"]),
     ("train", "--batch-size", ["0", str(2**63)]),
     ("train", "--epochs", ["nan", "inf", "0", "-1"]),
@@ -179,6 +180,16 @@ def _weights() -> Iterator[tuple[str, Change]]:
     yield "NaN", of_tensors(lambda held, _: [tensor.fill_(torch.nan) for tensor in held.values()])
 
 
+def _hub() -> Iterator[tuple[str, str, Change]]:
+    def field(name: str, value: Any) -> Change:
+        return of_json(lambda content: content["config"].update({name: value}))
+
+    yield "a head that is a number", "head_config.json", of_json(lambda content: content.update(config=1))
+    yield "a type in a list", "adapter_config.json", of_json(lambda content: content.update(model_type=["bert"]))
+    yield "layers in lists", "adapter_config.json", field("leave_out", [[1]])
+    yield "matrices that are null", "adapter_config.json", field("attn_matrices", None)
+
+
 def known(world: World) -> Iterator[Case]:
     """Give all of them."""
 
@@ -208,6 +219,9 @@ def known(world: World) -> Iterator[Case]:
     for label, change in _weights():
         for given in (*OF_MODEL[2:5], *OF_MODEL[6:10]):
             yield case("weights", label, "teacher", "model.safetensors", change, given)
+    yield case("weights", "a pipe", "teacher", "model.safetensors", other_kind("fifo"), OF_MODEL[3])
+    for label, file, change in _hub():
+        yield case("AdapterHub", label, "hub", file, change, OF_MODULE[4])
     for label, text in _LINES.items():
         for given in OF_TEXTS:
             yield case("texts", label, "jsonl", "train.jsonl", becomes(text.encode()), given)

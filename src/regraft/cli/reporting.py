@@ -41,7 +41,7 @@ def report(
         out: Directory. Default: as above.
     """
     from ..files.directories import claimed
-    from ..files.hub import can_be_named
+    from ..files.plain import can_be_named
     from ..report.contents import contents
     from ..report.writing import FILES, save
 

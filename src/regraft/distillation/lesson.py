@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..alignment.moments import Moments
-from ..errors import SamplingError, TaskError
+from ..errors import SamplingError, TaskError, TrainingDivergedError
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..seeding import generator
@@ -171,7 +171,7 @@ class Lesson:
         if self.bridge is not None:
             student = self.bridge(student)
         if not student.isfinite().all():
-            raise TaskError("the training diverged; start over with a lower learning rate (--learning-rate)")
+            raise TrainingDivergedError("the training diverged; use a lower learning rate (--learning-rate)")
         return agree(task_type, teacher.numpy(), student.numpy(), text, self.answers.labels)
 
     def bridged(self, model: Any, base: Pretrained) -> Lesson:

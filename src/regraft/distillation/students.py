@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..errors import ModelError, TaskError
+from ..errors import ModelError, TaskError, TrainingDivergedError
 from ..files.directories import check_writable
 from ..files.fingerprints import hash_rows, versions
 from ..models.pretrained import resolve
@@ -150,7 +150,7 @@ def distill(
         evaluated = [{name: row[name] for name in ("loss", *trainer.reported)} for row in curve if "split" in row]
         before, after = evaluated[0], evaluated[-1]
         if not math.isfinite(after["loss"]):
-            raise TaskError(f"the distillation diverged (loss {after['loss']}); start over with a lower learning rate")
+            raise TrainingDivergedError(f"the distillation diverged (loss {after['loss']}); use a lower learning rate")
         report = {**described, "language_model": has_head, "weights": weights, "mixed_precision": mixed}
         if trainer.is_world_process_zero():
             report["losses"] = {"before": before, "after": after}

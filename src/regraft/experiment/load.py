@@ -10,8 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import TaskError, unknown_choice
-from ..files.hub import can_be_named
-from ..files.plain import read_whole
+from ..files.plain import can_be_named, read_whole
 from ..schema import sentence
 from .spec import Experiment
 

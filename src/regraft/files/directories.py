@@ -14,6 +14,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ..errors import ModuleFileError
 from ..stopping import undisturbed
+from .plain import can_be_named
 from .writing import flush, move, told
 
 # One of these lies in every directory that regraft writes.
@@ -37,7 +38,7 @@ def check_writable(
     """
     path = Path(path).absolute()
     for name in inputs:
-        if not isinstance(name, str | os.PathLike) or not Path(name).exists():
+        if not isinstance(name, str | os.PathLike) or not can_be_named(name) or not Path(name).exists():
             continue
         source, out = Path(name).resolve(), path.resolve()
         # A folder of many things, such as data in the working directory, may take one more.

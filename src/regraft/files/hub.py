@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -15,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download, try_to
 from huggingface_hub.errors import HFValidationError
 
 from ..errors import ModuleFileError, TaskError, first_line, quoted
+from .plain import can_be_named
 from .rows import FORMATS
 
 _ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
@@ -53,17 +53,6 @@ def locate(source: str | os.PathLike[str]) -> Path | HubId:
     if hub_id is None or path.exists() or path.suffix in (*FORMATS, ".txt"):
         return path
     return HubId(hub_id["name"], hub_id["config"])
-
-
-def can_be_named(source: str | os.PathLike[str]) -> bool:
-    """Whether anything here may have that name: it may be longer than names can be, or of a user who is not there."""
-    try:
-        os.stat(Path(source).expanduser())  # noqa: PTH116 (which says more than exists)
-    except (ValueError, RuntimeError):
-        return False
-    except OSError as error:
-        return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
-    return True
 
 
 def split_gguf(name: str) -> tuple[str, str]:

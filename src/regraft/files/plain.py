@@ -6,7 +6,9 @@ what file it was.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +65,14 @@ def check_regular(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")
     return found.st_size
+
+
+def can_be_named(source: str | os.PathLike[str]) -> bool:
+    """Whether anything here may have that name: it may be longer than names can be, or of a user who is not there."""
+    try:
+        os.stat(Path(source).expanduser())  # noqa: PTH116 (which says more than exists)
+    except (ValueError, RuntimeError):
+        return False
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
+    return True

@@ -21,11 +21,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import ModelError, first_line, quoted
 from ..files.fingerprints import hash_files, hash_parameters
-from ..files.hub import can_be_named, fetched_commit, split_gguf, unpacked
+from ..files.hub import fetched_commit, split_gguf, unpacked
+from ..files.plain import can_be_named
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
-from .weights import check_weights, moved
+from .weights import check_files, check_weights, moved
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -275,6 +276,8 @@ def _config(name: str, trusts_code: bool) -> Any:
         raise ModelError(f"{place} has no {gguf}, expected the name of a GGUF file that is there: {files}")
     if not gguf and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
+    if Path(place).is_dir():
+        check_files(Path(place))
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trusts_code, **({"gguf_file": gguf} if gguf else {}))
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,17 @@ from ..errors import ModelError, first_line, quoted
 
 # Types of weights that are not quantised.
 _EXACT = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_files(directory: Path) -> None:
+    """Refuse a directory of a model with a pipe or a device in it: who loads it may wait for ever.
+
+    Raises:
+        ModelError: there is one.
+    """
+    for path in directory.iterdir():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path} is no regular file, expected one that save_pretrained wrote; get it anew")
 
 
 def check_weights(model: Any, missing: Iterable[str], name: str) -> None:

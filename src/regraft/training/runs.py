@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TaskError
+from ..errors import TaskError, TrainingDivergedError
 from ..files.directories import claimed
 from ..files.reading import read_json
 from ..files.writing import told, write_json
@@ -54,7 +54,8 @@ def under_way(
         try:
             yield work
         except BaseException as error:
-            if first and not any(last_checkpoint(path) for path in (work, *work.glob("*"))):
+            lost = isinstance(error, TrainingDivergedError)
+            if first and (lost or not any(last_checkpoint(path) for path in (work, *work.glob("*")))):
                 with undisturbed():
                     shutil.rmtree(work, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):

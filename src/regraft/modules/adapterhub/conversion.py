@@ -14,6 +14,7 @@ from ..config import PREFIX, alpha_at, check_portable, head_class_of
 from .heads import head_paths, read_head, write_head
 from .layouts import VERSION, HubFiles, Layout, check_keys, layout_of
 from .methods import PARTS, SITES, check_plain, read_config, write_config
+from .records import Adapter, Head, check_file
 
 # The tensor whose rows are a module's size and whose columns are what it reads, and the option that varies the size.
 _SIZED = {"LORA": ("lora_A.weight", "rank_pattern"), "BOTTLENECK": ("bottleneck_down.weight", "reduction_factor")}
@@ -34,17 +35,16 @@ def to_peft(files: HubFiles, source: str) -> tuple[dict[str, Any], dict[str, Ten
     Raises:
         ModuleFileError: what PEFT, or regraft's bottleneck, cannot represent exactly.
     """
-    fields = files.config.get("config")
-    if not isinstance(fields, Mapping):
-        raise ModuleFileError(f"{source} has config={fields!r} in adapter_config.json, expected the fields themselves")
+    check_file(files.config, Adapter, source, "adapter_config.json")
+    if files.head_config is not None:
+        check_file(files.head_config, Head, source, "head_config.json")
+    fields = files.config["config"]
     model_type, name = files.config.get("model_type"), str(files.config.get("name"))
     layout = layout_of(model_type, source)
     family = FAMILIES[str(model_type)]
     fields = _mend_invertible(fields, files)
-    method, config, sites = read_config(fields, str(files.config.get("version", "")), source)
+    method, config, sites = read_config(fields, files.config.get("version") or "", source)
     left_out = fields.get("leave_out") or []
-    if not isinstance(left_out, list):
-        raise ModuleFileError(f"{source} has leave_out={left_out!r}, expected a list of layers")
     placed = {
         _OLD_LIST.sub("adapters", key.removeprefix(f"{layout.prefix}.")): tensor
         for key, tensor in files.tensors.items()

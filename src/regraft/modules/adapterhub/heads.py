@@ -172,7 +172,7 @@ def _sequential(head: TaskHead) -> dict[str, str]:
 
 def _labels(config: Mapping[str, Any], rows: int, source: str) -> tuple[str, ...]:
     named = config.get("label2id") or {}
-    if not isinstance(named, Mapping) or not all(str(row).isdecimal() for row in named.values()):
+    if not all(str(row).isdecimal() for row in named.values()):
         raise ModuleFileError(f"{source} has label2id={named!r}, expected the row of each label")
     by_row = {int(row): str(label) for label, row in named.items()}
     if set(by_row.values()) == {f"LABEL_{row}" for row in by_row}:  # transformers' names for labels without names
