@@ -46,8 +46,8 @@ def score_answers(
         progress: whether to draw a progress bar.
 
     Returns:
-        Percent: ``exact_match``, how many answers are the conversation's own, blanks around them aside; ``rouge_l``, the
-        mean F measure of ROUGE-L over words in lower case.
+        Percent: ``exact_match``, how many answers are the conversation's own, blanks around them aside; ``rouge_l``,
+        the mean F measure of ROUGE-L over words in lower case.
 
     Raises:
         TaskError: there is no conversation, one begins with its answer or is as long as the model can read, or the
