@@ -78,7 +78,7 @@ _FIELDS: Mapping[str, Any] = {
     "alpha_pattern": [7, "x", {"[": 1}, {"(?P<x>": 1}, {"*": 1}, {"(.*)*x": 1}, {"(([a-z._0-9]+)+)+!": 1}, {"a": "b"}],
     "rank_pattern": [[1], {"query": 0}, {"query": "x"}],
     "target_modules": [7, "[", "(.*)*x", r"(\w+\.?)+!", [1, "query"]],
-    "modules_to_save": [7, True, ["classifier", 1]],
+    "modules_to_save": [7, True, ["classifier", 1], ["["]],
     "task_type": [["SEQ_CLS"], "x"],
     "peft_type": [None, 7, "NOTHING"],
     "base_model_name_or_path": ["n" * 300, "n" * 10_000, "a\nb"],
