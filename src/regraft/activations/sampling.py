@@ -89,9 +89,10 @@ class Sums:
             t = t.to(s.device)
             moments = Moments.of(s, t, self._covariances)
             if pair not in self._totals:
-                none = Moments.zeros(s.shape[1], t.shape[1], moments.cross.device, self._covariances)
-                self._totals[pair] = [none, none]
-                self._folds[pair] = [none] * FOLDS if pair in self._folded else []
+                # Of each its own: what gets no rows is written as it is, and no two may share their memory.
+                size = s.shape[1], t.shape[1], moments.cross.device, self._covariances
+                self._totals[pair] = [Moments.zeros(*size) for _ in range(2)]
+                self._folds[pair] = [Moments.zeros(*size) for _ in range(FOLDS)] if pair in self._folded else []
             self._totals[pair][held_out is not None] += moments
             if held_out is not None and self._folds[pair]:
                 text = torch.arange(held_out.count) if pair.name in PER_TEXT else held_out.of_pair
