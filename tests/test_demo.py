@@ -8,6 +8,7 @@ from statistics import mean, stdev
 
 import pytest
 import yaml
+from conftest import checked_json
 
 from regraft.experiment.grid import make_grid
 from regraft.experiment.load import SHIPPED, read_experiment
@@ -55,8 +56,11 @@ def test_it_shows_that_skip_helps_where_models_match(
     assert mean(gains) > 2 * stdev(gains) / len(gains) ** 0.5
 
     # Once more: nothing is left to do, and the store is the one that two processes shared.
-    code, again, error = run("demo", "--out", "results")
-    assert code == 0, error
+    code, out, again = run("demo", "--out", "results", "--json")
+    assert code == 0, again
     assert "demo: 16 cells, 16 done" in again
+    found = checked_json("demo", out)
+    assert found["page"] == str(page)
+    assert [finding["setting"] for finding in found["findings"]] == ["matching"]
     store = Store(tmp_path / "results")
     assert len({store.record(number.key)["process"] for number in make_grid(read_experiment(part)).numbers}) == 2

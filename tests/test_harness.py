@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import load_base, load_peft, make_texts
+from conftest import checked_json, load_base, load_peft, make_texts
 from peft import LoraConfig, get_peft_model
 from test_language import bytes_tokenizer
 
@@ -103,6 +103,11 @@ def test_scores_of_base_and_module_are_those_of_their_likelihoods(
     assert code == 0, error
     assert "mine" in output
     assert "acc,none" in output
+    assert error == ""  # no bars of the harness where the output is no terminal
+    code, output, error = run("evaluate", module, "--harness", tmp_path / "mine.yaml", "--max-eval", 8, "--json")
+    assert code == 0, error
+    (line,) = checked_json("evaluate --harness", output)["harness"]
+    assert (line["task"], line["metric"]) == ("mine", "acc,none")
 
 
 @needs_it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def test_answers_are_those_of_peft(kind: str, make_model: Callable[..., str], ma
         assert not model.training
     torch.testing.assert_close(found, expected)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}  # nothing is held
+
+
+def test_a_head_that_the_module_brings_is_not_said_to_be_missing(
+    make_model: Callable[..., str], make_module: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_model("bert", layers=2)
+    module, said = make_module(base, labels=4), []
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [handler := logging.Handler()])
+    monkeypatch.setattr(handler, "emit", said.append)
+    monkeypatch.setattr(logging.getLogger("transformers"), "level", logging.WARNING)
+    load_peft(base, module, task_type="TOKEN_CLS", labels=4)
+    assert "classifier.weight" in said.pop().getMessage()
+    with regraft.loaded(base, module):
+        assert transformers.utils.logging.get_verbosity() == logging.WARNING
+    assert not said
 
 
 def test_labels_have_their_names_in_a_pipeline(make_model: Callable[..., str], tmp_path: Path) -> None:

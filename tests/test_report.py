@@ -21,7 +21,7 @@ from scipy import stats
 from regraft import report
 from regraft.errors import ReportError
 from regraft.experiment.store import Store
-from regraft.report import Alignment, Expected, Point, Result
+from regraft.report import Alignment, Expected, Models, Point, Result
 from regraft.report.collect import collect
 from regraft.report.comparison import compare, interval, progress, sign_flip
 from regraft.report.contents import contents
@@ -638,6 +638,7 @@ SHARES = st.floats(-1e9, 1)
         curve=st.lists(st.builds(Point, st.integers(0, 10**9), PERCENT), max_size=3).map(tuple),
         alignment=st.just(()),
         expected=st.none() | st.builds(Expected, SHARES, st.none() | SHARES),
+        models=st.none() | st.builds(Models, NAMES, NAMES),
     )
 )
 def test_csv_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, result: Result) -> None:
@@ -679,6 +680,7 @@ LINE = "matching,ner,f1,lora,student,de,0,70.5,,,"
         (f"{HEAD}\n{LINE}1{'0' * 400}:70", "line 2 has '10+' under curve, expected a number of steps"),
         (f"{HEAD}\n{LINE.replace('70.5', '')}", "line 2 has no score, expected a value"),
         (f"{HEAD}\n{LINE.replace(',0,', ',a,')}", "line 2 has 'a' under seed, expected a whole number"),
+        (f"{HEAD},models_teacher\n{LINE},mBERT", "line 2 has no models_student, expected a value"),
         (f"{HEAD}\n{LINE}100", "line 2 has '' under curve"),
         (f"{HEAD}\n{LINE}1.5:70", "line 2 has '1.5' under curve, expected step:score"),
         (f'{HEAD}\n"{LINE}', "cannot read .* as CSV"),
@@ -794,6 +796,24 @@ def test_the_time_of_an_interrupted_training_is_not_known(
     make_store(tmp_path, [{**NUMBER, "key": "k"}], **record)
     name, (result,) = collect(tmp_path)
     assert (name, result.score, result.seconds) == ("tiny", 70.0, seconds)
+
+
+@pytest.mark.parametrize(
+    ("pair", "models"),
+    [
+        ({"teacher": "org/mBERT", "student": "/models/small/"}, Models("mBERT", "small")),
+        ({"teacher": "package:minilm/model", "distill": {}}, Models("minilm", "a student distilled from it")),
+        ({"teacher": "${BIG}", "student": "${ALL}/small"}, Models("BIG", "small")),
+        (None, None),
+    ],
+)
+def test_results_say_between_which_models(pair: dict[str, object] | None, models: Models, tmp_path: Path) -> None:
+    make_store(tmp_path, [{**NUMBER, "key": "k"}])
+    pairs = {"y": {"teacher": "other"}} | ({} if pair is None else {"x": pair})
+    index = {"experiment": {"name": "tiny", "pairs": pairs}, "numbers": [{**NUMBER, "key": "k"}]}
+    Store(tmp_path).write_index("tiny", index)
+    _, (result,) = collect(tmp_path)
+    assert result.models == models
 
 
 @pytest.mark.parametrize("number", [{**NUMBER, "key": "k", "colour": "red"}, NUMBER, "k"])

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,7 +21,7 @@ from fake_results import make_results
 from regraft.report.contents import contents
 from regraft.report.page import to_html
 from regraft.report.render import minus
-from regraft.report.results import Point
+from regraft.report.results import Models, Point, Result
 from regraft.report.tables.reference import load_reference
 
 PAPER = load_reference("paper")
@@ -134,6 +135,29 @@ def test_the_title_says_what_was_compared() -> None:
     assert f"<h1>{heading}</h1>" in shown
     assert f"<title>{heading}</title>" in shown
     assert "<h1>teacher and student: NER, LoRA</h1>" in to_html(contents([r for r in one if "tm" not in r.row], ""))
+
+
+def test_the_title_names_the_models() -> None:
+    one = [r for r in make_results() if (r.task, r.peft, r.language, r.seed) == ("ner", "lora", "de", 0)]
+    rest = "4 starts against a random start: NER, LoRA"
+
+    def title(settings: Mapping[str, Models], results: Sequence[Result] = one) -> str:
+        page = to_html(contents([replace(r, models=settings.get(r.setting)) for r in results], "A run"))
+        (heading,) = re.findall("<h1>(.*)</h1>", page)
+        assert f"<title>{heading}</title>" in page
+        return html.unescape(heading)
+
+    first, second = Models("mBERT", "DistilmBERT"), Models("XLM-R <large>", "XLM-R")
+    assert title({}) == f"A run: {rest}"
+    assert title({"matching": first}) == f"A run: from mBERT to DistilmBERT; {rest}"
+    assert title({"matching": first, "incompatible": first}) == f"A run: from mBERT to DistilmBERT; {rest}"
+    both = "from mBERT to DistilmBERT and from XLM-R <large> to XLM-R"
+    assert title({"matching": first, "incompatible": second}) == f"A run: {both}; {rest}"
+    many = [replace(r, setting=f"{r.setting}-{n}") for n in range(3) for r in one if r.row == "student"]
+    pairs = {r.setting: Models(r.setting, "small") for r in many}
+    assert title(pairs, many) == (
+        "A run: from incompatible-0 to small, from incompatible-1 to small and 4 more pairs; student: NER, LoRA"
+    )
 
 
 def test_words_are_explained(page: str) -> None:

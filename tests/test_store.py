@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import checked_json
 
 from regraft.cli.experiments import run_shown
 from regraft.errors import ModuleFileError
@@ -376,7 +377,7 @@ def test_verify(run: Callable[..., tuple[int, str, str]], store: Store, maker: M
     code, out, error = run(*command, "--repair", "--json")
     assert code == 1
     assert f"moved to damaged/{PORT.key}" in error
-    found = json.loads(out)
+    found = checked_json("experiment verify", out)
     assert (found["cells"], found["sound"], found["unsound"][0]["set_aside"]) == (3, False, True)
     assert (store.root / "damaged" / PORT.key / "output" / "README.md").is_file()
     assert run(*command)[0] == 0

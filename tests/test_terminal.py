@@ -255,12 +255,10 @@ def test_every_command_prints_what_its_schema_says(
     assert found["transfer"]["out"] == str(tmp_path / "ported")
     assert found["transfer"]["hash"] in found["info"]["hash"]
     assert found["compare"]["student"] == str(tmp_path / "refined")
-    assert set(COMMANDS) - set(calls) == {
-        "experiment run",
-        "experiment verify",
-        "report",
-        "demo",
-    }  # see test_experiment_runs, test_report
+    assert found["family"]["model_type"] == "bert"
+    assert "query" in found["family"]["record"]["sites"]
+    # See test_experiment, test_store, test_report and test_demo.
+    assert set(COMMANDS) - set(calls) == {"experiment run", "experiment verify", "report", "demo"}
     for command, value in (("transfer", tmp_path / "ported"), ("info", "module"), ("family", None)):
         code, out, error = run(
             *command.split(), *calls[command], "-q", *(["--replace"] if command == "transfer" else [])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from ..errors import ModelError, first_line, quoted
 
@@ -73,3 +75,14 @@ def moved(model: Any, dtype: torch.dtype | None, device: str | torch.device | No
         raise ModelError(
             f"cannot run on device {quoted(str(device))}, expected one of this machine: {first_line(error)}"
         ) from error
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keep transformers from listing keys: `check_weights` judges them, and a head is missing that a module brings."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity(max(verbosity, transformers.utils.logging.ERROR))
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-from .results import Alignment, Expected, Point, Result
+from .results import Alignment, Expected, Models, Point, Result
 from .writing import write
 
-__all__ = ["Alignment", "Expected", "Point", "Result", "write"]
+__all__ = ["Alignment", "Expected", "Models", "Point", "Result", "write"]

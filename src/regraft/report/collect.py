@@ -15,7 +15,7 @@ from ..experiment.grid import Number
 from ..experiment.store import Store
 from ..models.sites import SpacePair
 from ..schema import MOST, sentence
-from .results import LONGEST_NAME, Alignment, Expected, Point, Refined, Result
+from .results import LONGEST_NAME, Alignment, Expected, Models, Point, Refined, Result
 
 
 def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[Result]]:
@@ -44,8 +44,8 @@ def collect(directory: Path, experiment: str | None = None) -> tuple[str, list[R
             f"the experiment in {directory} was written by another version of regraft; run the experiment again "
             f"({sentence(error)})"
         ) from error
-    name, numbers = index.experiment.name, index.numbers
-    results = [_result(store, number) for number in numbers if _counts(store, number)]
+    name, numbers, pairs = index.experiment.name, index.numbers, index.experiment.pairs
+    results = [_result(store, number, pairs.get(number.setting)) for number in numbers if _counts(store, number)]
     if not results:
         raise TaskError(f"none of the {len(numbers)} trainings of {name} is finished; run it first")
     return name, results
@@ -71,18 +71,36 @@ class _Number(Number):
     """A number as it is read."""
 
 
-class _Named(BaseModel):
+class _Pair(BaseModel):
+    teacher: str
+    student: str | None = None
+
+    def models(self) -> Models:
+        """Name both shortly; a student without a name was made of its teacher."""
+        student = "a student distilled from it" if self.student is None else _short(self.student)
+        return Models(_short(self.teacher), student)
+
+
+class _Experiment(BaseModel):
     name: str = Field(max_length=LONGEST_NAME)
+    pairs: dict[str, _Pair] = {}
 
 
 class _Index(BaseModel):
     """What is read of what says which cells an experiment has."""
 
-    experiment: _Named
+    experiment: _Experiment
     numbers: list[_Number]
 
 
-def _result(store: Store, number: Number) -> Result:
+def _short(model: str) -> str:
+    """Give the last part of a name, or the one before it where that says no more than ``model``, as in packages."""
+    *before, last = model.removeprefix("package:").rstrip("/").split("/")
+    name = before[-1] if last == "model" and before else last
+    return name.strip("${}")[:LONGEST_NAME]  # a variable may stand for all of it
+
+
+def _result(store: Store, number: Number, pair: _Pair | None) -> Result:
     place = {name: value for name, value in vars(number).items() if name not in ("key", "start_key")}
     record = store.record(number.key)
     ported = store.record(number.start_key) if number.start_key else {}
@@ -98,6 +116,7 @@ def _result(store: Store, number: Number) -> Result:
             seconds=None if record.get("resumed") else float(record["seconds"]),  # those of the last attempt only
             expected=_expected(ported.get("expected")),
             refined=refined,
+            models=None if pair is None else pair.models(),
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ReportError(

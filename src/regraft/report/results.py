@@ -106,6 +106,19 @@ class Refined:
 
 
 @dataclass(frozen=True)
+class Models:
+    """Between which models modules go.
+
+    Attributes:
+        teacher: short name.
+        student: likewise, or what it is.
+    """
+
+    teacher: _Name
+    student: _Name
+
+
+@dataclass(frozen=True)
 class Point:
     """A validation score on the way."""
 
@@ -132,6 +145,7 @@ class Result:
         seconds: wall time of the training; None where unknown, as of one that was interrupted.
         expected: of the start, where it was sampled with covariances.
         refined: how it was trained without labels; None where it was trained with them.
+        models: of its setting; None unknown.
     """
 
     setting: _Name
@@ -148,6 +162,7 @@ class Result:
     seconds: _Seconds | None = None
     expected: Expected | None = None
     refined: Refined | None = None
+    models: Models | None = None
 
     @property
     def measured(self) -> Metric:
@@ -160,7 +175,7 @@ _NEEDED = ("setting", "task", "metric", "peft", "row", "language", "score")
 # A column for each attribute of what a result may have besides.
 _NESTED = {
     f"{name}_{inside.name}": (name, inside.name)
-    for name, record in (("expected", Expected), ("refined", Refined))
+    for name, record in (("expected", Expected), ("refined", Refined), ("models", Models))
     for inside in fields(record)
 }
 _COLUMNS = (*_NEEDED[:-1], "seed", "score", "before", "seconds", "curve", *_NESTED)

@@ -8,9 +8,10 @@ from ..errors import PlanError
 from ..experiment.starts import Start, parse
 from ..port.options import PortOptions
 from .groups import BASELINE, TEACHER, Group, ordered
-from .table import listed, of_task, proper
+from .table import listed, of_task, plural, proper
 
 _MOST_NAMED = 3
+_MOST_PAIRS = 2
 _MATCHINGS = {
     "skip": "the first layer of each group",
     "avg": "the mean of each group of layers",
@@ -20,14 +21,26 @@ _MATCHINGS = {
 
 
 def subject(groups: Sequence[Group]) -> str:
-    """Say in a few words what was compared: ``tm-skip against a random start: NER, LoRA``."""
+    """Say what was compared: ``from mBERT to DistilmBERT; tm-skip against a random start: NER, LoRA``."""
     rows = ordered(row for group in groups for row in group.rows)
     starts = [row for row in rows if row not in (TEACHER, BASELINE)]
     named = f"{len(starts)} starts" if len(starts) > _MOST_NAMED else listed(starts or rows)
     what = f"{named} against a random start" if starts else named
     tasks = [of_task(task) for task in ordered(group.task for group in groups)]
     kinds = [proper(kind) for kind in ordered(group.peft for group in groups)]
-    return f"{what}: {listed(tasks)}, {listed(kinds)}"
+    return f"{_between(groups)}{what}: {listed(tasks)}, {listed(kinds)}"
+
+
+def _between(groups: Sequence[Group]) -> str:
+    """Name the models of the first pairs, and how many pairs are left; nothing where none is known."""
+    results = (result for group in groups for row in group.rows for result in group.results(row))
+    known = dict.fromkeys(result.models for result in results if result.models)
+    pairs = [f"from {models.teacher} to {models.student}" for models in known]
+    if not pairs:
+        return ""
+    if len(pairs) > _MOST_PAIRS:
+        return f"{', '.join(pairs[:_MOST_PAIRS])} and {plural(len(pairs) - _MOST_PAIRS, 'more pair')}; "
+    return f"{listed(pairs)}; "
 
 
 def terms(groups: Sequence[Group]) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from ..errors import ModuleFileError, TaskError, first_line
 from ..models.pretrained import resolve
 from ..models.weights import moved
 from ..modules.module import load
+from ..progress import with_progress
 from ..tasks.records import TASKS
 from .attachment import attach, check_head
 from .options import EvaluateOptions
 
 _TASK = TASKS["lm"]
+_DRAWING = ("lm_eval.api.model", "lm_eval.api.task", "lm_eval.models.huggingface")  # bars, whatever the output is
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def compare_on_harness(
     runs = HFLM(adapted, tokenizer=base.tokenizer(), batch_size=options.batch_size, max_length=longest)
     found = []
     for alone in (True, False):
-        with adapted.disable_adapter() if alone else nullcontext():
+        with adapted.disable_adapter() if alone else nullcontext(), _shown_as_ours():
             try:
                 scores = simple_evaluate(
                     runs, tasks=names, task_manager=manager, limit=options.max_eval, log_samples=False
@@ -103,6 +107,28 @@ def compare_on_harness(
         for metric, before in scores.items()
         if "," in metric and "_stderr," not in metric
     ]
+
+
+@contextmanager
+def _shown_as_ours() -> Iterator[None]:
+    """Show how far the harness is as regraft does, and keep what it prints out of stdout, where results go."""
+    modules: list[Any] = [import_module(name) for name in _DRAWING]
+    bars = [module.tqdm for module in modules]
+    for module in modules:
+        module.tqdm = _line
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for module, bar in zip(modules, bars, strict=True):
+            module.tqdm = bar
+
+
+def _line(
+    steps: Iterable[Any] | None = None, *, desc: str = "Reading rows", total: int | None = None, disable: bool = False
+) -> Any:
+    """Take what the harness says of a bar."""
+    return with_progress(steps, desc, total, "requests", shown=not disable)
 
 
 def _find(tasks: Sequence[str]) -> tuple[Any, list[str]]:
