@@ -154,7 +154,8 @@ class Port:
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
         structure = self.plan.attention_heads, self.plan.ranks, self.plan.writes
-        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure)
+        sites = {target.place[1] for target in self.plan.targets if target.place is not None}
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure, sites)
         places = None
         if sampled and any(split.held_out.full for split in sampled.values()):
             places = fidelity(self.plan, self.module.tensors, maps, sampled)
