@@ -278,6 +278,8 @@ def _config(name: str, trusts_code: bool) -> Any:
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
     if Path(place).is_dir():
         check_files(Path(place))
+    elif Path(place).is_absolute() and not Path(place).exists():
+        raise ModelError(f"there is no {place}, expected the directory of a model")
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trusts_code, **({"gguf_file": gguf} if gguf else {}))
     except ImportError as error:
@@ -312,4 +314,4 @@ def _reason(error: Exception, file: str = "config.json") -> str:
             f"its {file} asks for Python code that comes with the model (auto_map), and none is run; use a model that "
             "transformers knows, or read that code and allow it (--trust-remote-code)"
         )
-    return first_line(error)
+    return first_line(error).rstrip(".")
