@@ -289,5 +289,5 @@ def test_the_command_says_what_it_chose_from(
     assert max(map(len, table)) <= 80
     # There are two figures on the screen, on other texts and words: it says which of them is the port's.
     whole = " ".join(out.split())
-    said = "To choose by alone: how often the port gives its teacher's answers is said last"
+    said = "These figures choose, and no more: how often the port gives its teacher's answers is said last"
     assert 0 < whole.index(said) < whole.index("held-out texts the port gives the teacher's answers with")

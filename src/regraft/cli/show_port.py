@@ -198,7 +198,7 @@ def _show_candidates(console: Console, candidates: Sequence[Mapping[str, Any]]) 
     heads = ("body", "head", "scale", metric, "divergence", "")
     print_table(console, heads, rows, f"Chosen by {judged}, on held-out texts")
     if metric not in _JUDGED:
-        console.print("To choose by alone: how often the port gives its teacher's answers is said last")
+        console.print("These figures choose, and no more: how often the port gives its teacher's answers is said last")
 
 
 def _show_fidelity(console: Console, report: Mapping[str, Any]) -> None:
