@@ -148,3 +148,32 @@ def test_a_file_given_for_a_folder_and_a_task_of_another_type_are_told(stranger:
     assert code == 2
     assert "has task type SEQ_CLS, expected TOKEN_CLS" in error
     assert "(--task classification, nli, pi)" in error
+
+
+def test_a_head_without_names_is_told_how_to_get_them(stranger: Stranger, run: Run) -> None:
+    advised = "does not name the labels of its head, so neither will the port"
+    call = ("plan", stranger.module, "--student", stranger.base)
+    code, out, error = run(*call)
+    assert code == 0, error
+    assert advised in " ".join(out.split())
+    for named in (("--teacher-labels", "yes,no"), ("--head", "fresh")):
+        code, out, error = run(*call, *named)
+        assert code == 0, error
+        assert advised not in " ".join(out.split())
+
+
+def test_a_model_that_gets_a_head_is_loaded_without_a_report_of_what_it_lacks(
+    stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head is put in place at once, and what else is missing is refused."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_warning()
+    try:
+        transformers.AutoModelForSequenceClassification.from_pretrained(stranger.base)
+        assert "MISSING" in caplog.text
+        caplog.clear()
+        with regraft.loaded(stranger.base, stranger.module):
+            assert "MISSING" not in caplog.text
+        assert transformers.utils.logging.get_verbosity() == transformers.utils.logging.WARNING
+    finally:
+        transformers.utils.logging.set_verbosity(before)

@@ -26,7 +26,7 @@ from ..files.plain import can_be_named
 from .adapters import adapters, bare, bare_parameters, unwrapped
 from .derivation import derive_family
 from .families import FAMILIES, Family
-from .weights import check_files, check_weights, moved
+from .weights import check_files, check_weights, moved, unreported
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -167,9 +167,10 @@ class Pretrained:
         place, gguf = split_gguf(self.name)
         options = {**self.loading, **({"gguf_file": gguf} if gguf else {}), **options}
         try:
-            model, loading = auto_class.from_pretrained(
-                place, output_loading_info=True, trust_remote_code=self.trusts_code, **options
-            )
+            with unreported():
+                model, loading = auto_class.from_pretrained(
+                    place, output_loading_info=True, trust_remote_code=self.trusts_code, **options
+                )
         except Exception as error:  # the hub's client raises those of many libraries
             raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
         check_weights(model, loading["missing_keys"], self.name)

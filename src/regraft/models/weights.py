@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from ..errors import ModelError, first_line, quoted
 
@@ -23,6 +25,17 @@ def check_files(directory: Path) -> None:
     for path in directory.iterdir():
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ModelError(f"{path} is no regular file, expected one that save_pretrained wrote; get it anew")
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keep transformers from listing the keys that are missing or left over: `check_weights` judges the former."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def check_weights(model: Any, missing: Iterable[str], name: str) -> None:
