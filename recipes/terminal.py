@@ -14,8 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from regraft.__main__ import main
 from regraft.cli.app import console
-from regraft.cli.main import main
 from regraft.demo.shipped import model_path
 
 PICTURE = Path(__file__).parents[1] / "docs" / "plan.svg"

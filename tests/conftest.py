@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 import regraft
-from regraft.cli.main import main
+from regraft.__main__ import main
 from regraft.cli.schemas import schemas
 from regraft.distillation.answers import ask
 from regraft.files.texts import Text

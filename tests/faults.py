@@ -108,7 +108,7 @@ def _run(faults: ctypes.CDLL, place: Path, command: list[str], kind: str = "coun
             os.dup2(files[0], 1)
             os.dup2(files[1], 2)
             sys.argv = ["regraft", *command]
-            from regraft.cli.main import main
+            from regraft.__main__ import main
 
             faults.faults_arm(os.fsencode(place), KINDS[kind], at, errno.ENOSPC)
             try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,10 +82,16 @@ def test_the_commands_of_the_guide_run_in_order(
         rows = [f"{text},{('negative', 'positive')[number % 2]}" for number, text in enumerate(texts)]
         (tmp_path / "reviews" / f"{split}.csv").write_text("\n".join(["review,stars", *rows]))
     # Of language models.
-    llama = make_model("llama", layers=2, tie_word_embeddings=True)
-    (tmp_path / "texts").mkdir()
+    llama = str(tmp_path / "llama")
+    shutil.copytree(make_model("llama", layers=2, tie_word_embeddings=True), llama)
+    template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    (tmp_path / "llama" / "chat_template.jinja").write_text(template)
+    for folder in ("texts", "chats"):
+        (tmp_path / folder).mkdir()
+    said = [{"role": "user", "content": "who walks"}, {"role": "assistant", "content": "the doctor"}]
     for split in ("train", "val", "test"):
         (tmp_path / "texts" / f"{split}.txt").write_text("\n".join(make_texts(20, seed=len(split))))
+        (tmp_path / "chats" / f"{split}.jsonl").write_text("\n".join([json.dumps({"messages": said})] * 3))
     (tmp_path / "decoder-lora").symlink_to(make_module(llama, "lora", task_type="CAUSAL_LM"))
     ran = []
     for words in commands(ROOT / "docs" / "guide.md"):

@@ -68,3 +68,12 @@ def test_activations_are_compared_on_each_text_of_a_pair(make_model: Make, make_
         for texts in (pairs, [*first, *second])
     ]
     assert ports[0].hash() == ports[1].hash()
+
+
+def test_a_directory_of_anything_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.csv").write_text("text\nsun\n")
+    assert read_texts(tmp_path) == ["sun"] * 3
+    monkeypatch.setattr("regraft.files.texts._MOST_FILES", 2)
+    with pytest.raises(SamplingError, match="holds more than 2 files, expected a file of texts or a data set"):
+        read_texts(tmp_path)

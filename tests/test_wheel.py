@@ -40,8 +40,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(unpacked: Path) -> None:
     assert "demo/models/student/model.safetensors" in held
     assert {path.name.partition("-")[0] for path in unpacked.iterdir()} == {"regraft"}
     (entries,) = unpacked.glob("*.dist-info/entry_points.txt")
-    assert "\nregraft = regraft.cli.main:main" in entries.read_text()
-    assert "\nhf-regraft = regraft.cli.main:main" in entries.read_text()  # what the hub's `hf regraft` runs
+    assert "\nregraft = regraft.__main__:main" in entries.read_text()
+    assert "\nhf-regraft = regraft.__main__:main" in entries.read_text()  # what the hub's `hf regraft` runs
 
 
 @pytest.mark.slow

@@ -239,6 +239,24 @@ def test_a_signal_ends_a_command_with_a_sentence(
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_ends_a_command_while_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "cyclopts.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "regraft", "families"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert ended.returncode == 130
+    assert ended.stderr == "stopped: nothing is half written; run the same command again\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")
+@pytest.mark.parametrize("command", [(), ("families",), ("families", "--json"), ("--help",), ("--version",)])
+def test_a_full_disk_behind_the_output_is_told(command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-m", "regraft", *command], stdout=full, stderr=-1, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("error: cannot print: No space left on device; make room")
+
+
 def test_a_signal_waits_for_what_must_not_be_left_half_done() -> None:
     done = []
 

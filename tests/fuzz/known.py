@@ -78,7 +78,7 @@ _FIELDS: Mapping[str, Any] = {
     "alpha_pattern": [7, "x", {"[": 1}, {"(?P<x>": 1}, {"*": 1}, {"(.*)*x": 1}, {"(([a-z._0-9]+)+)+!": 1}, {"a": "b"}],
     "rank_pattern": [[1], {"query": 0}, {"query": "x"}],
     "target_modules": [7, "[", "(.*)*x", r"(\w+\.?)+!", [1, "query"]],
-    "modules_to_save": [7, True, ["classifier", 1]],
+    "modules_to_save": [7, True, ["classifier", 1], ["["]],
     "task_type": [["SEQ_CLS"], "x"],
     "peft_type": [None, 7, "NOTHING"],
     "base_model_name_or_path": ["n" * 300, "n" * 10_000, "a\nb"],
@@ -211,6 +211,8 @@ def known(world: World) -> Iterator[Case]:
     for label, file, change in _moments():
         for given in OF_MOMENTS[:2]:
             yield case("moments", label, "moments", file, change, given)
+    for given in OF_MOMENTS[:2]:
+        yield case("moments", "a pipe", "moments", "moments.safetensors", other_kind("fifo"), given)
     twice = words(world, OF_MOMENTS[2], str(world / "moments"))
     yield Case("moments", "the same shard twice", lambda _: twice, refused=True)
     for label, file, change in _provenance():
@@ -220,6 +222,9 @@ def known(world: World) -> Iterator[Case]:
         for given in (*OF_MODEL[2:5], *OF_MODEL[6:10]):
             yield case("weights", label, "teacher", "model.safetensors", change, given)
     yield case("weights", "a pipe", "teacher", "model.safetensors", other_kind("fifo"), OF_MODEL[3])
+    change = of_json(lambda content: [content.pop(name, None) for name in ("pad_token", "eos_token")])
+    for given in (OF_MODEL[3], OF_MODEL[6], OF_MODEL[7]):
+        yield case("a tokenizer", "nothing to pad with", "student", "tokenizer_config.json", change, given)
     for label, file, change in _hub():
         yield case("AdapterHub", label, "hub", file, change, OF_MODULE[4])
     for label, text in _LINES.items():

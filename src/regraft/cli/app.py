@@ -12,14 +12,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import RegraftError
 from ..schema import Options
 
 if TYPE_CHECKING:
     from ..modules.module import Module
 
-console = Console(markup=False)  # paths and messages may hold brackets
+
+class _Stdout(Console):
+    """Prints, or says why it cannot: the output may be a file on a disk that is full."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        try:
+            super().print(*objects, **how)
+        except OSError as error:
+            raise RegraftError(f"cannot print: {error.strerror}; make room, and run the same again") from error
+
+
+console = _Stdout(markup=False)  # paths and messages may hold brackets
 errors = Console(stderr=True, markup=False)
-results = Console(markup=False)  # what programs read; the form of the output moves or silences `console` alone
+results = _Stdout(markup=False)  # what programs read; the form of the output moves or silences `console` alone
 held = ExitStack()
 """What a command holds until it ends, such as its output directory."""
 
@@ -97,6 +109,7 @@ def application() -> App:
         version=lambda: f"regraft {version('regraft')}",
         help="Port trained PEFT modules from one pretrained transformer to another.\n\n"
         "Begin with: regraft plan MODULE --student MODEL\nIt loads no weights and shows who gets what.",
+        console=console,
         help_format="plaintext",
         help_formatter=cast(Any, _Help()),
         suppress_keyboard_interrupt=False,  # `main` ends the command

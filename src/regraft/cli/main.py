@@ -1,4 +1,4 @@
-"""The entry point."""
+"""Run a command of those there are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from cyclopts import App, CycloptsError
 
 from ..errors import RegraftError, one_line
 from ..schema import sentence
-from ..stopping import Stopped, stoppable
 from .app import WELCOME, application, console, errors, held, option
 from .output import Configuration, Output
 
@@ -83,29 +82,26 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("transformers", "huggingface_hub", "httpx", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if not sys.argv[1:]:
-        console.out(WELCOME, end="", highlight=False)
-        return
-    with stoppable():
-        try:
-            with held:
-                _run(sys.argv[1:])
-        except CycloptsError as error:
-            _refuse(_said(error))
-        except RegraftError as error:
-            _refuse(str(error))
-        except OSError as error:  # of other libraries, which write caches and temporary files
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            from ..files.writing import WritingError
+    try:
+        with held:
+            _run(sys.argv[1:])
+    except CycloptsError as error:
+        _refuse(_said(error))
+    except RegraftError as error:
+        _refuse(str(error))
+    except OSError as error:  # of other libraries, which write caches and temporary files
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        from ..files.writing import WritingError
 
-            _refuse(str(WritingError(Path(error.filename or tempfile.gettempdir()), error)))
-        except Stopped as stopped:
-            _end(stopped)
+        _refuse(str(WritingError(Path(error.filename or tempfile.gettempdir()), error)))
 
 
 def _run(words: Sequence[str]) -> NoReturn:
-    """Run a command in the form that it was asked to print in."""
+    """Run a command in the form that it was asked to print in; of no words, say what there is."""
+    if not words:
+        console.out(WELCOME, end="", highlight=False)
+        sys.exit(0)
     app, configuration = commands(words), Configuration()
     app.config = (configuration,)
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False, error_console=errors)
@@ -122,13 +118,6 @@ def _refuse(problem: str) -> None:
     errors.print("error: ", style="bold red", end="")
     errors.print(one_line(problem, 2000), soft_wrap=True, highlight=False)
     sys.exit(2)
-
-
-def _end(stopped: Stopped) -> None:
-    """Say how to go on, by the last note that was made on the way out, and end with the signal's exit code."""
-    notes = ["nothing is half written; run the same command again", *getattr(stopped, "__notes__", ())]
-    errors.print(f"stopped: {notes[-1]}", soft_wrap=True, highlight=False)
-    sys.exit(128 + stopped.number)
 
 
 def _said(error: CycloptsError) -> str:

@@ -116,6 +116,7 @@ def evaluate(
     options: Annotated[EvaluateOptions, flat(HOW)] = EvaluateOptions(),
     data: Annotated[DataOptions, flat(DATA)] = DataOptions(),
     split: Annotated[str, Parameter(group=DATA)] = "test",
+    generate: Annotated[int | None, Parameter(group=DATA)] = None,
     harness: Annotated[str | None, Parameter(group=DATA)] = None,
     trust_remote_code: TrustCode = False,
     families: Families = None,
@@ -129,6 +130,7 @@ def evaluate(
         module: Directory or hub id of a module.
         model: Base model. Default: as the module says.
         split: train, validation or test.
+        generate: Answer so many conversations: exact match, ROUGE-L.
         harness: Tasks of lm-evaluation-harness: arc_easy,hellaswag
     """
     from ..models.families import register_family
@@ -138,10 +140,9 @@ def evaluate(
 
     register_family(families)
     if harness is not None:
-        if data.model_fields_set:
-            raise TaskError(
-                f"got {option(min(data.model_fields_set))} beside --harness, whose tasks have their own data"
-            )
+        given = sorted(data.model_fields_set) + (["generate"] if generate is not None else [])
+        if given:
+            raise TaskError(f"got {option(given[0])} beside --harness, whose tasks have their own data")
         tasks, trusts = names(harness), trust_remote_code
         measured = compare_on_harness(module, tasks, model, options=options, trust_remote_code=trusts)
         show.show_harness(console, measured)
@@ -154,6 +155,7 @@ def evaluate(
         data=data,
         split=split,
         options=options,
+        generate=generate,
         trust_remote_code=trust_remote_code,
     )
     show.show_order(console, found.order, module)

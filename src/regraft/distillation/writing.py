@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from ..errors import ModuleFileError, SamplingError, TaskError
 from ..files.directories import new_directory
@@ -23,6 +22,7 @@ from ..progress import with_progress
 from ..seeding import generator
 from ..tasks.language import Reader
 from ..training.attachment import attach
+from ..training.generation import go_on, own_ends
 from .answers import answer_kind, task_of
 from .kept_answers import kept_once, place_of_answers, told_by_module
 
@@ -130,32 +130,17 @@ def _write(
     reader = Reader.of(tokenizer)
     before, beginnings = _beginnings(writing, reader, length, base.name)
     model = moved(attach(base, module, task_of(module, base)), None, device).eval()
-    own = model.generation_config.eos_token_id
-    ends = [reader.end] if own is None else [own] if isinstance(own, int) else own
-    # All of the model's own settings but the ends would draw from something else than what it says.
-    model.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_length=length,
-        min_new_tokens=1,
-        eos_token_id=ends,
-        pad_token_id=reader.end,
-    )
+    ends = own_ends(model, reader.end)
     devices = [model.device] if model.device.type == "cuda" else []
     for start in with_progress(range(0, writing.count, _AT_ONCE), "Writing texts", shown=progress):
         numbers = range(start, min(start + _AT_ONCE, writing.count))
         some = [beginnings[number % len(beginnings)] for number in numbers]
-        width = max(map(len, some))
-        ids = torch.tensor([[reader.end] * (width - len(one)) + one for one in some], device=model.device)
-        attended = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in some], device=model.device)
-        with torch.random.fork_rng(devices), torch.inference_mode():
+        # All of the model's own settings but the ends would draw from something else than what it says.
+        drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_length": length}
+        with torch.random.fork_rng(devices):
             torch.manual_seed(generator(seed, f"texts from {start}").initial_seed())
-            found = model.generate(input_ids=ids, attention_mask=attended).tolist()
-        for begin, row in zip(some, found, strict=True):
-            new = row[width:]
-            new = new[: next((at for at, token in enumerate(new) if token in ends), len(new))]
+            found = go_on(model, some, ends, reader.end, **drawn)
+        for begin, new in zip(some, found, strict=True):
             text = tokenizer.decode([*begin[before:], *new], clean_up_tokenization_spaces=False)
             if text.strip():
                 yield text

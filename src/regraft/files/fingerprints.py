@@ -67,7 +67,7 @@ def model_identity(name: str) -> str:
         return f"file:{_hash([directory / gguf])}"
     # All bytes, a second per gigabyte: samples would not see a few weights that were edited.
     endings = (".json", ".txt", ".model", ".safetensors", ".bin")
-    return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings)}"
+    return f"file:{_hash(path for path in directory.iterdir() if path.suffix in endings and path.is_file())}"
 
 
 def data_identity(data: str, language: str, formats: tuple[str, ...] = ()) -> str:
@@ -82,7 +82,8 @@ def data_identity(data: str, language: str, formats: tuple[str, ...] = ()) -> st
         return f"hub:{data}"
     folder = Path(data) / language
     folder = folder if folder.is_dir() else Path(data)
-    return f"file:{_hash(path for path in folder.iterdir() if path.suffix in (*FORMATS, *formats))}"
+    endings = (*FORMATS, *formats)
+    return f"file:{_hash(path for path in folder.iterdir() if path.suffix in endings and path.is_file())}"
 
 
 def texts_identity(source: str) -> str:

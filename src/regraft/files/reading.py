@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ModuleFileError, first_line
-from .plain import parse_json, read_whole
+from .plain import check_regular, parse_json, read_whole
 
 
 def read_json(path: Path) -> Any:
@@ -66,6 +66,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ModuleFileError: it cannot be read, is truncated or is of another format.
     """
     try:
+        check_regular(path)
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModuleFileError(

@@ -40,6 +40,7 @@ def read_inputs(source: str | Path, column: str = "text", limit: int | None = No
     """
     place, columns = locate(source), [name.strip() for name in column.split(",")]
     if isinstance(place, Path) and place.is_dir():
+        _check_size(place)
         place = HubId(str(place), None)  # `datasets` reads both
     tabular = isinstance(place, HubId) or place.suffix in _TABLES
     if len(columns) > 2 or not all(columns) or (len(columns) == 2 and not tabular):
@@ -89,6 +90,17 @@ def _lines(path: Path) -> Iterator[str]:
         raise SamplingError(
             f"cannot read texts from {path}, expected UTF-8, one text per line: {first_line(error)}"
         ) from error
+
+
+# Files in a directory in the hub's layout: every one of them is looked at before the first is read.
+_MOST_FILES = 10_000
+
+
+def _check_size(directory: Path) -> None:
+    if next(islice(directory.rglob("*"), _MOST_FILES, None), None) is not None:
+        raise SamplingError(
+            f"{directory} holds more than {_MOST_FILES} files, expected a file of texts or a data set; name the file"
+        )
 
 
 def _of_data_set(data: HubId, split: str, columns: Sequence[str], streaming: bool) -> Iterator[tuple[str, ...]]:

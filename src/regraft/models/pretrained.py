@@ -208,9 +208,18 @@ class Pretrained:
             model.train(training)
 
     def tokenizer(self, **options: Any) -> Any:
-        """Return the tokenizer that goes with the model."""
+        """Return the tokenizer that goes with the model.
+
+        Raises:
+            ModelError: there is none, or one that can neither pad nor end a text.
+        """
         tokenizer = self.given_tokenizer or self._load_tokenizer(**options)
         if tokenizer.pad_token is None:  # decoders often have none
+            if tokenizer.eos_token is None:
+                raise ModelError(
+                    f"the tokenizer of {self.name} has neither a token for padding nor one for the end of a text; "
+                    "name one as pad_token in tokenizer_config.json"
+                )
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer

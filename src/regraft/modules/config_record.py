@@ -26,7 +26,8 @@ _Text = Annotated[str, Field(max_length=4096)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Size = Annotated[int, Field(ge=1, le=1 << 20)]
 _PLAIN: Mapping[Any, Any] = {int: _Number, float: _Number, str: _Text, dict: dict[str, Any], bool: bool}
-_REGULAR = ("target_modules", "exclude_modules", "layers_pattern")
+_REGULAR = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save")
+_LISTED = ("layers_pattern", "modules_to_save")  # whose lists PEFT takes for patterns, too
 
 
 def check_config(config: Mapping[str, Any], source: str, paths: Collection[str]) -> None:
@@ -94,12 +95,12 @@ def _plain(hint: Any) -> Any:
 
 
 def _patterns(config: Mapping[str, Any], peft_type: str) -> Iterator[str]:
-    """Give what PEFT takes for regular expressions; of lists of modules it takes the names as they are."""
+    """Give what PEFT takes for regular expressions; of lists of targets it takes the names as they are."""
     for option in _REGULAR:
         given = config.get(option)
         if isinstance(given, str):
             yield given
-        elif isinstance(given, list) and option == "layers_pattern":
+        elif isinstance(given, list) and option in _LISTED:
             yield from given
     for option in (PEFT_TYPES[peft_type].size_pattern, PEFT_TYPES[peft_type].alpha_pattern):
         yield from (config.get(option) or {}) if option else ()

@@ -15,6 +15,7 @@ from ..tasks.kinds import KINDS
 from ..tasks.options import DataOptions, TaskOptions
 from ..tasks.records import task_named
 from ..tasks.sources import SPLITS
+from .answering import check_scorer, score_answers
 from .attachment import attach, check_head
 from .labels import LabelOrder, known_order
 from .options import EvaluateOptions, TrainOptions
@@ -57,6 +58,7 @@ def evaluate(
     data: TaskOptions | None = None,
     split: str = "test",
     options: EvaluateOptions | None = None,
+    generate: int | None = None,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> dict[str, float]:
@@ -69,6 +71,8 @@ def evaluate(
         data: the task and its rows.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         options: batch size and lengths.
+        generate: of a language model, let it answer so many conversations of the split and score that, too, by
+            ``exact_match`` and ``rouge_l``, see `answering.score_answers`.
         trust_remote_code: let Python code run that the model brings along.
         progress: whether to draw progress bars.
 
@@ -84,6 +88,7 @@ def evaluate(
         data=data,
         split=split,
         options=options,
+        generate=generate,
         trust_remote_code=trust_remote_code,
         progress=progress,
     ).scores
@@ -96,6 +101,7 @@ def assess(
     data: TaskOptions | None = None,
     split: str = "test",
     options: EvaluateOptions | None = None,
+    generate: int | None = None,
     trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Evaluation:
@@ -107,6 +113,12 @@ def assess(
     data = data or DataOptions()
     if split not in SPLITS:
         raise TaskError(unknown_choice("split", split, SPLITS))
+    if generate is not None:
+        if not task_named(data.task).messages:
+            raise TaskError(f"--generate lets a language model answer, expected --task lm instead of {data.task}")
+        if generate < 1:
+            raise TaskError(f"generate is {generate}, expected 1 or more")
+        check_scorer()
     module = load(directory)
     check_head(module, task_named(data.task), fresh_head=True)
     base = base_of(module, model, trust_remote_code)
@@ -120,6 +132,9 @@ def assess(
     with TemporaryDirectory() as work:  # the Trainer wants one, and writes nothing there
         trainer = make_trainer(base, adapted, Path(work), scored, loaded, progress)
         scores = score_split(trainer, base, loaded, split, scored)
+    if generate is not None:
+        rows, how = first_rows(loaded, split, generate), (scored.max_length, scored.batch_size, progress)
+        scores = {**score_answers(loaded.task, rows, trainer.model, base, *how), **scores}
     constant = KINDS[loaded.task.task_type].constant(loaded.task, first_rows(loaded, split, scored.max_eval))
     return Evaluation(scores, order, constant)
 
