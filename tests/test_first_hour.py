@@ -51,7 +51,7 @@ def test_a_base_that_has_moved_is_asked_for_by_the_option_that_names_it(
             code, _, error = run(*call)
             assert code == 2
             assert error == (
-                "error: there is no /nowhere/base, expected the directory of a model; "
+                "error: there is no directory /nowhere/base, expected that of a model; "
                 f"{gone} names it as its base, name where it is ({option})\n"
             )
     code, _, error = run("plan", gone, "--student", stranger.base, "--teacher", stranger.base)
@@ -59,7 +59,10 @@ def test_a_base_that_has_moved_is_asked_for_by_the_option_that_names_it(
 
 
 def test_info_says_why_it_does_not_know_where_a_module_sits(stranger: Stranger, tmp_path: Path, run: Run) -> None:
-    for base, why in ((None, "names no base model, expected one"), ("/nowhere/base", "there is no /nowhere/base")):
+    for base, why in (
+        (None, "names no base model, expected one"),
+        ("/nowhere/base", "there is no directory /nowhere/base"),
+    ):
         code, out, error = run("info", moved(stranger.module, tmp_path / str(base is None), base))
         assert code == 0, error
         (said,) = (line for line in out.splitlines() if line.startswith("sites not known"))
@@ -177,3 +180,9 @@ def test_a_model_that_gets_a_head_is_loaded_without_a_report_of_what_it_lacks(
         assert transformers.utils.logging.get_verbosity() == transformers.utils.logging.WARNING
     finally:
         transformers.utils.logging.set_verbosity(before)
+
+
+def test_a_second_value_without_its_option_is_told(run: Run) -> None:
+    code, _, error = run("transfer", "mine", "--student", "s", "--moments", "one", "two", "--out", "o")
+    assert code == 2
+    assert error.startswith("error: found 'two', expected no more words; an option of several values is repeated")

@@ -286,10 +286,8 @@ def _config(name: str, trusts_code: bool) -> Any:
         raise ModelError(f"{place} has no {gguf}, expected the name of a GGUF file that is there: {files}")
     if not gguf and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
-    if Path(place).is_dir():
+    if Path(place).is_dir() or Path(place).is_absolute():
         check_files(Path(place))
-    elif Path(place).is_absolute() and not Path(place).exists():
-        raise ModelError(f"there is no {place}, expected the directory of a model")
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trusts_code, **({"gguf_file": gguf} if gguf else {}))
     except ImportError as error:

@@ -17,11 +17,13 @@ _EXACT = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_files(directory: Path) -> None:
-    """Refuse a directory of a model with a pipe or a device in it: who loads it may wait for ever.
+    """Refuse a directory of a model that is not there, or has a pipe or a device in it: who loads it may wait for ever.
 
     Raises:
-        ModelError: there is one.
+        ModelError: it is none, or holds one.
     """
+    if not directory.is_dir():
+        raise ModelError(f"there is no directory {directory}, expected that of a model")
     for path in directory.iterdir():
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ModelError(f"{path} is no regular file, expected one that save_pretrained wrote; get it anew")
