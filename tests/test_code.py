@@ -101,16 +101,17 @@ def test_every_command_that_loads_models_hands_the_option_on(
     module = make_module(model, labels=9)
     texts = tmp_path / "texts.txt"
     texts.write_text("a text\nanother text\n")
-    commands = {
-        "regraft.port.pipeline": ("plan", module, "--student", model),
-        "regraft.models.pretrained": ("sample", "--teacher", model, "--student", model, "--texts", texts),
-        "regraft.training.finetuning": ("train", "--model", model, "--data", ner_folder),
-        "regraft.training.evaluation": ("evaluate", module, "--data", ner_folder),
-        "regraft.distillation.comparison": ("compare", module, module, "--texts", texts),
-        "regraft.distillation.refinement": ("refine", module, "--teacher", module, "--texts", texts),
-        "regraft.distillation.students": ("distill", "--teacher", model, "--texts", texts),
-    }
-    for place, command in commands.items():
+    of_modules = "regraft.modules.module"
+    commands = (
+        (of_modules, ("plan", module, "--student", model)),
+        ("regraft.models.pretrained", ("sample", "--teacher", model, "--student", model, "--texts", texts)),
+        ("regraft.training.finetuning", ("train", "--model", model, "--data", ner_folder)),
+        (of_modules, ("evaluate", module, "--data", ner_folder)),
+        (of_modules, ("compare", module, module, "--texts", texts)),
+        (of_modules, ("refine", module, "--teacher", module, "--texts", texts)),
+        ("regraft.distillation.students", ("distill", "--teacher", model, "--texts", texts)),
+    )
+    for place, command in commands:
         asked = []
 
         def ask(_: object, trust_remote_code: bool = False, *_how: object, asked: list[bool] = asked) -> None:

@@ -73,6 +73,14 @@ def test_the_commands_of_the_guide_run_in_order(
     (tmp_path / "questions.tsv").write_text(questions)
     (tmp_path / "teacher-qa").symlink_to(make_module(teacher, "lora", labels=2, task_type="QUESTION_ANS"))
     (tmp_path / "student-lora").symlink_to(make_module(other, "lora", labels=9))
+    # Of single texts, with columns and a head of another's.
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "my-lora").symlink_to(
+        of_many_answers(make_module(teacher, "lora", labels=2, task_type="SEQ_CLS"), texts)
+    )
+    for split in ("train", "val", "test"):
+        rows = [f"{text},{('negative', 'positive')[number % 2]}" for number, text in enumerate(texts)]
+        (tmp_path / "reviews" / f"{split}.csv").write_text("\n".join(["review,stars", *rows]))
     # Of language models.
     llama = str(tmp_path / "llama")
     shutil.copytree(make_model("llama", layers=2, tie_word_embeddings=True), llama)
@@ -87,7 +95,7 @@ def test_the_commands_of_the_guide_run_in_order(
     (tmp_path / "decoder-lora").symlink_to(make_module(llama, "lora", task_type="CAUSAL_LM"))
     ran = []
     for words in commands(ROOT / "docs" / "guide.md"):
-        if {"my/set", "reviews/", "org/name:config", "minilm-wikineural", "demo"} & {*words} or words[0] == "report":
+        if {"my/set", "org/name:config", "minilm-wikineural", "demo"} & {*words} or words[0] == "report":
             continue  # on the hub, or minutes
         arguments = [places.get(word, word) if word != "student" or words[n - 1] != "--out" else word
                      for n, word in enumerate(words)]  # fmt: skip

@@ -232,7 +232,7 @@ def test_the_margin_of_a_mean_is_that_of_textbooks() -> None:
     ("head", "module", "wide", "said"),
     [
         (LIKELY + 0.1, 0.0, 0.2, "This port is likely to help."),
-        (LIKELY, 0.0, 0.2, "This port may help, perhaps is likely to."),
+        (LIKELY, 0.0, 0.2, "This port may help, and perhaps is likely to."),
         (0.35, 1.0, 0.2, "This port may help."),
         (POSSIBLE, 1.0, 0.2, "This port may help, or be no better than a random start; more texts would tell."),
         (-3.0, 1.0, 0.2, "This port is unlikely to help; expect no more than a random start."),

@@ -98,7 +98,7 @@ def test_a_module_that_names_no_base_needs_a_teacher(
     base = make_model(layers=2)
     module = regraft.load(make_module(base, "lora"))
     nameless = regraft.Module({**module.config, "base_model_name_or_path": None}, module.tensors, "m")
-    with pytest.raises(ModuleFileError, match=r"does not name its base model.*--teacher"):
+    with pytest.raises(ModuleFileError, match=r"names no base model, .*--teacher"):
         regraft.plan(nameless, base)
     assert not regraft.plan(nameless, base, teacher=base).problems
 

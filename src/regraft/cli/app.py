@@ -146,6 +146,12 @@ def words_of(options: Options) -> list[str]:
     return words
 
 
+def base_words(teacher_model: str | None, model: str | None = None) -> list[str]:
+    """Write the base models that a user named as they stand on the command line."""
+    named = {"--teacher-model": teacher_model, "--model": model}
+    return [word for name, base in named.items() if base is not None for word in (name, base)]
+
+
 def push(words: Console, module: Module, name: str | None) -> None:
     """Push a module to a repository of the hub, if one is named, and print where it is."""
     if name is not None:

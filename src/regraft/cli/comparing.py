@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..distillation.options import AskOptions, ComparedTexts
 from ..errors import SamplingError
-from .app import HOW, TEXTS, WHERE, Families, TrustCode, console, flat, words_of
+from .app import HOW, TEXTS, WHERE, Families, TrustCode, base_words, console, flat, words_of
 from .output import Output, Printed, say_next
 
 
@@ -68,4 +68,5 @@ def compare(
     show.show_comparison(console, found)
     console.print(compared(found), soft_wrap=True)
     output.give(asdict(found), f"{found.agreement.percent:.1f}")
-    say_next("refine", student, "--teacher", teacher, *words_of(texts), "--out", "FINISHED")
+    bases = base_words(teacher_model, model)
+    say_next("refine", student, "--teacher", teacher, *bases, *words_of(texts), "--out", "FINISHED")

@@ -81,8 +81,12 @@ def convert(
         elif model is not None:
             loaded = dataclasses.replace(loaded, config={**loaded.config, "base_model_name_or_path": model})
         loaded.save(out, replace)
-        loads = f"PeftModel.from_pretrained(model, {str(out)!r}) loads it"
+        from .show import how_to_load
+
+        loads = how_to_load(loaded, out)
     console.print(f"Wrote {out}: {loads}.", soft_wrap=True)
+    if to == "peft" and not loaded.base_model:
+        console.print(f"It names no base model, as {module} does not; --model writes it down")
     converted = loaded.provenance.get("converted") if rank is not None else None
     output.give(Converted(out=str(out), to=to, converted=converted), out)
 

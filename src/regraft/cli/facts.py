@@ -16,9 +16,10 @@ from ..experiment.store import Store
 from ..files.hub import locate, split_gguf
 from ..models.pretrained import resolve
 from ..models.sites import find_sites
-from ..modules.inventory import head_rows, take_inventory
+from ..modules.inventory import take_inventory
 from ..modules.module import Module, base_of, load
 from ..modules.peft_types import PEFT_TYPES
+from ..modules.tensors import head_rows
 
 Facts = dict[str, Any]
 """Name of a fact -> a text, a number, a list of them, or None where nobody wrote it down."""
@@ -76,15 +77,17 @@ def _on_hub(source: str) -> Facts:
 def _module(source: str) -> Facts:
     module = load(source)
     config, provenance = module.config, module.provenance
+    sites, unknown = _sites_of(module)
     return {
         "method": _method(module),
         "task type": config.get("task_type"),
         "base model": module.base_model or None,
-        "sites": _sites_of(module),
+        "sites": sites,
+        "sites not known": unknown,
         "tensors": f"{len(module.tensors)}, {sum(tensor.nbytes for tensor in module.tensors.values()) / 1e6:.3g} MB",
         "head": None if (rows := head_rows(module.tensors)) is None else f"{rows} labels",
         "labels": ", ".join(module.labels) or None,
-        "made": _made(provenance),
+        "made": _made(module),
         "written with": _versions(provenance.get("versions", {})),
         "hash": _hash(module),
     }
@@ -100,16 +103,16 @@ def _method(module: Module) -> str:
     return f"{module.peft_type}{f' ({said})' if said else ''}{'' if known else ', which cannot be ported'}"
 
 
-def _sites_of(module: Module) -> list[str] | None:
-    """Where the module sits, a line for each site; None where its base model is not at hand."""
+def _sites_of(module: Module) -> tuple[list[str] | None, str | None]:
+    """Where the module sits, a line for each site; or why that is not known, its base model not being at hand, say."""
     try:
-        inventory = take_inventory(module, base_of(module).family)
-    except RegraftError:
-        return None
+        inventory = take_inventory(module, base_of(module, option="--teacher or --model of other commands").family)
+    except RegraftError as error:
+        return None, str(error)
     layers: dict[str, list[int]] = {}
     for layer, site in sorted(inventory.holdings):
         layers.setdefault(site, []).append(layer)
-    return [f"{site} of {_ranges(found)}" for site, found in layers.items()]
+    return [f"{site} of {_ranges(found)}" for site, found in layers.items()], None
 
 
 def _ranges(layers: list[int]) -> str:
@@ -120,9 +123,9 @@ def _ranges(layers: list[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {said}"
 
 
-def _made(provenance: Mapping[str, Any]) -> list[str] | None:
+def _made(module: Module) -> list[str] | None:
     """What was done to make it, in the order of the work."""
-    done = []
+    done, provenance = [], module.provenance
     if port := provenance.get("port"):
         done.append(f"ported from {port.get('teacher')} by {port.get('align')}")
     if training := provenance.get("training"):
@@ -130,7 +133,9 @@ def _made(provenance: Mapping[str, Any]) -> list[str] | None:
     if refined := provenance.get("refinement"):
         done.append(f"refined on the answers of {refined.get('teacher')}, step {refined.get('step')} kept")
     if converted := provenance.get("converted"):
-        done.append(f"converted from {converted.get('source')}")
+        # What AdapterHub's library wrote is converted whenever it is read.
+        read = converted.get("source") == module.source
+        done.append(f"saved by {converted.get('version')}" if read else f"converted from {converted.get('source')}")
     return done or None
 
 

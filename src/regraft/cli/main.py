@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pydantic
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
-from ..errors import RegraftError, one_line
+from ..errors import RegraftError, one_line, quoted
 from ..schema import sentence
 from .app import WELCOME, application, console, errors, held, option
 from .output import Configuration, Output
@@ -124,4 +124,7 @@ def _said(error: CycloptsError) -> str:
     cause = error.__cause__
     if isinstance(cause, pydantic.ValidationError):
         return sentence(cause, option)
+    if isinstance(error, UnusedCliTokensError):
+        more = ", ".join(map(quoted, error.unused_tokens or ()))
+        return f"found {more}, expected no more words; an option of several values is repeated for each (--help)"
     return " ".join(str(error).split())

@@ -26,6 +26,7 @@ from .app import (
     Replace,
     Revision,
     Verbose,
+    base_words,
     console,
     flat,
     held,
@@ -220,7 +221,7 @@ def transfer(
         )
     show_port.show_relation(console, port)
     show_port.show_port(console, port.ported.report, verbose)
-    console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
+    console.print(f"Wrote {out}: {show.how_to_load(made, out)}.", soft_wrap=True)
     push(console, made, push_to)
     verdict = verdict_of(port) if refine is None else None
     if verdict is not None:
@@ -234,8 +235,7 @@ def transfer(
         going_on = next_command(out, module, teacher, texts, options, run.trust_remote_code, families)
         say_next(*going_on, why="To go on with other settings (--grow, --data, --learning-rate)")
     elif refine is None and texts.texts is not None:
-        named = [] if teacher is None else ["--teacher-model", teacher]
-        say_next("refine", out, "--teacher", module, *named, *words_of(texts), "--out", "FINISHED")
+        say_next("refine", out, "--teacher", module, *base_words(teacher), *words_of(texts), "--out", "FINISHED")
 
 
 def sample(

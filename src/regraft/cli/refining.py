@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..activations.options import TextOptions
 from ..distillation.options import RefineOptions, TaughtTexts
 from ..errors import SamplingError
 from ..tasks.options import TaskOptions
@@ -21,9 +22,11 @@ from .app import (
     Replace,
     Track,
     TrustCode,
+    base_words,
     console,
     flat,
     push,
+    words_of,
 )
 from .output import Output, Printed, say_next
 
@@ -106,7 +109,8 @@ def refine(
         show_refinement(console, report)
         if (said_by := report.get("labelled", {}).get("labels_said_by", "module")) != "module":
             show.show_order(console, LabelOrder(tuple(report["labelled"]["labels"]), said_by), report["teacher"])
-        console.print(f"Wrote {out}: PeftModel.from_pretrained(model, {str(out)!r}) loads it.", soft_wrap=True)
+        console.print(f"Wrote {out}: {show.how_to_load(refined, out)}.", soft_wrap=True)
         push(console, refined, push_to)
         output.give({"out": str(out), **report}, out)
-        say_next("compare", teacher, out, "--texts", "OTHER-TEXTS")
+        columns = words_of(TextOptions(column=texts.column))
+        say_next("compare", teacher, out, *base_words(teacher_model, model), "--texts", "OTHER-TEXTS", *columns)

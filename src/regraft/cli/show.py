@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ..modules.peft_types import PEFT_TYPES
+from ..modules.tensors import head_rows
 from ..tasks.agreement import COSINE, NUMBERS
 from ..tasks.records import metric_named
 from .tables import print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..distillation.comparison import Comparison
+    from ..modules.module import Module
     from ..training.evaluation import Evaluation
     from ..training.harness import HarnessScore
     from ..training.labels import LabelOrder
@@ -25,6 +30,14 @@ def show_scores(console: Console, scores: Mapping[str, Mapping[str, float]]) -> 
         for split, values in scores.items()
     ]
     print_table(console, ("split", *next(iter(scores.values()))), rows)
+
+
+def how_to_load(module: Module, out: Path) -> str:
+    """Say how PEFT loads a module, with what it wants beside the directory: as many labels, a method of ours."""
+    rows, method = head_rows(module.tensors), PEFT_TYPES.get(module.peft_type)
+    onto = "" if rows is None else f" onto a model with num_labels={rows}"
+    after = " after 'import regraft'" if method is not None and method.ours else ""
+    return f"PeftModel.from_pretrained(model, {str(out)!r}) loads it{onto}{after}"
 
 
 def show_order(console: Console, order: LabelOrder, module: str) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
+from ..distillation.answers import answer_kind, answers_refused
 from ..models.sites import SpacePair, stack_of
 from ..modules.config import PREFIX
 from ..modules.peft_types import PEFT_TYPES
+from ..modules.tensors import head_rows
 from ..port.advice import (
     derived_said,
     layers_advised,
@@ -113,6 +115,7 @@ def show_relation(console: Console, port: Port) -> None:
         operation_said(relation, PEFT_TYPES[port.module.peft_type]),
         texts_advised(relation, port.method.identity, sampled, mappable(port.module)),
         layers_advised(relation, plan.groups.get("", ())),
+        _labels_advised(port),
         *serving_said(plan.config, port.student),
     )
     for sentence in (relation_said(relation, plan.teacher, plan.student), *advice):
@@ -183,6 +186,19 @@ def _show_spaces(
 
 def _figures(scores: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     return [_number(score[name]) for score in scores]
+
+
+def _labels_advised(port: Port) -> str | None:
+    """Say how the labels of a head that is ported get names, where the module names none; else None."""
+    module = port.module
+    if port.plan.labels or port.plan.head != "teacher" or answers_refused(module) or not answer_kind(module).has_labels:
+        return None
+    if head_rows(module.tensors) == 1:  # a number
+        return None
+    return (
+        f"{module.source} does not name the labels of its head, so neither will the port; name them in the order "
+        "of its rows (--teacher-labels)."
+    )
 
 
 def _show_candidates(console: Console, candidates: Sequence[Mapping[str, Any]]) -> None:

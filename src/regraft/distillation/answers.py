@@ -19,8 +19,9 @@ from ..errors import ModuleFileError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import Pretrained
 from ..models.weights import moved
-from ..modules.inventory import head_rows, labels_of_base
+from ..modules.inventory import labels_of_base
 from ..modules.module import Module
+from ..modules.tensors import head_rows
 from ..progress import with_progress
 from ..tasks.records import Task
 from ..training.attachment import attach

@@ -9,8 +9,8 @@ import torch
 
 from ..errors import ModuleFileError, TaskError
 from ..files.texts import Text
-from ..modules.inventory import head_rows
 from ..modules.module import Module
+from ..modules.tensors import head_rows
 from .answers import Answers, answer_kind
 from .lesson import distinct, held_out_texts
 from .options import RefineOptions

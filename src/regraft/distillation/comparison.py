@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import ModuleFileError, TaskError
 from ..files.texts import Text
-from ..models.pretrained import ModelLike, Pretrained, resolve
-from ..modules.inventory import head_rows
-from ..modules.module import Module
+from ..models.pretrained import ModelLike, Pretrained
+from ..modules.module import Module, base_of
+from ..modules.tensors import head_rows
 from ..tasks.agreement import Agreement, agree
 from .answer_kinds import ANSWERS, AnswerKind
 from .answers import Answers, answer_kind, ask, labels_of
@@ -151,8 +151,8 @@ def compare(
         TaskError: too few texts, none that both answer, or a teacher that gives one answer to all.
     """
     bases = (
-        _base(teacher, teacher_model, "--teacher-model", trust_remote_code),
-        _base(student, model, "--model", trust_remote_code),
+        base_of(teacher, teacher_model, trust_remote_code, "--teacher-model"),
+        base_of(student, model, trust_remote_code),
     )
     columns = _match(teacher, student, *bases)
     options, file = options or AskOptions(), None
@@ -186,12 +186,6 @@ class _Columns:
     names: tuple[str, ...]
     order: tuple[int, ...]
     by: str
-
-
-def _base(module: Module, model: ModelLike | None, option: str, trust_remote_code: bool) -> Pretrained:
-    if model is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} does not name its base model; name it ({option})")
-    return resolve(module.base_model if model is None else model, trust_remote_code)
 
 
 def _match(teacher: Module, student: Module, base_t: Pretrained, base_s: Pretrained) -> _Columns:

@@ -19,8 +19,8 @@ from ..files.reading import read_safetensors
 from ..files.seals import read_sealed, sealed
 from ..files.texts import Text
 from ..files.writing import told, write_json, write_tensors
-from ..models.pretrained import ModelLike, resolve
-from ..modules.module import PROVENANCE, Module
+from ..models.pretrained import ModelLike
+from ..modules.module import PROVENANCE, Module, base_of
 from .answer_kinds import kind_of
 from .answers import Answers, answer_kind, ask
 from .likeliest import tokens_of
@@ -119,7 +119,7 @@ def kept_answers(
     )
     with kept_once(place):
         try:
-            base = resolve(module.base_model if model is None else model, trust_remote_code)
+            base = base_of(module, model, trust_remote_code, "--teacher-model")
             one_tokenizer = bool(kind.one_tokenizer and tokens) and tokens == tokens_of(base, texts)
         except ModelError:
             kept = (_read(shared) if tokens else None) or _read(place)

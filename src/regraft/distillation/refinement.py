@@ -22,8 +22,8 @@ from ..errors import TaskError
 from ..files.directories import check_writable
 from ..files.fingerprints import hash_rows
 from ..files.texts import Text
-from ..models.pretrained import ModelLike, Pretrained, resolve
-from ..modules.module import FILES, Module, load
+from ..models.pretrained import ModelLike, Pretrained
+from ..modules.module import FILES, Module, base_of, load
 from ..schema import make
 from ..tasks.data import Loaded
 from ..tasks.options import TaskOptions
@@ -118,7 +118,7 @@ def refine(
     loaded = None if data is None else data.load()
     if loaded is not None:
         check_head(start, loaded.task)
-    base = resolve(start.base_model if model is None else model, trust_remote_code)
+    base = base_of(start, model, trust_remote_code)
     larger = grown(start, base, options.grow, options.rank, options.seed)
     of_teacher: dict[str, Any] = {}
     if isinstance(texts, Writing):

@@ -15,9 +15,9 @@ from ..files.fingerprints import hash_file, hash_rows, versions
 from ..files.reading import read_json
 from ..files.texts import read_texts
 from ..files.writing import write_json, write_json_lines
-from ..models.pretrained import ModelLike, Pretrained, resolve
+from ..models.pretrained import ModelLike, Pretrained
 from ..models.weights import moved
-from ..modules.module import PROVENANCE, Module
+from ..modules.module import PROVENANCE, Module, base_of
 from ..progress import with_progress
 from ..seeding import generator
 from ..tasks.language import Reader
@@ -95,7 +95,7 @@ def written_texts(
             f"{module.source} is for {module.config['task_type']} and writes no texts, expected a module of a causal "
             "language model beside --generate; give --texts FILE"
         )
-    base = resolve(module.base_model if model is None else model, trust_remote_code)
+    base = base_of(module, model, trust_remote_code, "--teacher-model")
     directory = place_of_answers(directory)
     told_by: dict[str, Any] = {**told_by_module(module), "model": base.config_hash, "model_weights": base.weights_id}
     told_by |= {"asked": writing.count, "prompts": hash_rows(writing.prompts), "seed": seed, "max_length": max_length}

@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
-from ..errors import ModelError, first_line, quoted
+from ..errors import ModelError
 from ..files.fingerprints import hash_files, hash_parameters
 from ..files.hub import fetched_commit, split_gguf, unpacked
-from ..files.plain import can_be_named
 from .adapters import adapters, bare, bare_parameters, unwrapped
+from .configurations import read_config, reason_of
 from .derivation import derive_family
 from .families import FAMILIES, Family
-from .weights import check_files, check_weights, moved, unreported
+from .weights import check_weights, moved, unreported
 
 ModelLike = str | os.PathLike[str] | Any
 """A model id, a local directory, a loaded model, or a pair of a loaded model and its tokenizer."""
@@ -147,7 +147,7 @@ class Pretrained:
                 return auto_class.from_config(config, trust_remote_code=self.trusts_code)
         except Exception as error:  # of whatever kind a configuration without a size, or code of its own, leads to
             raise ModelError(
-                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {_reason(error)}"
+                f"{self.name} ({self.config.model_type}) cannot be built as AutoModel{head}: {reason_of(error)}"
             ) from error
 
     def load(self, auto_class: Any, **options: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -172,7 +172,7 @@ class Pretrained:
                     place, output_loading_info=True, trust_remote_code=self.trusts_code, **options
                 )
         except Exception as error:  # the hub's client raises those of many libraries
-            raise ModelError(f"cannot load the weights of {self.name!r}: {_reason(error)}") from error
+            raise ModelError(f"cannot load the weights of {self.name!r}: {reason_of(error)}") from error
         check_weights(model, loading["missing_keys"], self.name)
         return model, loading
 
@@ -234,7 +234,7 @@ class Pretrained:
         try:
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=self.trusts_code, **options)
         except Exception as error:  # the hub's client raises those of many libraries
-            reason = _reason(error, "tokenizer_config.json")
+            reason = reason_of(error, "tokenizer_config.json")
             raise ModelError(f"cannot load the tokenizer of {self.name!r}: {reason}") from error
         # transformers makes an empty tokenizer of a directory that holds a model alone.
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -264,7 +264,7 @@ def resolve(
         model, tokenizer = model
     if isinstance(model, str | os.PathLike):
         name = unpacked(str(model))
-        config = _config(name, trust_remote_code)
+        config = read_config(name, trust_remote_code)
         base = Pretrained(name, config, given_tokenizer=tokenizer, trusts_code=trust_remote_code, loading=loading)
         _tell_of_code(base, "config.json", vars(config))
     elif hasattr(model, "config"):
@@ -277,30 +277,6 @@ def resolve(
     return base
 
 
-def _config(name: str, trusts_code: bool) -> Any:
-    place, gguf = split_gguf(name)
-    if not can_be_named(place):
-        raise ModelError(f"found the model {quoted(name)}, expected a directory or the id of one on the hub")
-    if gguf and Path(place).is_dir() and not (Path(place) / gguf).is_file():
-        files = ", ".join(sorted(path.name for path in Path(place).glob("*.gguf"))) or "none"
-        raise ModelError(f"{place} has no {gguf}, expected the name of a GGUF file that is there: {files}")
-    if not gguf and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name!r} is a directory without config.json, expected one that save_pretrained wrote")
-    if Path(place).is_dir():
-        check_files(Path(place))
-    try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=trusts_code, **({"gguf_file": gguf} if gguf else {}))
-    except ImportError as error:
-        raise ModelError(
-            f"{name} is in GGUF, which needs a package; install it (pip install 'regraft[gguf]')"
-        ) from error
-    except Exception as error:  # the hub's client raises those of many libraries
-        raise ModelError(
-            f"cannot read the configuration of model {name!r}, expected a local directory or a model id "
-            f"that can be reached from here: {_reason(error)}"
-        ) from error
-
-
 def _tell_of_code(base: Pretrained, file: str, fields: Mapping[str, Any]) -> None:
     if fields.get("auto_map") and not base.trusts_code:
         warnings.warn(
@@ -308,18 +284,3 @@ def _tell_of_code(base: Pretrained, file: str, fields: Mapping[str, Any]) -> Non
             "what transformers has for this type of model stands in for it (--trust-remote-code runs it)",
             stacklevel=2,
         )
-
-
-def _reason(error: Exception, file: str = "config.json") -> str:
-    """Say why something of a model cannot be loaded.
-
-    Args:
-        error: what transformers raised.
-        file: of the model, which names code where that is the reason.
-    """
-    if "trust_remote_code" in str(error):
-        return (
-            f"its {file} asks for Python code that comes with the model (auto_map), and none is run; use a model that "
-            "transformers knows, or read that code and allow it (--trust-remote-code)"
-        )
-    return first_line(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from transformers.utils import logging
 
 from ..errors import ModelError, first_line, quoted
 
@@ -17,14 +17,27 @@ _EXACT = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_files(directory: Path) -> None:
-    """Refuse a directory of a model with a pipe or a device in it: who loads it may wait for ever.
+    """Refuse a directory of a model that is not there, or has a pipe or a device in it: who loads it may wait for ever.
 
     Raises:
-        ModelError: there is one.
+        ModelError: it is none, or holds one.
     """
+    if not directory.is_dir():
+        raise ModelError(f"there is no directory {directory}, expected that of a model")
     for path in directory.iterdir():
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ModelError(f"{path} is no regular file, expected one that save_pretrained wrote; get it anew")
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keep transformers from listing keys: `check_weights` judges them, and a head is missing that a module brings."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def check_weights(model: Any, missing: Iterable[str], name: str) -> None:
@@ -75,14 +88,3 @@ def moved(model: Any, dtype: torch.dtype | None, device: str | torch.device | No
         raise ModelError(
             f"cannot run on device {quoted(str(device))}, expected one of this machine: {first_line(error)}"
         ) from error
-
-
-@contextmanager
-def unreported() -> Iterator[None]:
-    """Keep transformers from listing keys: `check_weights` judges them, and a head is missing that a module brings."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity(max(verbosity, transformers.utils.logging.ERROR))
-    try:
-        yield
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)

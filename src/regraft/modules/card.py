@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..files.hub import fetched_commit
 from ..files.writing import write_text
+from ..models.pretrained import HEAD_CLASSES
 from ..tasks.records import metric_named
 from .peft_types import PEFT_TYPES
 from .picture import port_picture
@@ -34,7 +35,11 @@ HERE = "path/of/this/directory"
 
 
 def model_card(
-    config: Mapping[str, Any], provenance: Mapping[str, Any], written_for: str = "peft", place: str = HERE
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    written_for: str = "peft",
+    place: str = HERE,
+    rows: int | None = None,
 ) -> str:
     """Write a model card for a module that regraft trained, ported or converted.
 
@@ -43,6 +48,7 @@ def model_card(
         provenance: the content of its ``regraft.json``.
         written_for: what loads the directory: ``"peft"``, ``"adapterhub"`` or ``"gguf"`` (llama.cpp).
         place: what to load it from: a path, or the id of a repository of the hub.
+        rows: how many labels its task head has; None without one.
     """
     library, tag = _LIBRARIES[written_for]
     method = PEFT_TYPES.get(config["peft_type"])
@@ -64,6 +70,8 @@ def model_card(
             **provenance,
             "base": named,
             "place": place,
+            "ending": HEAD_CLASSES.get(config.get("task_type") or ""),
+            "rows": rows,
             "peft_type": config["peft_type"],
             "written": lambda name, score: f"{score:.{metric_named(name).digits}f}",
             "written_for": written_for,
@@ -79,9 +87,10 @@ def write_card(
     provenance: Mapping[str, Any],
     written_for: str = "peft",
     place: str = HERE,
+    rows: int | None = None,
 ) -> None:
     """Write the card of a module and, of one that was ported, the picture that it shows; arguments as `model_card`."""
-    write_text(directory / CARD, model_card(config, provenance, written_for, place))
+    write_text(directory / CARD, model_card(config, provenance, written_for, place, rows))
     picture = port_picture(provenance.get("port", {}))
     if picture is not None:
         write_text(directory / PICTURE, picture)

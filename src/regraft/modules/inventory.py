@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from ..errors import ModuleFileError
 from ..models.families import Family
@@ -16,9 +13,7 @@ from .axes import Free, Role
 from .config import PREFIX, alpha_at, check_portable, head_class_of, size_at
 from .module import Module
 from .peft_types import PEFT_TYPES, roles_of, shape_at
-
-# The rows of these weights are the labels of a task head.
-_HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
+from .tensors import head_rows
 
 
 @dataclass(frozen=True)
@@ -136,11 +131,6 @@ def head_keys(module: Module) -> list[str]:
 def _is_inside(key: str, names: tuple[str, ...]) -> bool:
     path = key.split(".")
     return any(".".join(path[:end]).endswith(names) for end in range(1, len(path)))
-
-
-def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
-    """Count the labels of a module's task head; None where it has none."""
-    return next((len(tensor) for key, tensor in tensors.items() if _HEAD_OUTPUT.search(key)), None)
 
 
 def labels_of_base(module: Module, base: Pretrained) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from ..errors import ModuleFileError, first_line
 from ..models.pretrained import ModelLike, Pretrained
 from .card import merged_card
 from .config import check_portable, parse_config
-from .inventory import head_rows, labels_of_base, take_inventory
+from .inventory import labels_of_base, take_inventory
 from .model_directory import save_model
 from .module import FILES, GGUF_WEIGHTS, Module, base_of
+from .tensors import head_rows
 
 
 def save_merged(

@@ -18,7 +18,7 @@ import torch
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from torch import Tensor
 
-from ..errors import ModuleFileError
+from ..errors import ModelError, ModuleFileError
 from ..files.directories import new_directory
 from ..files.fingerprints import versions
 from ..files.hub import download, locate, push
@@ -30,15 +30,14 @@ from .adapterhub.layouts import HubFiles
 from .card import CARD, HERE, PICTURE, write_card
 from .config_record import check_config
 from .provenance import checked
-from .tensors import check_tensors
+from .tensors import check_tensors, head_rows
 
 PROVENANCE = "regraft.json"
 CURVE = "curve.jsonl"
 # AdapterHub's files; its configuration has the name of PEFT's.
 HUB_WEIGHTS, HUB_SAFETENSORS = "pytorch_adapter.bin", "adapter.safetensors"
 HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS = "head_config.json", "pytorch_model_head.bin", "model_head.safetensors"
-# llama.cpp's.
-GGUF_WEIGHTS = "adapter_model.gguf"
+GGUF_WEIGHTS = "adapter_model.gguf"  # llama.cpp's
 _HUB = (HUB_WEIGHTS, HUB_SAFETENSORS, HEAD_CONFIG, HEAD_WEIGHTS, HEAD_SAFETENSORS)
 FILES = (
     CONFIG_NAME,
@@ -75,6 +74,9 @@ class Module:
     def __post_init__(self) -> None:
         for name in ("config", "tensors", "provenance"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __repr__(self) -> str:
+        return f"Module({self.source!r}, {self.peft_type}, base_model={self.base_model!r}, {len(self.tensors)} tensors)"
 
     @property
     def base_model(self) -> str:
@@ -168,7 +170,7 @@ class Module:
         write_tensors(directory / SAFETENSORS_WEIGHTS_NAME, self.tensors, {"format": "pt"})
         write_json(directory / CONFIG_NAME, dict(self.config), sort_keys=True)
         write_json(directory / PROVENANCE, provenance, sort_keys=True)
-        write_card(directory, self.config, provenance, place=place)
+        write_card(directory, self.config, provenance, place=place, rows=head_rows(self.tensors))
 
     def save_adapterhub(
         self,
@@ -214,16 +216,29 @@ class Module:
         return {**self.provenance, "versions": versions(), "hash": self.hash()}
 
 
-def base_of(module: Module, base: ModelLike | None = None, trust_remote_code: bool = False) -> Pretrained:
+def base_of(
+    module: Module,
+    base: ModelLike | None = None,
+    trust_remote_code: bool = False,
+    option: str = "--model",
+    loading: Mapping[str, Any] = MappingProxyType({}),
+) -> Pretrained:
     """Find the base model of a module: the one that is given or, by default, the one that it names.
+
+    `option` gives it on the command line, for what is said where it is missing; the others are those of `resolve`.
 
     Raises:
         ModuleFileError: none is given, and it names none.
         ModelError: no such base model.
     """
-    if base is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} names no base model, expected one; name it (--model)")
-    return resolve(module.base_model if base is None else base, trust_remote_code)
+    if base is not None:
+        return resolve(base, trust_remote_code, loading)
+    if not module.base_model:
+        raise ModuleFileError(f"{module.source} names no base model, expected one; name it ({option})")
+    try:
+        return resolve(module.base_model, trust_remote_code, loading)
+    except ModelError as error:
+        raise ModelError(f"{error}; {module.source} names it as its base, name where it is ({option})") from error
 
 
 def _pickled(tensors: Mapping[str, Tensor]) -> bytes:

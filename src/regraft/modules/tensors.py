@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,8 @@ _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _LARGEST = 1e9
 # Longer than the path of any layer.
 _LONGEST_KEY = 512
+# The rows of these weights are the labels of a task head.
+_HEAD_OUTPUT = re.compile(r"(?:^|\.)(?:classifier|classifier\.out_proj|score|qa_outputs)\.weight$")
 
 
 def check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
@@ -46,3 +49,8 @@ def check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
             raise ModuleFileError(
                 f"{source} has {largest:.0e} in {quoted(key)}, which no training gives; it is damaged, get it anew"
             )
+
+
+def head_rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """Count the labels of a module's task head; None where it has none."""
+    return next((len(tensor) for key, tensor in tensors.items() if _HEAD_OUTPUT.search(key)), None)

@@ -152,7 +152,9 @@ def _added(layer: Any, what: str) -> tuple[Tensor, Tensor | None]:
     """Work out what a layer's module adds: to the weight, (out, in), and to the bias, (out,), or None."""
     own = layer.get_base_layer()
     if not isinstance(own, nn.Linear | Conv1D):
-        raise ModuleFileError(f"{what} sits on a {type(own).__name__}, expected a linear layer")
+        raise ModuleFileError(
+            f"{what} sits on a {type(own).__name__}, expected a linear layer; it cannot become a LoRA, port it as it is"
+        )
     layer.double()
     before = [None if part is None else part.detach().clone() for part in (own.weight, own.bias)]
     layer.merge()

@@ -24,8 +24,8 @@ from ..errors import SamplingError
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..models.sites import PER_TEXT, SpacePair
 from ..modules.config import PREFIX
-from ..modules.inventory import head_rows
 from ..modules.module import Module
+from ..modules.tensors import head_rows
 from ..tasks.agreement import Agreement, agree
 from .execution import transfer_tensors
 from .plan import Plan

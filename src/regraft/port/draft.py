@@ -179,12 +179,22 @@ class Draft:
             remedy = f"{head.remedy}, or " if head.remedy else ""
             self.refuse(f"the head of {self.source} cannot be ported: {head.reason}; {remedy}use --head fresh")
         if not fresh:
-            self.widths |= head.widths
+            self._add_head_spaces(head.widths)
         for key, shape in needed.items():
             parts = () if fresh else (head.parts[key],)
             self.targets.append(
                 Target(key, shape, self._action(parts) if parts else "fresh", key.removeprefix(PREFIX), None, parts)
             )
+
+    def _add_head_spaces(self, widths: Mapping[SpacePair, tuple[int, int]]) -> None:
+        self.widths |= widths
+        for pair, (d_s, d_t) in widths.items():
+            if self.method.identity and d_s != d_t:
+                self.refused.add(pair)
+                self.refuse(
+                    f"the task head reads {d_t} numbers in {self.teacher.name} ({pair.name}) and {d_s} in "
+                    f"{self.student.name}, expected the same without a map; {self.advice}"
+                )
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Compare what is planned with what PEFT expects."""

@@ -158,7 +158,7 @@ class Forecast:
         if low >= LIKELY:
             return "This port is likely to help."
         if low >= POSSIBLE:
-            return "This port may help." if high < LIKELY else "This port may help, perhaps is likely to."
+            return "This port may help." if high < LIKELY else "This port may help, and perhaps is likely to."
         if high >= POSSIBLE:
             return "This port may help, or be no better than a random start; more texts would tell."
         return "This port is unlikely to help; expect no more than a random start."

@@ -11,11 +11,11 @@ from typing import Any
 from ..activations.options import RunOptions
 from ..activations.sampling import Sample, check_same_pair, load_sample, sample
 from ..alignment.methods import METHODS, Method
-from ..errors import ModuleFileError, PlanError, SamplingError, unknown_choice
+from ..errors import PlanError, SamplingError, unknown_choice
 from ..files.texts import Text
 from ..models.pretrained import ModelLike, Pretrained, resolve
 from ..models.relation import Relation, relate
-from ..modules.module import Module
+from ..modules.module import Module, base_of
 from ..schema import make
 from .advice import copy_refused
 from .bases import bases_refused
@@ -90,11 +90,10 @@ class Port:
             raise PlanError(
                 f"found a judge beside scale {options.scale}; it chooses a scale: scale='auto', or leave it out"
             )
-        if teacher is None and not module.base_model:
-            raise ModuleFileError(f"{module.source} does not name its base model; name it as the teacher (--teacher)")
-        named = module.base_model if teacher is None else teacher, student
-        how = run.trust_remote_code, run.loading
-        models = resolve(named[0], *how), resolve(named[1], *how)
+        models = (
+            base_of(module, teacher, run.trust_remote_code, "--teacher", run.loading),
+            resolve(student, run.trust_remote_code, run.loading),
+        )
         relation, by_name = relate(*models), options.align is not None
         evidence: Evidence = "texts" if texts is not None else "moments" if moments is not None else "none"
         options = options.settled(evidence, relation.kind == "same")
@@ -154,7 +153,8 @@ class Port:
             moments = sample(*models, sorted(pairs), self.texts, options, run, covariances=full, folded=folded)
         sampled = moments.moments if moments else None
         structure = self.plan.attention_heads, self.plan.ranks, self.plan.writes
-        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure)
+        sites = {target.place[1] for target in self.plan.targets if target.place is not None}
+        maps, scores = fit_pairs(str(options.align), self.plan.widths, sampled, options.seed, *structure, sites)
         places = None
         if sampled and any(split.held_out.full for split in sampled.values()):
             places = fidelity(self.plan, self.module.tensors, maps, sampled)

@@ -75,6 +75,7 @@ def fit_pairs(
     attention_heads: Mapping[str, tuple[int, int]] | None = None,
     ranks: Mapping[SpacePair, tuple[int, int]] | None = None,
     written: Collection[SpacePair] | None = None,
+    sites: Collection[str] = (),
 ) -> tuple[dict[SpacePair, Map], list[Score[SpacePair]]]:
     """Fit a map for every pair of spaces.
 
@@ -87,6 +88,7 @@ def fit_pairs(
             `sites.attention_heads`.
         ranks: how many dimensions the student's activations and the teacher's span; by default all.
         written: the pairs where something is written; by default all.
+        sites: those that the module sits on, to be named where the moments lack something.
 
     Returns:
         The maps, and for each how well it fits.
@@ -105,7 +107,8 @@ def fit_pairs(
         if sampled and split is None:
             raise SamplingError(
                 f"the moments lack {pair.name} for student layer {pair.student_layer} and teacher layer "
-                f"{pair.teacher_layer}; sample again with the --sites and --layers of this module{advice}"
+                f"{pair.teacher_layer}; sample again with these --layers and, beside those of other modules, "
+                f"--sites {','.join(sorted(sites))}{advice}"
             )
         problems[pair] = Problem(
             str(pair),

@@ -57,9 +57,11 @@ def _from_folder(data: Path, language: str, renamed: Mapping[str, str], formats:
     paths = {split: _file(folder, split, formats) for split in SPLITS}
     if paths["test"] is None or (paths["train"] is None and paths["validation"] is None):
         missing = "test" if paths["test"] is None else "val"
+        found = f"{data} is a file" if data.is_file() else f"{folder} has no {missing} file"
+        there = "in a folder" if data.is_file() else "there"
         raise TaskError(
-            f"{folder} has no {missing} file, expected train, val (or dev) and test in one of {', '.join(formats)} "
-            f"there or in a subfolder named by the language ({language}); or name a data set of the hub"
+            f"{found}, expected train, val (or dev) and test in one of {', '.join(formats)} "
+            f"{there} or in a subfolder named by the language ({language}); or name a data set of the hub"
         )
     columns = list(renamed.values())
     rows = {split: read_rows(path, columns) for split, path in paths.items() if path is not None}

@@ -10,10 +10,11 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 from ..errors import ModelError, ModuleFileError, first_line
 from ..models.pretrained import HEAD_CLASSES, Pretrained
 from ..modules.config import expected_tensors, head_class_of, parse_config, plain_config
-from ..modules.inventory import head_keys, head_rows
+from ..modules.inventory import head_keys
 from ..modules.module import Module
+from ..modules.tensors import head_rows
 from ..tasks.data import Loaded
-from ..tasks.records import Task
+from ..tasks.records import TASKS, Task
 
 
 def attach(base: Pretrained, module: Module, task: Task, fresh_head: bool = False) -> PeftModel:
@@ -60,9 +61,11 @@ def check_head(module: Module, task: Task, fresh_head: bool = False) -> None:
     # Without a head, the class that PEFT noted tells as much as a task type.
     of_class = head_class_of(module.config, module.source) if not (told or task.target) else ""
     if told != task.task_type and of_class != HEAD_CLASSES[task.task_type]:
+        tasks = sorted(name for name, other in TASKS.items() if other.task_type == told)
+        suiting = f" {', '.join(tasks)}" if tasks else ""
         raise ModuleFileError(
             f"{module.source} has task type {told}, expected {task.task_type}: "
-            "a module trained with such a head; name the task that it was trained for (--task)"
+            f"a module trained with such a head; name the task that it was trained for (--task{suiting})"
         )
     rows = head_rows(module.tensors)
     if rows is not None and rows != len(task.labels) and not fresh_head:

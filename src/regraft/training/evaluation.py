@@ -9,9 +9,8 @@ from tempfile import TemporaryDirectory
 
 from transformers import set_seed
 
-from ..errors import ModuleFileError, TaskError, unknown_choice
-from ..models.pretrained import resolve
-from ..modules.module import Module, load
+from ..errors import TaskError, unknown_choice
+from ..modules.module import Module, base_of, load
 from ..tasks.kinds import KINDS
 from ..tasks.options import DataOptions, TaskOptions
 from ..tasks.records import task_named
@@ -121,10 +120,8 @@ def assess(
             raise TaskError(f"generate is {generate}, expected 1 or more")
         check_scorer()
     module = load(directory)
-    if model is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     check_head(module, task_named(data.task), fresh_head=True)
-    base = resolve(model if model is not None else module.base_model, trust_remote_code)
+    base = base_of(module, model, trust_remote_code)
     loaded = data.load()
     order = known_order(module, base, loaded)
     loaded = loaded.ordered(order.labels)

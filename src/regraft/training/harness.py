@@ -12,10 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModuleFileError, TaskError, first_line
-from ..models.pretrained import resolve
+from ..errors import TaskError, first_line
 from ..models.weights import moved
-from ..modules.module import load
+from ..modules.module import base_of, load
 from ..progress import with_progress
 from ..tasks.records import TASKS
 from .attachment import attach, check_head
@@ -75,10 +74,8 @@ def compare_on_harness(
     options = options or EvaluateOptions()
     manager, names = _find(tasks)
     module = load(directory)
-    if model is None and not module.base_model:
-        raise ModuleFileError(f"{module.source} does not name its base model; name it (--model)")
     check_head(module, _TASK)
-    base = resolve(model if model is not None else module.base_model, trust_remote_code)
+    base = base_of(module, model, trust_remote_code)
     adapted = moved(attach(base, module, _TASK), None, None).eval()
     longest = min(options.max_length, base.longest) if "max_length" in options.model_fields_set else None
     runs = HFLM(adapted, tokenizer=base.tokenizer(), batch_size=options.batch_size, max_length=longest)

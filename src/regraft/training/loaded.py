@@ -13,8 +13,9 @@ from ..errors import ModuleFileError
 from ..models.pretrained import HEAD_CLASSES, resolve
 from ..models.weights import moved
 from ..modules.config import PREFIX, head_class_of
-from ..modules.inventory import head_rows, labels_of_base
+from ..modules.inventory import labels_of_base
 from ..modules.module import Module, load
+from ..modules.tensors import head_rows
 from ..tasks.records import Task
 from .attachment import attach
 
