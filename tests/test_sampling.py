@@ -12,7 +12,7 @@ from conftest import make_texts
 
 from regraft.activations.batches import held_out_texts
 from regraft.activations.options import RunOptions, SampleOptions
-from regraft.activations.sampling import FOLDS, sample
+from regraft.activations.sampling import FOLDS, load_sample, sample
 from regraft.errors import ModelError, PlanError, SamplingError
 from regraft.files.fingerprints import may_be_same
 from regraft.models.pretrained import resolve
@@ -217,3 +217,15 @@ def test_spaces_of_covers_both_conventions(make_model: Callable[..., str]) -> No
     assert SpacePair(3, 3, "pooled") in space_pairs(teacher, teacher, "skip")
     decoders = resolve(make_model("llama", layers=2)), resolve(make_model("llama", layers=2))
     assert "layer_output" not in {space.name for space in space_pairs(*decoders, "skip")}
+
+
+def test_few_texts_leave_folds_without_rows_which_are_written_and_read(
+    make_model: Callable[..., str], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(make_texts(5)))
+    models = ("--teacher", make_model(), "--student", make_model(width=48))
+    code, _, err = run("sample", *models, "--texts", tmp_path / "texts.txt", "--out", tmp_path / "few")
+    assert code == 0, err
+    read = load_sample(tmp_path / "few")
+    folds = next(split.folds for split in read.moments.values() if split.folds)
+    assert [bool(fold.n) for fold in folds].count(False) > 1
