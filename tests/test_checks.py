@@ -6,12 +6,13 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import make_texts
+from conftest import load_base, load_peft, make_texts
 from safetensors.torch import load_file, save_file
 
 import regraft
@@ -21,6 +22,7 @@ from regraft.errors import LONGEST, ModelError, ModuleFileError, PlanError, one_
 from regraft.files import plain
 from regraft.models.pretrained import resolve
 from regraft.port.execution import check_sizes
+from regraft.port.forecast import Fidelity
 
 Make = Callable[..., str]
 
@@ -140,6 +142,13 @@ def test_what_cannot_be_right_is_not_written(make_model: Make, make_module: Make
         with pytest.raises(PlanError, match=r"NaN, infinite or more than 1,000 times as large"):
             check_sizes(plan, made, module.tensors, 1.0)
     check_sizes(plan, {**module.tensors, key: module.tensors[key] * 1e4}, module.tensors, 1e4)
+    # Where it is known what it computes, that is judged, and not how large it is.
+    target = next(target for target in plan.targets if target.reads)
+    assert target.place is not None
+    for factor, r2, refused in ((1e6, 0.9, False), (1e6, -0.9e6, False), (1.0, -1.1e6, True), (torch.nan, 0.9, True)):
+        made = {**module.tensors, target.key: module.tensors[target.key] * factor}
+        with pytest.raises(PlanError, match="of no use") if refused else nullcontext():
+            check_sizes(plan, made, module.tensors, 1.0, [Fidelity(*target.place, "A", r2)])
     broken = dataclasses.replace(module, tensors={**module.tensors, key: module.tensors[key] * torch.nan})
     with pytest.raises(ModuleFileError, match=f"NaN or infinity in '{key}'"):
         broken.save(tmp_path / "out")
@@ -173,3 +182,36 @@ def test_a_configuration_is_what_peft_declares(
         return
     with pytest.raises(ModuleFileError, match=words):
         regraft.load(path)
+
+
+def test_a_student_of_the_same_function_with_tiny_activations_gets_a_port(
+    make_model: Make, make_module: Make, tmp_path: Path
+) -> None:
+    """Its norms are 100,000 times smaller, and what reads them as much larger: so are the tensors of the port."""
+    teacher, tiny = make_model("llama", layers=2, tie_word_embeddings=True), tmp_path / "tiny"
+    model = transformers.AutoModelForCausalLM.from_pretrained(teacher)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.input_layernorm.weight.mul_(1e-5)
+            for name in ("q_proj", "k_proj", "v_proj"):
+                getattr(layer.self_attn, name).weight.mul_(1e5)
+    model.save_pretrained(tiny)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher)
+    tokenizer.save_pretrained(tiny)
+    module = make_module(teacher)
+    ported = regraft.transfer(regraft.load(module), str(tiny), texts=make_texts(200), align="ridge", progress=False)
+    largest = [
+        max(float(tensor.abs().max()) for tensor in one.tensors.values()) for one in (regraft.load(module), ported)
+    ]
+    assert largest[1] > 1e4 * largest[0]
+    ids = tokenizer(make_texts(1, seed=9), return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected, found, bare = (
+            one(ids)[0]
+            for one in (
+                load_peft(teacher, module),
+                load_peft(str(tiny), ported.save(tmp_path / "ported")),
+                load_base(teacher),
+            )
+        )
+    assert (found - expected).norm() < 0.1 * (bare - expected).norm()

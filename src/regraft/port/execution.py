@@ -13,11 +13,12 @@ from ..errors import PlanError
 from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..seeding import generator
+from .forecast import Fidelity
 from .fused import with_fused
 from .parts import Part, Target
 from .plan import Plan
 
-# A map between activations of any sizes that occur makes tensors larger, but not by so much.
+# What a map that works is never off by.
 LARGEST = 1000
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02
@@ -48,18 +49,48 @@ def transfer_tensors(
     return put_together(plan.targets, move(plan, plan.targets, tensors, maps), seed, scale)
 
 
-def check_sizes(plan: Plan, made: Mapping[str, Tensor], tensors: Mapping[str, Tensor], scale: float) -> None:
-    """Refuse a port that no working map would have made; arguments as for `transfer_tensors`, and what it made.
+def check_sizes(
+    plan: Plan,
+    made: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    scale: float,
+    places: Collection[Fidelity] = (),
+) -> None:
+    """Refuse a port that no working map would have made.
+
+    Of two models one may have activations a thousand times as large as the other's, and tensors that read them are as
+    much smaller. So what reads is judged by what it computes from held-out activations, where that is known.
+
+    Args:
+        plan: says what each tensor is made of.
+        made: the student's module.
+        tensors: the teacher's module.
+        scale: factor of what the module writes.
+        places: how much of what they read the places of the student's module keep.
 
     Raises:
-        PlanError: a tensor holds NaN, or is 1,000 times as large as the teacher's.
+        PlanError: a tensor holds NaN or infinity; what it computes is a thousand times as far from the teacher's as
+            that is from its mean; or, where this is not known, it is a thousand times as large as the teacher's.
     """
+    kept: dict[tuple[int | None, str], float] = {}
+    for place in places:
+        if place.r2 is not None:
+            key = place.layer, place.site
+            kept[key] = min(place.r2, kept.get(key, place.r2))
     used = {part.tensor for target in plan.targets for part in target.parts}
     largest = max((float(tensors[key].abs().max()) for key in used if tensors[key].numel()), default=0.0)
     most = LARGEST * max(1.0, scale) * largest
     for target in plan.targets:
         tensor = made[target.key]
-        if target.parts and tensor.numel() and not float(tensor.abs().max()) <= most:  # nor is NaN
+        if not target.parts or not tensor.numel():
+            continue
+        r2 = kept.get(target.place or (None, "head")) if target.reads else None
+        if r2 is not None and r2 < 1 - LARGEST**2:
+            raise PlanError(
+                f"what the port's {target.key} computes would miss the teacher's by {LARGEST:,} times what that "
+                "varies by, so its maps are of no use; give more texts, or take another --align"
+            )
+        if not tensor.isfinite().all() or (r2 is None and float(tensor.abs().max()) > most):
             raise PlanError(
                 f"the port's {target.key} would be NaN, infinite or more than {LARGEST:,} times as large as any of the "
                 "teacher's tensors, so its maps are of no use; give more texts, or take another --align"

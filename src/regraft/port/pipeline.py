@@ -166,7 +166,7 @@ class Port:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
         moved, scale = self.fitted.moved, self.fitted.scale
         ported = port_module(self.plan, self.module, moved, self.options.seed, scale, port=_account(self))
-        check_sizes(self.plan, ported.tensors, self.module.tensors, scale)
+        check_sizes(self.plan, ported.tensors, self.module.tensors, scale, self.fitted.places or ())
         return ported
 
     @cached_property
