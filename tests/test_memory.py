@@ -21,7 +21,9 @@ from regraft.errors import SamplingError
 from regraft.port.pipeline import Port
 
 # The port of a small pair comes first: libraries are there, then. Figures are in kB.
+# Weights are pages of a file, which a system short of memory takes back; locked they stay, where that is allowed.
 CHILD = """
+import ctypes
 import sys
 from pathlib import Path
 import torch
@@ -33,6 +35,7 @@ def status(name):
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 torch.set_num_threads(1)
+ctypes.CDLL(None).mlockall(1 | 2 | 4)  # MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT
 texts, *names = sys.argv[1:]
 texts = Path(texts).read_text().splitlines()
 for module, student, teacher in (names[:3], names[3:]):

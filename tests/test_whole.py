@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 import regraft
 from regraft.errors import ModuleFileError
 from regraft.experiment.store import Store
 from regraft.files.directories import claimed, new_directory
-from regraft.files.writing import write_json
+from regraft.files.writing import told, write_json
 from regraft.modules.module import Module
 from regraft.stopping import Stopped, stoppable, undisturbed
 
@@ -246,6 +247,20 @@ def test_a_signal_ends_a_command_while_it_is_imported(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert ended.returncode == 130
     assert ended.stderr == "stopped: nothing is half written; run the same command again\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")
+def test_what_the_writer_of_tokenizers_says_of_a_full_disk_is_told(
+    make_model: Callable[..., str], tmp_path: Path
+) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(make_model(layers=2))
+    with (
+        pytest.raises(ModuleFileError, match=r"cannot write .*out: No space left on device \("),
+        told(tmp_path / "out"),
+    ):
+        tokenizer.backend_tokenizer.save("/dev/full")
+    with pytest.raises(Exception, match="of another kind"), told(tmp_path / "out"):
+        raise Exception("of another kind")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")

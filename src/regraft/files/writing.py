@@ -20,6 +20,9 @@ from torch import Tensor
 from ..errors import ModuleFileError, first_line
 from ..stopping import undisturbed
 
+# How writers in Rust end what they say of the system.
+_SYSTEM = re.compile(r"os error (\d+)")
+
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
@@ -35,6 +38,10 @@ def told(path: Path) -> Iterator[None]:
     except WritingError as error:
         raise WritingError(path, error.reason) from error
     except (OSError, SafetensorError) as error:
+        raise WritingError(path, error) from error
+    except Exception as error:
+        if type(error) is not Exception or _SYSTEM.search(str(error)) is None:  # the writer of tokenizers says no more
+            raise
         raise WritingError(path, error) from error
 
 
@@ -53,7 +60,7 @@ class WritingError(ModuleFileError):
 
 def _why(reason: Exception) -> str:
     number = reason.errno if isinstance(reason, OSError) else None
-    if (said := re.search(r"os error (\d+)", str(reason))) is not None:  # what safetensors' writer says at length
+    if (said := _SYSTEM.search(str(reason))) is not None:
         number = int(said[1])
     return first_line(reason) if number is None else os.strerror(number)
 
