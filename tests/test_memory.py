@@ -47,7 +47,7 @@ print(expected / 1024, status("VmHWM") - before)
 
 
 def expected_and_found(names: list[str], tmp_path: Path) -> tuple[float, float]:
-    """Port the first three, then the others, in a process of its own; MB that were expected, and that it took."""
+    """Port the first three, then the others, in a process of its own; kB that were expected, and that it took."""
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(" ".join(make_texts(5, seed)) for seed in range(60)))
     # What is given back is given back to the system.
@@ -98,7 +98,7 @@ def test_the_expected_peak_of_real_shapes_is_that_of_the_process(
         student = make_model("llama", wide, layers=2, seed=1, **of_student)
         names += [make_module(teacher, target_modules=["q_proj", "v_proj"]), student, teacher]
     expected, found = expected_and_found(names, tmp_path)
-    print(f"expected {expected:.0f} MB, found {found:.0f} MB")
+    print(f"expected {expected:.0f} kB, found {found:.0f} kB")
     assert expected == pytest.approx(found, rel=0.1)
 
 
