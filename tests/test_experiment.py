@@ -301,7 +301,7 @@ def test_a_key_is_what_it_was_before_options_were_records(monkeypatch: pytest.Mo
         with monkeypatch.context() as before:
             before.setattr(jobs, "RECIPE", 1)
             assert key_of(job) == key
-    assert jobs.RECIPE == 5
+    assert jobs.RECIPE == 6
     monkeypatch.setattr(jobs, "RECIPE", 4)
     begins, scoring = (source("p"), "lora", None, source("s"), source("k"), source("t")), EvaluateOptions()
     for options, key in (

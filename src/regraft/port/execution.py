@@ -20,6 +20,8 @@ from .plan import Plan
 
 # What a map that works is never off by.
 LARGEST = 1000
+# How many times as long as its teacher's a row may be that a LoRA reads with, or as short.
+UNBALANCED = 10.0
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02
 
@@ -63,7 +65,7 @@ def check_sizes(
 
     Args:
         plan: says what each tensor is made of.
-        made: the student's module.
+        made: the student's module, not yet `balanced`.
         tensors: the teacher's module.
         scale: factor of what the module writes.
         places: how much of what they read the places of the student's module keep.
@@ -122,9 +124,38 @@ def put_together(targets: Collection[Target], moved: Moved, seed: int = 0, scale
 
 def port_module(plan: Plan, module: Module, moved: Moved, seed: int, scale: float, **provenance: Any) -> Module:
     """Make the student's module of what was moved; arguments as for `transfer_tensors`, and more of its provenance."""
-    tensors = put_together(plan.targets, moved, seed, scale)
+    tensors = balanced(plan.targets, put_together(plan.targets, moved, seed, scale), module.tensors)
     labels = {"labels": list(plan.labels)} if plan.labels else {}
     return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
+
+
+def balanced(
+    targets: Collection[Target], made: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give rows of A that are far from the length of the teacher's that length, and columns of B theirs in return.
+
+    What A and B compute together stays. But Adam's steps are of one size for both, and a LoRA whose A is a thousand
+    times as large as usual, since the student's activations are as small, learns nothing in A and too much in B.
+
+    Args:
+        targets: which tensors.
+        made: the student's module.
+        tensors: the teacher's module.
+    """
+    balanced = dict(made)
+    for target in targets:
+        if not target.into or not target.parts:
+            continue
+        read, written = made[target.key], made[target.into]
+        usual = [float(tensors[part.tensor].double().square().sum(1).mean().sqrt()) for part in target.parts]
+        factors = read.double().norm(dim=1) / max(usual)
+        near = (factors <= UNBALANCED) & (factors >= 1 / UNBALANCED)
+        if near.all():
+            continue
+        factors = torch.where(near | ~factors.isfinite() | (factors == 0), 1.0, factors)
+        balanced[target.key] = (read.double() / factors[:, None]).to(read.dtype)
+        balanced[target.into] = (written.double() * factors).to(written.dtype)
+    return balanced
 
 
 def _make(target: Target, ported: tuple[Tensor, ...], seed: int, scale: float) -> Tensor:

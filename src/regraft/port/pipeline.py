@@ -19,7 +19,7 @@ from ..modules.module import Module, base_of
 from ..schema import make
 from .advice import copy_refused
 from .bases import bases_refused
-from .execution import check_sizes, move, port_module
+from .execution import check_sizes, move, port_module, put_together
 from .forecast import Forecast, fidelity
 from .limits import copy_advice
 from .memory import Memory, expected_memory
@@ -164,10 +164,15 @@ class Port:
     @cached_property
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
-        moved, scale = self.fitted.moved, self.fitted.scale
-        ported = port_module(self.plan, self.module, moved, self.options.seed, scale, port=_account(self))
-        check_sizes(self.plan, ported.tensors, self.module.tensors, scale, self.fitted.places or ())
-        return ported
+        how = self.fitted.moved, self.options.seed, self.fitted.scale
+        check_sizes(
+            self.plan,
+            put_together(self.plan.targets, *how),
+            self.module.tensors,
+            self.fitted.scale,
+            self.fitted.places or (),
+        )
+        return port_module(self.plan, self.module, *how, port=_account(self))
 
     @cached_property
     def forecast(self) -> Forecast | None:
