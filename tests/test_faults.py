@@ -59,11 +59,11 @@ def test_whatever_happens_the_same_command_ends_as_if_nothing_had(
         return Sweep(words[0], str(tmp_path / name), [kept], words[1], 0 if ALL else every)
 
     sweeps = [
-        sweep("transfer", 7, *transfer, "deep/out"),
-        sweep("transfer-replaces", 7, *transfer, "out", "--replace", before=(*transfer, "out", "--scale", "0.5")),
-        sweep("sample", 5, *sample),
-        sweep("train", 31, *train, kept="out.training"),
-        sweep("experiment", 83, *experiment, kept="store"),
+        sweep("transfer", 11, *transfer, "deep/out"),
+        sweep("transfer-replaces", 11, *transfer, "out", "--replace", before=(*transfer, "out", "--scale", "0.5")),
+        sweep("sample", 7, *sample),
+        sweep("train", 45, *train, kept="out.training"),
+        sweep("experiment", 120, *experiment, kept="store"),
     ]
     # How many operations there are at least: what is written is seen, whoever writes it.
     for asked, least, swept in zip(sweeps, (30, 35, 20, 150, 300), run_sweeps(library, sweeps), strict=True):

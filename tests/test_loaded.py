@@ -37,12 +37,16 @@ def test_a_head_that_the_module_brings_is_not_said_to_be_missing(
     module, said = make_module(base, labels=4), []
     monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [handler := logging.Handler()])
     monkeypatch.setattr(handler, "emit", said.append)
-    monkeypatch.setattr(logging.getLogger("transformers"), "level", logging.WARNING)
-    load_peft(base, module, task_type="TOKEN_CLS", labels=4)
-    assert "classifier.weight" in said.pop().getMessage()
-    with regraft.loaded(base, module):
-        assert transformers.utils.logging.get_verbosity() == logging.WARNING
-    assert not said
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity(logging.WARNING)
+    try:
+        load_peft(base, module, task_type="TOKEN_CLS", labels=4)
+        assert "classifier.weight" in said.pop().getMessage()
+        with regraft.loaded(base, module):
+            assert transformers.utils.logging.get_verbosity() == logging.WARNING
+        assert not said
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def test_labels_have_their_names_in_a_pipeline(make_model: Callable[..., str], tmp_path: Path) -> None:

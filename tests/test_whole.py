@@ -217,6 +217,15 @@ def test_folders_on_the_way_stay_only_where_something_is_written(tmp_path: Path)
 # Signals.
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """What is started in the background may ignore Ctrl-C, as may what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_command_with_a_sentence(
     number: signal.Signals,
@@ -240,6 +249,7 @@ def test_a_signal_ends_a_command_with_a_sentence(
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.usefixtures("_heard")
 def test_a_signal_ends_a_command_while_it_is_imported(tmp_path: Path) -> None:
     (tmp_path / "cyclopts.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -300,6 +310,7 @@ def test_a_signal_that_was_ignored_before_is_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.slow
 def test_a_training_that_is_stopped_says_how_to_go_on(
     make_model: Callable[..., str], ner_folder: Path, tmp_path: Path

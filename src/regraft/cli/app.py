@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,8 @@ class _Stdout(Console):
         try:
             super().print(*objects, **how)
         except OSError as error:
+            # Else what was not printed would be tried once more when Python ends, and said in its own words.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise RegraftError(f"cannot print: {error.strerror}; make room, and run the same again") from error
 
 
