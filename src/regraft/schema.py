@@ -41,7 +41,7 @@ class Options(Strict):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-Record = TypeVar("Record", bound=Strict)
+Record = TypeVar("Record", bound=BaseModel)
 Values = TypeVar("Values", bound=Iterable[Any])
 
 

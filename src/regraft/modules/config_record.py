@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ..errors import ModuleFileError, first_line, quoted
-from ..schema import sentence
+from ..schema import make
 from .config import check_portable, parse_config
 from .peft_types import PEFT_TYPES
 
@@ -49,10 +49,11 @@ def check_config(config: Mapping[str, Any], source: str, paths: Collection[str])
         check_portable(config, source)
     if peft_type not in PEFT_TYPES:
         return
-    try:
-        _record(peft_type).model_validate(dict(config))
-    except ValidationError as error:
-        raise ModuleFileError(f"{source}, adapter_config.json: {sentence(error)}; mend it") from error
+    make(
+        _record(peft_type),
+        config,
+        lambda problem: ModuleFileError(f"{source}, adapter_config.json: {problem}; mend it"),
+    )
     for pattern in _patterns(config, peft_type):
         _check_pattern(pattern, source, paths)
     try:

@@ -23,7 +23,7 @@ from ..models.sites import SpacePair
 from ..modules.module import Module
 from ..tasks.agreement import Agreement
 from .answers import NO_TEXTS, Answers
-from .execution import Moved, move, port_module
+from .execution import Moved, move, port_module, put_together
 from .forecast import Fidelity, fidelity
 from .in_place import InPlace
 from .options import PortOptions
@@ -181,7 +181,8 @@ class Fitting:
 
     def module_of(self, body: Fit, head: Fit, scale: float) -> Module:
         """Make the module of a candidate."""
-        return port_module(self.plan, self.module, self.moved(body, head), self.options.seed, scale)
+        made = put_together(self.plan.targets, self.moved(body, head), self.options.seed, scale)
+        return port_module(self.plan, self.module, made)
 
 
 class Candidates:

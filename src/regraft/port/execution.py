@@ -122,9 +122,9 @@ def put_together(targets: Collection[Target], moved: Moved, seed: int = 0, scale
     return {target.key: _make(target, moved[target.key], seed, scale) for target in targets}
 
 
-def port_module(plan: Plan, module: Module, moved: Moved, seed: int, scale: float, **provenance: Any) -> Module:
-    """Make the student's module of what was moved; arguments as for `transfer_tensors`, and more of its provenance."""
-    tensors = balanced(plan.targets, put_together(plan.targets, moved, seed, scale), module.tensors)
+def port_module(plan: Plan, module: Module, made: Mapping[str, Tensor], **provenance: Any) -> Module:
+    """Make the student's module of its tensors, `put_together` from the teacher's, and what its provenance says."""
+    tensors = balanced(plan.targets, made, module.tensors)
     labels = {"labels": list(plan.labels)} if plan.labels else {}
     return Module(plan.config, tensors, f"port of {module.source}", {**provenance, **labels})
 
@@ -142,7 +142,7 @@ def balanced(
         made: the student's module.
         tensors: the teacher's module.
     """
-    balanced = dict(made)
+    result = dict(made)
     for target in targets:
         if not target.into or not target.parts:
             continue
@@ -153,9 +153,9 @@ def balanced(
         if near.all():
             continue
         factors = torch.where(near | ~factors.isfinite() | (factors == 0), 1.0, factors)
-        balanced[target.key] = (read.double() / factors[:, None]).to(read.dtype)
-        balanced[target.into] = (written.double() * factors).to(written.dtype)
-    return balanced
+        result[target.key] = (read.double() / factors[:, None]).to(read.dtype)
+        result[target.into] = (written.double() * factors).to(written.dtype)
+    return result
 
 
 def _make(target: Target, ported: tuple[Tensor, ...], seed: int, scale: float) -> Tensor:

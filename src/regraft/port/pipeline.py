@@ -164,15 +164,10 @@ class Port:
     @cached_property
     def ported(self) -> Module:
         """The student's module; its ``report`` accounts for every tensor and scores every map."""
-        how = self.fitted.moved, self.options.seed, self.fitted.scale
-        check_sizes(
-            self.plan,
-            put_together(self.plan.targets, *how),
-            self.module.tensors,
-            self.fitted.scale,
-            self.fitted.places or (),
-        )
-        return port_module(self.plan, self.module, *how, port=_account(self))
+        fitted = self.fitted
+        made = put_together(self.plan.targets, fitted.moved, self.options.seed, fitted.scale)
+        check_sizes(self.plan, made, self.module.tensors, fitted.scale, fitted.places or ())
+        return port_module(self.plan, self.module, made, port=_account(self))
 
     @cached_property
     def forecast(self) -> Forecast | None:

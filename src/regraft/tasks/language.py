@@ -135,6 +135,18 @@ class Reader:
         tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return Tokens(tokens, [*tokens], len(text.encode()))
 
+    def check_template(self) -> None:
+        """Refuse a tokenizer without a chat template.
+
+        Raises:
+            TaskError: it has none.
+        """
+        if not self.tokenizer.chat_template:
+            raise TaskError(
+                f"the {type(self.tokenizer).__name__} has no chat template for messages; use a model that has one, or "
+                "rows of texts"
+            )
+
     def conversation(self, messages: Sequence[Mapping[str, str]]) -> Tokens:
         """Encode a conversation as the tokenizer's template has it; its answers are to be predicted, and their ends.
 
@@ -143,11 +155,7 @@ class Reader:
         Raises:
             TaskError: there is no template, or one that does not render the conversation.
         """
-        if not self.tokenizer.chat_template:
-            raise TaskError(
-                f"the {type(self.tokenizer).__name__} has no chat template for messages; use a model that has one, or "
-                "rows of texts"
-            )
+        self.check_template()
         if not self.tokenizer.is_fast:
             raise TaskError(
                 f"{type(self.tokenizer).__name__} cannot tell which token belongs to an answer; use a fast tokenizer"

@@ -77,8 +77,7 @@ def _asked(messages: Sequence[Mapping[str, str]], reader: Reader, base: Pretrain
     answer = messages[last]["content"]
     if not last:
         raise TaskError(f"a conversation begins with its answer, {answer[:40]!r}, expected a question before it")
-    if not reader.tokenizer.chat_template:
-        raise TaskError(f"{base.name} has no chat template for messages; use a model that has one")
+    reader.check_template()
     text = render(reader.tokenizer, messages[:last], asks=True)
     tokens = reader.text(text).tokens
     if len(tokens) >= base.longest:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ...errors import ModuleFileError
-from ...schema import sentence
+from ...schema import make
 
 
 class _Read(BaseModel):
@@ -61,7 +61,4 @@ def check_file(content: Mapping[str, Any], record: type[BaseModel], source: str,
     Raises:
         ModuleFileError: a field that is missing or of another type.
     """
-    try:
-        record.model_validate(dict(content))
-    except ValidationError as error:
-        raise ModuleFileError(f"{source}, {file}: {sentence(error)}; mend it") from error
+    make(record, content, lambda problem: ModuleFileError(f"{source}, {file}: {problem}; mend it"))
