@@ -13,8 +13,10 @@ PEFT = $(INTEROP)/peft
 LLAMA_CPP = $(INTEROP)/llama_cpp
 # TRL runs on the versions that are installed; it is kept apart from them.
 TRL = $(INTEROP)/trl
+# The part of vLLM that reads LoRAs, kept apart like it.
+VLLM = $(INTEROP)/vllm
 
-.PHONY: install test fast fuzz lint docs faults interop bench demo wheel-demo lock micro clean
+.PHONY: install test fast fuzz lint docs faults interop vllm bench demo wheel-demo lock micro clean
 
 install: $(STAMP)
 
@@ -83,6 +85,14 @@ interop: install $(INTEROP)/.installed $(PEFT)/.fetched $(LLAMA_CPP)/.fetched $(
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_peft.py $(PEFT)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/interop/check_llama_cpp.py $(LLAMA_CPP)
 	HF_HUB_OFFLINE=1 PYTHONPATH=$(TRL) $(BIN)/python tests/interop/check_trl.py
+
+$(VLLM)/.fetched: $(STAMP) tests/interop/requirements-vllm.txt
+	rm -rf $(VLLM)
+	$(BIN)/pip install --quiet --no-deps --target $(VLLM) --requirement tests/interop/requirements-vllm.txt
+	touch $@
+
+vllm: install $(TRL)/.fetched $(VLLM)/.fetched  ## vLLM's own loader on what is ours, on a CPU; a gigabyte to install
+	HF_HUB_OFFLINE=1 PYTHONPATH=$(TRL):$(VLLM) $(BIN)/python tests/interop/check_vllm.py
 
 demo: install             ## the whole idea in two minutes, on models that ship with regraft
 	$(BIN)/regraft demo

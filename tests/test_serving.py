@@ -165,6 +165,8 @@ def test_the_plan_says_what_servers_will_refuse(config: dict[str, Any], sentence
 
 
 def test_other_methods_and_models_are_not_served(make_model: Make, make_module: Make, run: Make) -> None:
+    gpt2 = " ".join(serving_said({"peft_type": "LORA"}, resolve(make_model("gpt2", layers=2))))
+    assert "vLLM serves no LoRA on gpt2" in gpt2
     base = make_model("gpt_neox", layers=2)
     assert "No GGUF adapter is written for gpt_neox" in " ".join(serving_said({"peft_type": "LORA"}, resolve(base)))
     llama = make_model("llama", layers=2)

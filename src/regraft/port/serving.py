@@ -15,6 +15,8 @@ _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _VLLM_DEFAULT = 16
 # What vLLM refuses of a configuration (vllm/lora/peft_helper.py).
 _VLLM_REFUSES = ("modules_to_save", "use_dora", "lora_bias")
+# Families that it has classes of its own for, without `supports_lora` (vllm/model_executor/models, 0.33).
+VLLM_WITHOUT_LORA = frozenset({"bloom", "falcon", "gpt2", "stablelm"})
 
 
 def serving_said(config: Mapping[str, Any], student: Pretrained) -> list[str]:
@@ -38,7 +40,11 @@ def serving_said(config: Mapping[str, Any], student: Pretrained) -> list[str]:
     refused = [option for option in _VLLM_REFUSES if config.get(option)]
     rank = max([with_sizes(config)["r"], *(config.get("rank_pattern") or {}).values()])
     allowed = next((size for size in _VLLM_RANKS if size >= rank), None)
-    if refused:
+    if student.config.model_type in VLLM_WITHOUT_LORA:
+        said = [
+            f"vLLM serves no LoRA on {student.config.model_type}; 'regraft convert --to merged' makes a model of it."
+        ]
+    elif refused:
         said = [
             f"vLLM will refuse it for its {' and '.join(refused)}; 'regraft convert --to merged' makes a model of it."
         ]
