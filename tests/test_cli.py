@@ -429,6 +429,7 @@ def test_own_data_train_port_and_score_by_commands(
         (("--column", "topic"), "found --column topic, expected NAME=COLUMN"),
         (("--column", "labl=topic"), "unknown column 'labl', expected one of text, label"),
         (("--rank", 3), "got --rank beside --init, whose module is what it is"),
+        (("--sites", "query,key"), "got --sites beside --init, whose module is what it is"),
         (("--labels", "a,b"), "dev.csv, line 2: found label 'books', expected one of a, b"),
         (("--precision", "float16"), "got precision float16 without a GPU"),
         (("--task", "nil"), "Parameter --task specified multiple times"),
@@ -438,6 +439,12 @@ def test_own_data_train_port_and_score_by_commands(
         assert message in error
         assert "Traceback" not in error
         assert not list(tmp_path.glob("again*"))
+    fresh = ("--model", student, *options, "--out", tmp_path / "again")
+    for peft, size in (("bottleneck", "--rank"), ("lora", "--bottleneck-size")):
+        code, _, error = run("train", *fresh, "--peft", peft, size, 4)
+        assert code == 2
+        other = "lora" if peft == "bottleneck" else "bottleneck"
+        assert f"got {size}, which a fresh {other} has, beside --peft {peft}; leave it out" in error
 
 
 def test_an_unknown_task_is_refused(run: Callable, tmp_path: Path) -> None:

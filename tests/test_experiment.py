@@ -178,6 +178,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
         ({"tasks__nerr": {"languages": ["en"]}}, "unknown task 'nerr', .* did you mean 'ner'"),
         ({"tasks__ner__languages": [False]}, "tasks.ner.languages.0 is False, expected a text"),
         ({"modules": ["lora", "bottelneck"]}, "unknown kind of module 'bottelneck', .* did you mean 'bottleneck'"),
+        ({"modules": {"mine": {"peft": "lorra"}}}, "unknown kind of module 'lorra', .* did you mean 'lora'"),
         ({"modules": ["lora", "lora"]}, "lora is listed twice"),
         ({"modules": [{"lora": {"rank": 4}}]}, "modules: expected a list of names, or a mapping"),
         ({"seeds": [0, 0]}, "seeds: 0 is listed twice"),
@@ -219,6 +220,15 @@ def test_variables_and_packages(content: dict[str, Any], tmp_path: Path, monkeyp
         make_grid(
             read_experiment(write(changed(content, tasks__ner__data="package:no_such_package/x"), tmp_path / "x.yaml"))
         )
+
+
+def test_a_kind_of_module_can_have_a_name_of_its_own(content: dict[str, Any]) -> None:
+    everywhere = {"lora": {}, "lora everywhere": {"peft": "lora", "sites": ["all-linear"]}}
+    grid = make_grid(Experiment.model_validate(changed(content, modules=everywhere)))
+    assert grid_keys(content) < set(grid.cells)
+    assert {number.peft for number in grid.numbers} == {*everywhere}
+    trained = {(cell.job.peft, cell.job.settings.sites) for cell in grid.cells.values() if isinstance(cell.job, Train)}
+    assert trained == {("lora", None), ("lora", ("all-linear",))}
 
 
 def test_the_shipped_grids_are_the_papers() -> None:

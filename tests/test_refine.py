@@ -274,7 +274,7 @@ def test_what_cannot_be_refined_is_refused_in_a_sentence(make_model: Make, make_
         (ModuleFileError, "expected the same", texts_alone, {}),
         (TaskError, "steps: found 'some', expected a number of steps", alone, {"steps": "some"}),
         (TaskError, "unknown key 'stepz'", alone, {"stepz": 3}),
-        (TaskError, "site to grow to 'valeu', expected one of .*did you mean 'value'", alone, {"grow": "valeu"}),
+        (TaskError, "unknown site 'valeu', expected one of .*did you mean 'value'", alone, {"grow": "valeu"}),
         (TaskError, "mine has rank 4 already, expected --rank 4 or more, not 2", alone, {"rank": 2}),
     ]
     for number, (error, message, teaches, options) in enumerate(refusals):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import load_peft, write_split
-from peft import get_peft_model
-from transformers import set_seed
+from peft import LoraConfig, PeftConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM, set_seed
 
 import regraft
 from regraft.errors import ModuleFileError, TaskError
@@ -95,6 +96,36 @@ def test_fresh_heads_follow_the_seed_of_the_training(
     attached = attach(base, module, NER)
     kept = attached.base_model.model.classifier.modules_to_save["default"].weight
     assert torch.equal(kept, module.tensors["base_model.model.classifier.weight"])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma3_text"])
+def test_a_fresh_lora_on_all_linear_layers_is_where_peft_puts_one(
+    make_model: Callable[..., str], model_type: str
+) -> None:
+    base, size = resolve(make_model(model_type, layers=2)), FAST.model_copy(update={"sites": ("all-linear",)})
+
+    def adapted(config: PeftConfig) -> set[str]:
+        layers = get_peft_model(AutoModelForCausalLM.from_config(base.config), config).named_modules()
+        return {name for name, layer in layers if isinstance(layer, LoraLayer)}
+
+    ours = fresh_config(base, TASKS["lm"], "lora", size)
+    assert adapted(ours) == adapted(LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    some = adapted(fresh_config(base, TASKS["lm"], "lora", size.model_copy(update={"sites": ("ff_down",)})))
+    assert len(some) == 2
+    assert some < adapted(ours)
+
+
+def test_sites_of_a_fresh_lora_have_one_place_each(make_model: Callable[..., str]) -> None:
+    base = resolve(make_model(layers=2))
+    # BERT has an "output.dense" within the attention too, as PEFT matches ends of names.
+    config = fresh_config(base, NER, "lora", FAST.model_copy(update={"sites": ("ff_down",)}))
+    layers = get_peft_model(with_head(base, NER), config).named_modules()
+    assert [name for name, layer in layers if isinstance(layer, LoraLayer)] == [
+        f"base_model.model.bert.encoder.layer.{layer}.output.dense" for layer in (0, 1)
+    ]
+    for site in ("output_norm", "ff_dwon"):
+        with pytest.raises(TaskError, match=rf"unknown site '{site}', expected one of all-linear, .*\(--sites\)"):
+            fresh_config(base, NER, "lora", FAST.model_copy(update={"sites": (site,)}))
 
 
 def test_a_start_keeps_its_head_where_label_names_are_known_and_agree(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -73,10 +74,7 @@ def train(
 
     register_family(families)
     check_pushable(push_to)
-    sizes = [name for name in ("rank", "alpha", "bottleneck_size") if name in options.model_fields_set]
-    if init is not None and (peft is not None or sizes):
-        first = "--peft" if peft is not None else option(sizes[0])
-        raise TaskError(f"got {first} beside --init, whose module is what it is; expected one of them")
+    _check_fresh(options, peft, init)
     module = fine_tune(
         model,
         out,
@@ -106,6 +104,21 @@ def train(
         push(console, module, push_to)
         output.give(Trained(out=str(out), **training), out)
         say_next("plan", out, "--student", "MODEL")
+
+
+_OF_FRESH: Mapping[str, tuple[str, ...]] = {"lora": ("rank", "alpha", "sites"), "bottleneck": ("bottleneck_size",)}
+"""Options of a fresh module by its kind."""
+
+
+def _check_fresh(options: TrainOptions, peft: str | None, init: str | None) -> None:
+    given = {name: kind for kind, its in _OF_FRESH.items() for name in its if name in options.model_fields_set}
+    if init is not None and (peft is not None or given):
+        first = "--peft" if peft is not None else option(next(iter(given)))
+        raise TaskError(f"got {first} beside --init, whose module is what it is; expected one of them")
+    chosen = peft or "lora"
+    for name, kind in given.items():
+        if chosen in _OF_FRESH and chosen != kind:
+            raise TaskError(f"got {option(name)}, which a fresh {kind} has, beside --peft {chosen}; leave it out")
 
 
 def evaluate(

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import TaskError, unknown_choice
+from ..errors import TaskError
 from ..models.pretrained import HEAD_CLASSES, Pretrained
-from ..models.sites import Place, find_sites, site_of
+from ..models.sites import Place, find_sites
 from ..modules.axes import Free, Role
 from ..modules.config import PREFIX, expected_tensors, with_sizes
 from ..modules.inventory import Inventory, take_inventory
 from ..modules.module import Module
 from ..modules.peft_method import PeftMethod
 from ..modules.peft_types import PEFT_TYPES, roles_of
+from ..modules.places import places_at
 from ..seeding import generator
-from .options import ALL_LINEAR
 
 
 def grown(module: Module, base: Pretrained, sites: Sequence[str] | None, rank: int | None, seed: int) -> Module:
@@ -52,7 +52,8 @@ def grown(module: Module, base: Pretrained, sites: Sequence[str] | None, rank: i
     inventory = take_inventory(module, base.family)
     skeleton = base.skeleton(HEAD_CLASSES[module.config["task_type"]], inventory.num_labels)
     shapes = find_sites(skeleton, base.family)
-    places = {*inventory.holdings} | _new_places(module.peft_type, base, shapes, sites or ())
+    new = places_at(sites or (), module.peft_type, base, shapes, "--grow")
+    places = {*inventory.holdings} | new
     config = _config(module, method, base, inventory, {place: shapes[place].path for place in places}, rank)
     roles = {
         f"{PREFIX}{shapes[place].path}.{role.suffix}": role
@@ -67,19 +68,6 @@ def grown(module: Module, base: Pretrained, sites: Sequence[str] | None, rank: i
         for key, shape in expected_tensors(config, skeleton).items()
     }
     return Module(config, tensors, module.source, module.provenance, module.commit)
-
-
-def _new_places(peft_type: str, base: Pretrained, there: Collection[Place], sites: Sequence[str]) -> set[Place]:
-    known = {site for _, site in there if site in base.family.places and roles_of(peft_type, site)}
-    wanted = set()
-    for site in sites:
-        if site == ALL_LINEAR:
-            wanted |= {one for one in known if not site_of(one).is_norm}
-        elif site in known:
-            wanted.add(site)
-        else:
-            raise TaskError(f"{base.name}: {unknown_choice('site to grow to', site, {*known, ALL_LINEAR})} (--grow)")
-    return {place for place in there if place[1] in wanted}
 
 
 def _config(

@@ -108,8 +108,6 @@ class ComparedTexts(TaughtTexts):
 
 
 AUTO: Literal["auto"] = "auto"
-ALL_LINEAR = "all-linear"
-"""Of the sites that a module is to grow to: all that are linear layers."""
 
 
 def parse_steps(value: Any) -> Any:

@@ -8,9 +8,10 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from ..alignment.methods import METHODS
-from ..distillation.options import ALL_LINEAR, DistillOptions, RefineOptions
+from ..distillation.options import DistillOptions, RefineOptions
 from ..files.fingerprints import data_identity, model_identity, texts_identity
 from ..files.hub import expand
+from ..models.sites import ALL_LINEAR
 from ..schema import Options
 from ..tasks.records import Task, task_named
 from ..training.options import EvaluateOptions, TrainOptions, preset
@@ -149,7 +150,8 @@ class _Builder:
 
         number = partial(Number, setting, name, task.metrics[-1], language, peft)
         top = self.options(task, entry, peft, teachers=True)
-        module = self.add(TEACHER, place, "teacher", Train(teacher, peft, None, data, top, self.processes("teacher")))
+        kind = self.experiment.peft(peft)
+        module = self.add(TEACHER, place, "teacher", Train(teacher, kind, None, data, top, self.processes("teacher")))
         if seed == self.experiment.seeds[0]:
             yield number(TEACHER, top.seed, module.where)
         for row in pair.starts:
@@ -160,13 +162,13 @@ class _Builder:
             head = "fresh" if start.port is None else start.port.head
             options = self.options(task, entry, peft, seed=seed, head=head)
             if start.steps is None:
-                job: Job = Train(student, peft, ported, data, options, self.processes("student"))
+                job: Job = Train(student, kind, ported, data, options, self.processes("student"))
                 result = self.add("student", place, f"{row} seed {seed}", job)
             else:
-                fresh = _of(options, TrainOptions, ("rank", "alpha", "bottleneck_size", "seed"))
+                fresh = _of(options, TrainOptions, ("rank", "alpha", "sites", "bottleneck_size", "seed"))
                 scoring = _of(options, EvaluateOptions, EvaluateOptions.model_fields)
                 learnt = (data, self.experiment.refining.max_texts, self.refining(start, seed))
-                begins = (ported, peft, fresh if ported is None else None)
+                begins = (ported, kind, fresh if ported is None else None)
                 job = Refine(*begins, student, module, teacher, *learnt, scoring)
                 result = self.add("refine", place, f"{row} seed {seed}", job)
             yield number(row, seed, result.where, ported.where if ported else None)

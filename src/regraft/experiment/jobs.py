@@ -156,6 +156,8 @@ def _plain(value: Any) -> Any:
         case RefineOptions():
             silent = ("hard", "certainty", "hidden", "weigh_changes")
             return {name: one for name, one in value if one or name not in silent}
+        case TrainOptions():
+            return {name: one for name, one in value if one is not None or name != "sites"}
         case Options():
             return dict(value)
         case _:

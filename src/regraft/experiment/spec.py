@@ -57,6 +57,16 @@ class Training(TeacherTraining):
     teacher: TeacherTraining = TeacherTraining()
 
 
+class ModuleKind(Training):
+    """A kind of module, and what differs in its training.
+
+    Attributes:
+        peft: a key of `training.fresh.PEFT_KINDS`, by default the name that this entry has.
+    """
+
+    peft: str | None = None
+
+
 class Distilling(Overrides, DistillOptions, DistillTexts):
     """How the student is made of the teacher: texts, and options of ``regraft distill``."""
 
@@ -140,14 +150,6 @@ class TaskData(Strict):
     training: Training = Training()
 
 
-def _kind(name: str) -> str:
-    from ..training.fresh import PEFT_KINDS  # which imports PEFT
-
-    if name not in PEFT_KINDS:
-        raise ValueError(unknown_choice("kind of module", name, PEFT_KINDS))
-    return name
-
-
 class Resources(Strict):
     """What a cell takes of a cluster.
 
@@ -175,7 +177,7 @@ class Experiment(Strict):
         name: of the results.
         pairs: name of a setting, such as ``matching`` -> its models and starts.
         tasks: name -> data.
-        modules: kinds of module, of `training.fresh.PEFT_KINDS`: a list, or kind -> what differs in its training.
+        modules: kinds of module, a list of names; or name -> what differs in its training.
         seeds: of the students' trainings.
         training: how to train.
         refining: how to refine, without labels.
@@ -185,7 +187,7 @@ class Experiment(Strict):
     name: str = Field(pattern=r"^\w[\w.-]*$")
     pairs: Annotated[dict[str, Pair], _OneOrMore]
     tasks: Annotated[dict[str, TaskData], _OneOrMore]
-    modules: Annotated[dict[Annotated[str, AfterValidator(_kind)], Training], _OneOrMore]
+    modules: Annotated[dict[str, ModuleKind], _OneOrMore]
     seeds: Annotated[list[Annotated[Seed, Field(strict=True)]], _OneOrMore, AfterValidator(each_once)] = Field(
         default_factory=lambda: [0]
     )
@@ -202,8 +204,17 @@ class Experiment(Strict):
             raise ValueError("expected a list of names, or a mapping: kind -> what differs in its training")
         return {kind: {} for kind in each_once(given)}
 
+    def peft(self, name: str) -> str:
+        """Tell what an entry of `modules` is: a key of `training.fresh.PEFT_KINDS`."""
+        return self.modules[name].peft or name
+
     @model_validator(mode="after")
-    def _tasks_exist(self) -> Experiment:
+    def _all_exist(self) -> Experiment:
+        from ..training.fresh import PEFT_KINDS  # which imports PEFT
+
+        for name in self.modules:
+            if self.peft(name) not in PEFT_KINDS:
+                raise ValueError(unknown_choice("kind of module", self.peft(name), PEFT_KINDS))
         for name, entry in self.tasks.items():
             task_named(entry.task or name)
         for pair in self.pairs.values():

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Place = tuple[int, str]
 """(layer, site); of a stack beside a model's own (a decoder beside an encoder), ``decoder.`` stands before the site."""
+ALL_LINEAR = "all-linear"
+"""In place of names of sites: all that are linear layers."""
 
 
 @dataclass(frozen=True, order=True)

@@ -9,8 +9,10 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 
 from ..errors import TaskError, unknown_choice
 from ..models.pretrained import HEAD_CLASSES, Pretrained
+from ..models.sites import find_sites
 from ..modules.bottleneck import BottleneckConfig
 from ..modules.module import Module
+from ..modules.places import places_at
 from ..tasks.records import Task
 from .attachment import detach, with_head
 from .options import TrainOptions
@@ -18,7 +20,10 @@ from .options import TrainOptions
 
 def _lora(base: Pretrained, size: TrainOptions, options: Mapping[str, Any]) -> PeftConfig:
     sites = base.family.sites
-    targets = [sites[site].rpartition(".")[2] for site in ("query", "value", "qkv") if site in sites]
+    targets: list[str] | str = [sites[site].rpartition(".")[2] for site in ("query", "value", "qkv") if site in sites]
+    if size.sites is not None:
+        there = find_sites(base.skeleton(HEAD_CLASSES[options["task_type"]]), base.family)
+        targets = base.family.pattern_of(places_at(size.sites, "LORA", base, there, "--sites"))
     return LoraConfig(r=size.rank, lora_alpha=size.alpha, target_modules=targets, **options)
 
 
@@ -38,11 +43,11 @@ def fresh_config(base: Pretrained, task: Task, peft: str, options: TrainOptions)
     Args:
         base: the base model.
         task: says which head.
-        peft: ``"lora"`` (on query and value) or ``"bottleneck"``.
-        options: its size.
+        peft: ``"lora"`` (on query and value, if `options` say no other sites) or ``"bottleneck"``.
+        options: its size, and where a LoRA is.
 
     Raises:
-        TaskError: another `peft`, or a model without a place for a bottleneck.
+        TaskError: another `peft`, a model without a place for a bottleneck, or a site that it lacks.
     """
     if peft not in _FRESH:
         raise TaskError(unknown_choice("PEFT method", peft, _FRESH))

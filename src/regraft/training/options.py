@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from ..errors import TaskError, unknown_choice
-from ..schema import Count, Length, Options, Seed, Size
+from ..schema import Count, Length, Names, Options, Seed, Size
 from ..tasks.records import Task
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -52,6 +52,8 @@ class TrainOptions(LearningOptions):
     """Rank of a fresh LoRA."""
     alpha: Size = 8
     """Alpha of a fresh LoRA."""
+    sites: Names = None
+    """Of a fresh LoRA: all-linear or A,B; else query, value."""
     bottleneck_size: Size = 96
     """Width of a fresh bottleneck."""
     head: Literal["teacher", "fresh"] | None = None
