@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 test:                     ## everything that CI runs
 	$(MAKE) --no-print-directory -j2 install $(INTEROP)/.installed
 	$(MAKE) --no-print-directory -j3 lint interop
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=40 --durations-min=5
 
 fast: install             ## neither what is slow nor what needs real models
 	$(BIN)/pytest -m "not slow and not real"
