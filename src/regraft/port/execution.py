@@ -20,7 +20,7 @@ from .plan import Plan
 
 # What a map that works is never off by.
 LARGEST = 1000
-# How many times as long as its teacher's a row may be that a LoRA reads with, or as short.
+# How many times as long as its teacher's a row may be that a LoRA reads with, or as short; less is worse (results.md).
 UNBALANCED = 10.0
 # The standard deviation that BERT and its descendants draw new heads with.
 HEAD_STD = 0.02
