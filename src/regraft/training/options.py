@@ -53,7 +53,7 @@ class TrainOptions(LearningOptions):
     alpha: Size = 8
     """Alpha of a fresh LoRA."""
     sites: Names = None
-    """Of a fresh LoRA: all-linear or A,B; else query, value."""
+    """LoRA's sites: all-linear or A,B. [query,value]"""
     bottleneck_size: Size = 96
     """Width of a fresh bottleneck."""
     head: Literal["teacher", "fresh"] | None = None
