@@ -179,6 +179,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
         ({"tasks__ner__languages": [False]}, "tasks.ner.languages.0 is False, expected a text"),
         ({"modules": ["lora", "bottelneck"]}, "unknown kind of module 'bottelneck', .* did you mean 'bottleneck'"),
         ({"modules": {"mine": {"peft": "lorra"}}}, "unknown kind of module 'lorra', .* did you mean 'lora'"),
+        ({"modules": {"lora": {"sites": []}}}, "modules.lora.sites: .* at least 1 item"),
         ({"modules": ["lora", "lora"]}, "lora is listed twice"),
         ({"modules": [{"lora": {"rank": 4}}]}, "modules: expected a list of names, or a mapping"),
         ({"seeds": [0, 0]}, "seeds: 0 is listed twice"),

@@ -153,11 +153,9 @@ def _plain(value: Any) -> Any:
         case Distill():
             settings = dict(value.settings)
             return {**vars(value), "layers": settings.pop("layers"), "settings": settings}
-        case RefineOptions():
-            silent = ("hard", "certainty", "hidden", "weigh_changes")
+        case RefineOptions() | TrainOptions():
+            silent = ("hard", "certainty", "hidden", "weigh_changes", "sites")
             return {name: one for name, one in value if one or name not in silent}
-        case TrainOptions():
-            return {name: one for name, one in value if one is not None or name != "sites"}
         case Options():
             return dict(value)
         case _:

@@ -52,7 +52,7 @@ class TrainOptions(LearningOptions):
     """Rank of a fresh LoRA."""
     alpha: Size = 8
     """Alpha of a fresh LoRA."""
-    sites: Names = None
+    sites: Names = Field(default=None, min_length=1)
     """LoRA's sites: all-linear or A,B. [query,value]"""
     bottleneck_size: Size = 96
     """Width of a fresh bottleneck."""
